@@ -1,0 +1,147 @@
+"""AutoAttack (arXiv:2003.01690) through its authors' own package, as an independent judge of attacks and defences."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .base import LogitsFn, check_labels
+from .pgd import Norm
+
+Version = Literal["standard", "rand", "apgd-ce", "apgd-t"]
+
+COMPONENTS: dict[Version, list[str]] = {
+    "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
+    "rand": ["apgd-ce", "apgd-dlr"],
+    "apgd-ce": ["apgd-ce"],
+    "apgd-t": ["apgd-t"],
+}
+# The difference of logits ratio divides by z_(1) - z_(3), its targeted form by z_(1) - (z_(3) + z_(4)) / 2.
+CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
+NUM_TARGETS = 9  # of the targeted components, as in the paper; fewer where there are fewer wrong classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack:
+    """`pyautoattack` on any function from images to logits.
+
+    Unlike the package itself it leaves the global random state, parameters' gradients (its FAB calls `backward`) and
+    `sys.settrace` alone. Limits: the targeted DLR loss needs 4 classes, the untargeted one 3; with fewer, `standard`
+    and `rand` go on without that component and say so, and `apgd-t` fails. Square asks for 5,000 forwards. float32
+    inside.
+
+    Args:
+        epsilon: radius of the ball, as in `PGD`.
+        norm: "linf" or "l2".
+        version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "rand" for randomised models (APGD-CE
+        and
+            APGD-DLR, 20 evaluations a gradient), or "apgd-ce" and "apgd-t" alone.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    Example:
+        >>> attack = AutoAttack(epsilon=4 / 255)
+        >>> adv_images = attack(images, classifier, labels)  # doctest: +SKIP
+    """
+
+    epsilon: float
+    norm: Norm = "linf"
+    version: Version = "standard"
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f'`norm` must be "linf" or "l2", got {self.norm!r}.')
+        if self.version not in COMPONENTS:
+            raise ValueError(f"`version` must be one of {', '.join(COMPONENTS)}, got {self.version!r}.")
+        if self.epsilon < 0 or (self.norm == "linf" and self.epsilon > 1):
+            raise ValueError(f"`epsilon` is in [0, 1] pixel units, got {self.epsilon:g}.")
+
+    def __call__(
+        self, images: Tensor, logits_fn: LogitsFn, labels: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """See `ClassifierAttack`; the generator gives the package its seed, 0 when None.
+
+        Returns:
+            Adversarial images where one was found, the images themselves elsewhere.
+
+        Raises:
+            ImportError: if `pyautoattack` is missing.
+            ValueError: if the labels do not fit, or there are too few classes for every component of the version.
+        """
+        try:
+            import pyautoattack
+        except ImportError as error:
+            raise ImportError('AutoAttack needs pyautoattack: `pip install "hf-mmcoa[autoattack]"`.') from error
+        images = images.detach()
+        if self.epsilon == 0 or not len(images):
+            return images.clone()
+        seed = 0 if generator is None else int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        with torch.no_grad():
+            num_classes = logits_fn(images[:1]).shape[1]
+        check_labels(images, labels, num_classes)
+        with _outside_state_kept():
+            suite = pyautoattack.AutoAttack(
+                lambda inputs: _InputsOnly.apply(inputs, logits_fn),
+                norm={"linf": "Linf", "l2": "L2"}[self.norm],
+                eps=self.epsilon,
+                seed=seed,
+                device=images.device,
+                version="rand" if self.version == "rand" else "standard",
+            )
+            suite.attacks_to_run = self._components(num_classes)
+            suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(NUM_TARGETS, num_classes - 1)
+            adv_images, _ = suite.run_standard_evaluation(images.float(), labels, batch_size=len(images))
+        return adv_images.detach().to(images.dtype)
+
+    def _components(self, num_classes: int) -> list[str]:
+        left_out = [name for name in COMPONENTS[self.version] if num_classes < CLASSES_NEEDED.get(name, 2)]
+        kept = [name for name in COMPONENTS[self.version] if name not in left_out]
+        reason = "; ".join(f"{name} needs at least {CLASSES_NEEDED.get(name, 2)} classes" for name in left_out)
+        if not kept:
+            raise ValueError(f'`version` "{self.version}" is not for {num_classes} classes: {reason}. Use "apgd-ce".')
+        if left_out:
+            warnings.warn(
+                f"AutoAttack {self.version} on {num_classes} classes runs without {', '.join(left_out)}: {reason}. "
+                f'The result is not comparable with the full one. Choose version="apgd-ce" to silence this.',
+                UserWarning,
+                stacklevel=3,
+            )
+        return kept
+
+
+class _InputsOnly(torch.autograd.Function):
+    """A function through which gradients reach its input and nothing else, whoever calls `backward`."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, function: LogitsFn) -> Tensor:
+        if not ctx.needs_input_grad[0]:
+            with torch.no_grad():
+                return function(inputs)
+        with torch.enable_grad():
+            ctx.inputs = inputs.detach().requires_grad_()
+            ctx.outputs = function(ctx.inputs)
+        return ctx.outputs.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = torch.autograd.grad(ctx.outputs, ctx.inputs, grads[0], retain_graph=True)
+        return grad, None
+
+
+@contextlib.contextmanager
+def _outside_state_kept() -> Iterator[None]:
+    """Undo the package's seeding of torch and its removal of the trace function (which coverage and debuggers need)."""
+    trace = sys.gettrace()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        sys.settrace(trace)

@@ -1,0 +1,76 @@
+"""Co-Attack (arXiv:2206.09391): the text first, then the image, away from its clean self and from the attacked text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..encoding import DualEncoder
+from .base import AdversarialPairs, TextAttack, check_labels
+from .image_losses import kl_loss
+from .pgd import PGD, Norm
+
+TEXT_WEIGHT = 3.0  # alpha_2 of the paper, as its release sets it
+STEP = 1.25  # step size in epsilon / num_steps, as its release
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoAttack:
+    """Texts by `text_attack`; then PGD on `KL(I || I') + 3 KL(T' || I')`, over softmaxed unit embeddings.
+
+    What is attacked: every class's prompt, each once and without looking at an image, so all samples are judged with
+    the same C attacked prompts. The image is driven from its own class's attacked prompt.
+
+    Args:
+        text_attack: attacks the prompts, inside its own budget per prompt.
+        epsilon: radius of the image's ball, as in `PGD`.
+        num_steps: of the image attack; a step is 1.25 * epsilon / num_steps.
+        norm: "linf" or "l2".
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    Example:
+        >>> attack = CoAttack(text_attack=BertAttack(...), epsilon=1 / 255)  # doctest: +SKIP
+        >>> pairs = attack(images, labels, prompts, encoder)  # doctest: +SKIP
+        >>> pairs.logits(encoder).argmax(1) == labels  # doctest: +SKIP
+    """
+
+    text_attack: TextAttack
+    epsilon: float
+    num_steps: int = 10
+    norm: Norm = "linf"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"`num_steps` must be at least 1, got {self.num_steps}.")
+        self._image_attack()
+
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        prompts: Sequence[str],
+        encoder: DualEncoder,
+        generator: torch.Generator | None = None,
+    ) -> AdversarialPairs:
+        """See `MultimodalAttack`."""
+        check_labels(images, labels, len(prompts))
+        adv_prompts = self.text_attack(list(prompts), encoder.encode_texts)
+        with torch.no_grad():
+            clean_embeds = encoder.encode_images(images)
+            text_embeds = encoder.encode_texts(adv_prompts)[labels]
+
+        def loss_fn(adv_images: Tensor) -> Tensor:
+            embeds = encoder.encode_images(adv_images)
+            return kl_loss(embeds, clean_embeds) + TEXT_WEIGHT * kl_loss(embeds, text_embeds)
+
+        adv_images = self._image_attack()(images, loss_fn, generator)
+        return AdversarialPairs(adv_images, [adv_prompts] * len(images))
+
+    def _image_attack(self) -> PGD:
+        step_size = STEP * self.epsilon / self.num_steps
+        return PGD(epsilon=self.epsilon, step_size=step_size, num_steps=self.num_steps, norm=self.norm)

@@ -1,0 +1,162 @@
+"""Typing errors: the worst strings within k insertions, deletions and substitutions of characters.
+
+One search serves training (LEAF, arXiv:2506.03355: a random sample of places and characters) and evaluation (Charmer,
+arXiv:2405.04346: all of them). A text of n characters has 2n + 1 slots: each character, and each gap around one. A
+slot is tried by putting a blank there; the worst slots then get every character, or none, which deletes.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .base import TextEncoder
+from .image_losses import embedding_loss
+from .words import WORD
+
+ALPHABET = string.ascii_lowercase + string.digits + string.punctuation + " "  # CLIP's tokenizers lower-case all texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevenshteinAttack:
+    """Move each text's embedding away from where it was, by at most `max_edits` edits of one character each.
+
+    The defaults are LEAF's, for training. Charmer's evaluation: `LevenshteinAttack(num_samples=None, num_slots=20)`.
+    Greedy in the edits: each starts from the best text so far, and is kept only if it moves the embedding further.
+
+    Args:
+        max_edits: largest Levenshtein distance k; 0 returns the texts as they are.
+        num_samples: random slots tried per edit, and random characters tried in the worst of them (rho); None: all.
+        num_slots: worst slots that go on to the second stage.
+        alphabet: characters that may be put in.
+        dictionary: words in lower case that an edit must not create (LEAF's constraint: "cat" must not become "car").
+            The text's own words stay allowed. Empty: no constraint.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    Example:
+        >>> attack = LevenshteinAttack(max_edits=1, alphabet="x")
+        >>> attack(["cat"], lambda texts: torch.tensor([[float("x" in text)] for text in texts]))[0].count("x")
+        1
+    """
+
+    max_edits: int = 1
+    num_samples: int | None = 50
+    num_slots: int = 1
+    alphabet: str = ALPHABET
+    dictionary: frozenset[str] = field(default=frozenset(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.max_edits < 0:
+            raise ValueError(f"`max_edits` must not be negative, got {self.max_edits}.")
+        for name in ("num_samples", "num_slots"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        object.__setattr__(self, "dictionary", frozenset(self.dictionary))
+
+    def __call__(
+        self, texts: Sequence[str], encode: TextEncoder, generator: torch.Generator | None = None
+    ) -> list[str]:
+        """See `TextAttack`. Distances are squared Euclidean between what `encode` gives (un-normalised in LEAF).
+
+        Args:
+            texts: any number, repeated ones at no cost.
+            encode: texts to embeddings, (texts, dim).
+            generator: of the samples, on the CPU; a fresh one seeded 0 when None. Without sampling it is not used.
+
+        Returns:
+            As many texts, in the same order.
+
+        Raises:
+            ValueError: if `texts` is one string.
+        """
+        if isinstance(texts, str):
+            raise ValueError(f"`texts` must be a sequence of texts, got the string {texts!r}.")
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        distinct = list(dict.fromkeys(texts))
+        if not distinct or self.max_edits == 0:
+            return list(texts)
+        with torch.no_grad():
+            clean = encode(distinct)
+            current, reached = distinct, clean.new_zeros(len(distinct))
+            for _ in range(self.max_edits):
+                slots = self._worst_slots(current, clean, encode, generator)
+                trials = [
+                    [*dict.fromkeys(each for slot in own for each in self._edits(text, slot, original, generator))]
+                    for original, text, own in zip(distinct, current, slots, strict=True)
+                ]
+                scores = _distances(trials, clean, encode)
+                best = [(int(own.argmax()) if len(own) else None) for own in scores]
+                for row, choice in enumerate(best):
+                    if choice is not None and scores[row][choice] > reached[row]:
+                        reached[row] = scores[row][choice]
+                        current = [*current[:row], trials[row][choice], *current[row + 1 :]]
+        attacked = dict(zip(distinct, current, strict=True))
+        return [attacked[text] for text in texts]
+
+    def variants(self, texts: Sequence[str]) -> list[list[str]]:
+        """See `EnumerableTextAttack`: about 2 x length x alphabet texts each.
+
+        Raises:
+            ValueError: if more than one edit is allowed: the texts are too many to list.
+        """
+        if self.max_edits > 1:
+            raise ValueError(f"`max_edits` must be at most 1 to list all variants, got {self.max_edits}.")
+        everything = replace(self, num_samples=None)
+        slots = [range((2 * len(text) + 1) * self.max_edits) for text in texts]
+        return [
+            list(dict.fromkeys([text, *(each for slot in own for each in everything._edits(text, slot, text))]))
+            for text, own in zip(texts, slots, strict=True)
+        ]
+
+    def _worst_slots(
+        self, texts: list[str], clean: Tensor, encode: TextEncoder, generator: torch.Generator
+    ) -> list[list[int]]:
+        """For each text the slots where a blank moves the embedding furthest, among a sample or all of them."""
+        slots = [_sample(2 * len(text) + 1, self.num_samples, generator) for text in texts]
+        blanked = [[_edit(text, slot, " ") for slot in own] for text, own in zip(texts, slots, strict=True)]
+        scores = _distances(blanked, clean, encode)
+        return [
+            [own[index] for index in score.topk(min(self.num_slots, len(own))).indices.tolist()]
+            for own, score in zip(slots, scores, strict=True)
+        ]
+
+    def _edits(self, text: str, slot: int, original: str, generator: torch.Generator | None = None) -> list[str]:
+        """The text with a sample of the characters, or all, at this slot; without the forbidden and the text itself."""
+        characters = ["", *self.alphabet] if slot % 2 else list(self.alphabet)
+        chosen = _sample(len(characters), self.num_samples, generator)
+        edited = [_edit(text, slot, characters[index]) for index in chosen]
+        return [each for each in edited if each != text and not self._creates_word(original, each)]
+
+    def _creates_word(self, original: str, text: str) -> bool:
+        return bool(self.dictionary) and not self.dictionary.isdisjoint(_words(text) - _words(original))
+
+
+def _edit(text: str, slot: int, character: str) -> str:
+    """Even slots are the gaps before each character and at the end, odd ones the characters."""
+    return text[: slot // 2] + character + text[slot // 2 + slot % 2 :]
+
+
+def _sample(size: int, num_samples: int | None, generator: torch.Generator | None) -> list[int]:
+    if num_samples is None or num_samples >= size:
+        return list(range(size))
+    return torch.randperm(size, generator=generator)[:num_samples].tolist()
+
+
+def _distances(trials: list[list[str]], clean: Tensor, encode: TextEncoder) -> list[Tensor]:
+    """How far each trial of each text is from the clean text's embedding, in one call of `encode`."""
+    counts = [len(own) for own in trials]
+    if not sum(counts):
+        return [clean.new_zeros(0) for _ in trials]
+    rows = torch.tensor([row for row, count in enumerate(counts) for _ in range(count)], device=clean.device)
+    return list(embedding_loss(encode([text for own in trials for text in own]), clean[rows]).split(counts))
+
+
+def _words(text: str) -> set[str]:
+    return {word.casefold() for word in WORD.findall(text)}

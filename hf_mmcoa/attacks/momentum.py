@@ -1,0 +1,46 @@
+"""Momentum on the gradient (MI-FGSM, arXiv:1710.06081): steadier directions, which transfer better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .pgd import PGD, ImageLoss, gradient
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """`PGD` along `g <- decay * g + grad / mean |grad|` in place of the gradient.
+
+    Args:
+        attack: gives ball, steps and start. MI-FGSM itself starts at the image: `random_start=False`.
+        decay: weight of the past; 1 in the paper, 0 is the attack itself.
+
+    Raises:
+        ValueError: if `decay` is negative.
+
+    Example:
+        >>> attack = Momentum(PGD(epsilon=8 / 255, step_size=1 / 255, num_steps=10, random_start=False), decay=1.0)
+    """
+
+    attack: PGD
+    decay: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.decay < 0:
+            raise ValueError(f"`decay` must not be negative, got {self.decay:g}.")
+
+    def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor:
+        """See `ImageAttack`."""
+        velocity = torch.zeros_like(images)
+
+        def direction(adv_images: Tensor) -> Tensor:
+            nonlocal velocity
+            grad = gradient(loss_fn, adv_images)
+            size = grad.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-12)  # L1 up to a factor shared by all samples
+            velocity = self.decay * velocity + grad / size
+            return velocity
+
+        return self.attack.climb(images, direction, generator)

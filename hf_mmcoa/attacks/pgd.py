@@ -1,0 +1,132 @@
+"""Projected gradient descent on images (arXiv:1706.06083): the inner maximisation of every image defence here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+ImageLoss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Raise a per-sample loss inside a ball around each image, and inside [0, 1].
+
+    Knows no model and no label: it is given what to increase. Parameters get no gradients, their `requires_grad`, the
+    train/eval mode and the global random state stay as they are, and it works inside `torch.no_grad()`.
+
+    Args:
+        epsilon: radius of the ball, in pixels of [0, 1] for linf, in their Euclidean length for l2.
+        step_size: length of one step in the same unit.
+        num_steps: gradient steps; 0 gives the random start.
+        norm: "linf" or "l2".
+        random_start: start uniformly in the ball (linf), or uniformly in direction and radius (l2), instead of at the
+            image.
+
+    Raises:
+        ValueError: if a setting is out of range, or the loss is not one value per image.
+
+    Example:
+        >>> brighter = PGD(epsilon=0.1, step_size=0.1, num_steps=1, random_start=False)
+        >>> brighter(torch.full((1, 3, 2, 2), 0.5), lambda images: images.sum((1, 2, 3))).max()
+        tensor(0.6000)
+    """
+
+    epsilon: float
+    step_size: float
+    num_steps: int
+    norm: Norm = "linf"
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f'`norm` must be "linf" or "l2", got {self.norm!r}.')
+        if self.epsilon < 0 or (self.norm == "linf" and self.epsilon > 1):
+            hint = f" Did you mean {self.epsilon:g} / 255?" if self.epsilon > 1 else ""
+            raise ValueError(f"`epsilon` is in [0, 1] pixel units, got {self.epsilon:g}.{hint}")
+        if self.step_size < 0:
+            raise ValueError(f"`step_size` must not be negative, got {self.step_size:g}.")
+        if self.num_steps < 0:
+            raise ValueError(f"`num_steps` must not be negative, got {self.num_steps}.")
+
+    def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor:
+        """Attack a batch.
+
+        Args:
+            images: in [0, 1], (batch, channels, height, width).
+            loss_fn: images to what to increase, one value per image, (batch,).
+            generator: of the random start, on the images' device; a fresh one seeded 0 when None.
+
+        Returns:
+            Adversarial images, detached, of the same shape and dtype.
+        """
+        return self.climb(images, lambda adv_images: gradient(loss_fn, adv_images), generator)
+
+    def climb(
+        self, images: Tensor, direction: Callable[[Tensor], Tensor], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The attack with `direction(adversarial images)`, of their shape, in place of the loss's gradient."""
+        images = images.detach()
+        if self.epsilon == 0:
+            return images.clone()
+        delta = self.start(images, generator) if self.random_start else torch.zeros_like(images)
+        for _ in range(self.num_steps):
+            delta = self.project(delta + self.step(direction(images + delta)), images)
+        return (images + delta).clamp(0, 1)
+
+    def start(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A random perturbation inside the ball and the pixel range, of the shape of `images`."""
+        if generator is None:
+            generator = torch.Generator(images.device).manual_seed(0)
+        if self.norm == "linf":
+            noise = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+            delta = self.epsilon * (2 * noise - 1)
+        else:
+            noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+            radius = torch.rand(len(images), generator=generator, device=images.device, dtype=images.dtype)
+            delta = self.epsilon * radius.view(-1, 1, 1, 1) * noise / _length(noise)
+        return self.project(delta, images)
+
+    def step(self, grad: Tensor) -> Tensor:
+        """The steepest step of `step_size` in this norm, for a gradient (batch, channels, height, width)."""
+        return self.step_size * (grad.sign() if self.norm == "linf" else grad / _length(grad))
+
+    def project(self, delta: Tensor, images: Tensor) -> Tensor:
+        """The nearest perturbation inside the ball, then inside the pixel range around `images`."""
+        if self.norm == "linf":
+            delta = delta.clamp(-self.epsilon, self.epsilon)
+        else:
+            delta = delta * (self.epsilon / _length(delta)).clamp(max=1)
+        return (images + delta).clamp(0, 1) - images
+
+
+def gradient(loss_fn: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """The gradient that `value_and_gradient` gives."""
+    return value_and_gradient(loss_fn, inputs)[1]
+
+
+def value_and_gradient(loss_fn: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-sample loss, and its sum's gradient with respect to `inputs` alone, also inside `torch.no_grad()`.
+
+    Raises:
+        ValueError: if `loss_fn` does not give one value per row of `inputs`.
+    """
+    with torch.enable_grad():
+        inputs = inputs.detach().requires_grad_()
+        loss = loss_fn(inputs)
+        if loss.shape != inputs.shape[:1]:
+            raise ValueError(
+                f"`loss_fn` must give one value per sample, ({len(inputs)},), got shape {tuple(loss.shape)}."
+            )
+        (grad,) = torch.autograd.grad(loss.sum(), inputs)
+    return loss.detach(), grad
+
+
+def _length(images: Tensor) -> Tensor:
+    """Euclidean length of each image, (batch, 1, 1, 1), kept off zero."""
+    return images.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)

@@ -1,0 +1,69 @@
+"""The texts that an attacker may put in each prompt's place, embedded once: the text side of attacks on both.
+
+A text's embedding does not depend on the image, so the worst texts for an image are an exact search over inner
+products. With a pool per prompt the attacker's answer to every step of an image attack costs one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..encoding import DualEncoder
+from .base import EnumerableTextAttack
+
+
+class PromptPools:
+    """Pools of C prompts, each with the clean prompt first.
+
+    Args:
+        prompts: clean prompts, C texts.
+        text_attack: lists what may be written in place of each.
+        encoder: the model under attack.
+    """
+
+    def __init__(self, prompts: Sequence[str], text_attack: EnumerableTextAttack, encoder: DualEncoder) -> None:
+        self.texts = text_attack.variants(list(prompts))
+        self._encoder = encoder
+        longest = max(map(len, self.texts))
+        starts = [0, *torch.tensor([len(pool) for pool in self.texts]).cumsum(0).tolist()]
+        # Shorter pools are filled up with their clean prompt, which changes no minimum and no maximum.
+        places = [
+            [start + index if index < len(pool) else start for index in range(longest)]
+            for start, pool in zip(starts, self.texts, strict=False)
+        ]
+        with torch.no_grad():
+            embeds = encoder.encode_texts([text for pool in self.texts for text in pool])
+        self._embeds, self._places = embeds, torch.tensor(places, device=embeds.device)  # (texts, dim), (C, longest)
+
+    def logits(self, image_embeds: Tensor) -> Tensor:
+        """`s I P^T` under every text of every pool, (batch, C, longest pool), differentiable in the images."""
+        scale = self._encoder.logit_scale.detach()
+        return (scale * image_embeds @ self._embeds.T)[:, self._places]
+
+    def worst_logits(self, image_embeds: Tensor, labels: Tensor, others: bool) -> Tensor:
+        """Class scores when the attacker picks the texts, (batch, C): the own class's lowest, the others' highest.
+
+        Args:
+            image_embeds: unit embeddings, (batch, dim).
+            labels: own class, (batch,).
+            others: whether the other classes' prompts are attacked too; their clean scores otherwise.
+        """
+        logits = self.logits(image_embeds)
+        own = F.one_hot(labels, logits.shape[1]).bool()
+        return torch.where(own, logits.amin(-1), logits.amax(-1) if others else logits[..., 0])
+
+    def worst_prompts(self, image_embeds: Tensor, labels: Tensor, others: bool) -> list[list[str]]:
+        """The texts behind `worst_logits`: for each sample one prompt per class."""
+        logits = self.logits(image_embeds.detach())
+        own = F.one_hot(labels, logits.shape[1]).bool()
+        highest = logits.argmax(-1) if others else torch.zeros_like(own, dtype=torch.long)
+        chosen = torch.where(own, logits.argmin(-1), highest)
+        # Past a pool's end stands its clean prompt once more.
+        return [
+            [pool[index] if index < len(pool) else pool[0] for pool, index in zip(self.texts, row, strict=True)]
+            for row in chosen.tolist()
+        ]

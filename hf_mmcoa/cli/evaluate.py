@@ -1,0 +1,198 @@
+"""`hf-mmcoa evaluate`: a CLIP and a data set in, one result file and one table out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..attacks.candidates import CandidateSource, SynonymTable
+from ..data.benchmarks import load_benchmark
+from ..encoding import load
+from ..evaluation.named_attacks import candidate_sources
+from ..evaluation.prepare import ATTACKS
+from ..evaluation.robustness import evaluate_robustness
+from ..evaluation.sanity import failed
+from ..evaluation.specification import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS, ThreatModel
+from ..evaluation.table import robustness_table
+
+SANITY_FAILED = 3
+
+_DESCRIPTION = """\
+Measure the zero-shot accuracy of a CLIP, clean and under image, text and multimodal attack. An interrupted run goes on
+where it was when the same command is given again.
+
+exit status: 0 if all sanity checks passed, 3 if one failed (the numbers are printed and written all the same),
+2 for a wrong argument, 1 for any other error
+"""
+
+# What a preset says and a single option may change; help texts say unit and range.
+_OVERRIDES: dict[str, dict[str, Any]] = {
+    "norm": {"choices": ["linf", "l2"], "help": "norm of the image perturbation"},
+    "epsilon": {"help": 'its radius in pixels of [0, 1], e.g. 0.0157 or "4/255"'},
+    "step_size": {
+        "help": "of the image attack, in the unit of epsilon; 2.5 * epsilon / num_steps when a preset names none"
+    },
+    "num_steps": {"type": int, "help": "gradient steps of the image attack"},
+    "restarts": {"type": int, "help": "random starts of the image attack"},
+    "image_attacks": {
+        "nargs": "+",
+        "metavar": "NAME",
+        "choices": IMAGE_ATTACKS,
+        "help": f"of {', '.join(IMAGE_ATTACKS)}",
+    },
+    "text_attacks": {"nargs": "+", "metavar": "NAME", "choices": TEXT_ATTACKS, "help": f"of {', '.join(TEXT_ATTACKS)}"},
+    "multimodal_attacks": {
+        "nargs": "+",
+        "metavar": "NAME",
+        "choices": MULTIMODAL_ATTACKS,
+        "help": f"of {', '.join(MULTIMODAL_ATTACKS)}",
+    },
+    "temperature": {"help": '"logit_scale" (the model\'s) or a number, inside the attacked loss'},
+    "perturb_at": {"choices": ["auto", "native", "model"], "help": "resolution that the budget applies at"},
+    "template": {"help": "the evaluator's prompt, with one {}; the benchmark's when not given"},
+    "attacker_template": {"help": "the prompt that image attacks are run against; the evaluator's when not given"},
+    "num_candidates": {"type": int, "help": "substitutes tried per word"},
+    "max_changes": {"type": int, "help": "words changed per prompt"},
+    "max_edits": {"type": int, "help": "characters changed per prompt"},
+    "rho": {"type": float, "help": "radius of the embedding attack, in mean norms of the token table"},
+    "num_text_steps": {"type": int, "help": "gradient steps of the embedding attack"},
+    "seed": {"type": int, "help": "of the random starts"},
+}
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `evaluate` to the subcommands of `hf-mmcoa`; the parsed arguments' `run` is the function to call."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="accuracy of a CLIP, clean and under attack",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_arguments(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`hf-mmcoa evaluate` on its own; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="hf-mmcoa evaluate", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    _add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate as the parsed arguments say, print the table and the failed sanity checks; returns the exit status."""
+    from accelerate import Accelerator  # its state starts when it is made, not when the command line is parsed
+
+    try:
+        spec = threat_model(args)
+        accelerator = Accelerator(cpu=args.cpu)
+        model, processor = load(args.model)
+        dataset = load_benchmark(args.dataset, split=args.split, data_dir=args.data_dir)
+        given = _candidates(args.candidates, spec, model, processor)
+        result = evaluate_robustness(
+            model,
+            processor,
+            dataset,
+            args.attacks,
+            threat_model=spec,
+            candidates=given,
+            batch_size=args.batch_size,
+            max_samples=args.max_samples,
+            output=args.output,
+            overwrite=args.overwrite,
+            accelerator=accelerator,
+            sanity=not args.no_sanity,
+            progress=not args.quiet,
+            model_name=args.model,
+        )
+    except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
+        print(f"hf-mmcoa evaluate: {error}", file=sys.stderr)
+        return 1
+    findings = failed(result["sanity"])
+    if accelerator.is_main_process:
+        print(robustness_table({Path(args.model).name: result}))
+        for finding in findings:
+            print(f"sanity check failed: {finding['check']}: {finding['detail']}", file=sys.stderr)
+        if args.output:
+            print(
+                f"\n{args.output}: {result['num_samples']} samples of {result['dataset']}, threat model {args.preset}"
+            )
+    return SANITY_FAILED if findings else 0
+
+
+def threat_model(args: argparse.Namespace) -> ThreatModel:
+    """The preset with the options that were given."""
+    overrides = {name: getattr(args, name) for name in _OVERRIDES if getattr(args, name) is not None}
+    if "temperature" in overrides and overrides["temperature"] != "logit_scale":
+        overrides["temperature"] = float(overrides["temperature"])
+    return ThreatModel.preset(args.preset, **overrides)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="PATH_OR_ID", help="folder or Hub id of a CLIPModel with its processor"
+    )
+    parser.add_argument(
+        "--dataset", required=True, metavar="NAME_OR_PATH", help="a registered benchmark, a Hub id or a folder"
+    )
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--data_dir", "--data-dir", metavar="FOLDER", help="where the data set's files lie already")
+    parser.add_argument(
+        "--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), metavar="KIND", help=f"of {', '.join(ATTACKS)}"
+    )
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), default="standard", help="threat model; single options change it"
+    )
+    parser.add_argument("--output", metavar="FILE", help="JSON result; without it the numbers are only printed")
+    parser.add_argument("--overwrite", action="store_true", help="replace another evaluation's result in --output")
+    parser.add_argument(
+        "--candidates",
+        nargs="+",
+        metavar="SOURCE",
+        help="substitutes of the text attack: neighbours, masked-lm, hotflip, wordnet, digits (the embedded table, its "
+        'known and unseen half), or a JSON file {"word": ["substitute", ...]}; several as NAME=SOURCE, the first of '
+        "which is the threat model's",
+    )
+    parser.add_argument("--batch_size", "--batch-size", type=int, default=128, help="images per unit of work")
+    parser.add_argument("--max_samples", "--max-samples", type=int, help="evaluate on so many rows only, drawn once")
+    parser.add_argument("--no_sanity", "--no-sanity", action="store_true", help="leave out the sanity checks")
+    parser.add_argument("--cpu", action="store_true", help="use no accelerator")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    group = parser.add_argument_group("threat model (defaults are the preset's)")
+    for name, options in _OVERRIDES.items():
+        spellings = [f"--{name}"] + ([f"--{name.replace('_', '-')}"] if "_" in name else [])
+        group.add_argument(*spellings, dest=name, default=None, **options)
+
+
+def _candidates(
+    given: Sequence[str] | None, spec: ThreatModel, model: Any, processor: Any
+) -> CandidateSource | Mapping[str, CandidateSource] | None:
+    if given is None:
+        return None
+    if list(given) == ["digits"]:
+        from ..data.digits import SYNONYMS  # scikit-learn is imported only where the digits are used
+
+        return dict(zip(("known", "unseen"), SYNONYMS.split(0), strict=True))
+    pairs = [one.partition("=") if "=" in one else ("", "", one) for one in given]
+    if len(pairs) > 1 and any(not name for name, _, _ in pairs):
+        raise ValueError(
+            f"`--candidates` with several sources needs a name for each, as NAME=SOURCE, got {' '.join(given)}."
+        )
+    sources = {name: _candidate_source(source, spec, model, processor) for name, _, source in pairs}
+    return sources.get("", sources)
+
+
+def _candidate_source(source: str, spec: ThreatModel, model: Any, processor: Any) -> CandidateSource:
+    if source.endswith(".json"):
+        return SynonymTable(json.loads(Path(source).read_text(encoding="utf-8")))
+    from ..encoding import DualEncoder
+
+    return candidate_sources(None, dataclasses.replace(spec, candidates=source), DualEncoder(model, processor))[""]

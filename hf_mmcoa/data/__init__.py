@@ -1,0 +1,32 @@
+"""Data sets as rows, their prompts and few-shot subsets, and the way from a row to a batch of pixels in [0, 1]."""
+
+from __future__ import annotations
+
+from .benchmarks import BENCHMARKS, Benchmark, BenchmarkInfo, Source, describe, find_benchmark, load_benchmark
+from .collator import ImageRows, ImageStream, check_labels, collate, detect_columns
+from .few_shot import few_shot, few_shot_indices
+from .images import resize_and_crop, to_rgb, to_tensor
+from .prompts import DEFAULT_TEMPLATE, class_prompts, clean_class_name
+
+__all__ = [
+    "BENCHMARKS",
+    "DEFAULT_TEMPLATE",
+    "Benchmark",
+    "BenchmarkInfo",
+    "ImageRows",
+    "ImageStream",
+    "Source",
+    "check_labels",
+    "class_prompts",
+    "clean_class_name",
+    "collate",
+    "describe",
+    "detect_columns",
+    "few_shot",
+    "few_shot_indices",
+    "find_benchmark",
+    "load_benchmark",
+    "resize_and_crop",
+    "to_rgb",
+    "to_tensor",
+]

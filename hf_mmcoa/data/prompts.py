@@ -1,0 +1,82 @@
+"""Class names to prompts: one clean-up and one default template for training, attack and evaluation.
+
+Two classes that read the same after the clean-up can never be told apart, so collisions are reported, with their names.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+DEFAULT_TEMPLATE = "This is a photo of a {}"  # no full stop: MMCoA (arXiv:2404.19287), as in its release
+
+_SEPARATORS = str.maketrans({"_": " ", "-": " ", "/": " "})
+_NAMED_COLLISIONS = 5  # a warning names this many groups and counts the rest
+
+
+def clean_class_name(name: str) -> str:
+    """Lower-case `name`, turn `_`, `-` and `/` into spaces, and collapse white space.
+
+    Example:
+        >>> clean_class_name("Polka-dotted/Red_Panda ")
+        'polka dotted red panda'
+    """
+    return " ".join(name.lower().translate(_SEPARATORS).split())
+
+
+def check_template(template: str) -> None:
+    """Raise ValueError unless `template` holds exactly one `{}`."""
+    if template.count("{}") != 1:
+        raise ValueError(
+            f"`template` needs exactly one {{}} for the class name, got {template!r} with {template.count('{}')}."
+        )
+
+
+def class_prompts(class_names: Sequence[str], template: str = DEFAULT_TEMPLATE, clean: bool = True) -> list[str]:
+    """One prompt a class, in the order of `class_names`.
+
+    Args:
+        class_names: the names, C of them.
+        template: a text with exactly one `{}`. Other braces are ordinary characters.
+        clean: pass every name through `clean_class_name` first. Off, names are used as they are.
+
+    Returns:
+        C prompts. Equal prompts stay in place; one `UserWarning` counts them and names the classes that collide.
+
+    Raises:
+        ValueError: if the template has not exactly one `{}`, there are no names, or a name is empty after the clean-up.
+
+    Example:
+        >>> class_prompts(["Red_Panda", "cat"])
+        ['This is a photo of a red panda', 'This is a photo of a cat']
+    """
+    check_template(template)
+    if isinstance(class_names, str) or len(class_names) == 0:
+        raise ValueError(f"`class_names` is a sequence of at least one name, got {class_names!r}.")
+    names = [clean_class_name(name) if clean else name for name in class_names]
+    for original, name in zip(class_names, names, strict=True):
+        if not name.strip():
+            raise ValueError(f"`class_names`: {original!r} is empty after clean-up; give it a name with letters.")
+    prompts = [template.replace("{}", name) for name in names]
+    _warn_of_collisions(class_names, prompts)
+    return prompts
+
+
+def _warn_of_collisions(class_names: Sequence[str], prompts: Sequence[str]) -> None:
+    classes_of: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        classes_of.setdefault(prompt, []).append(index)
+    groups = [indices for indices in classes_of.values() if len(indices) > 1]
+    if not groups:
+        return
+    named = "; ".join(
+        " = ".join(f"{class_names[i]!r} ({i})" for i in indices) for indices in groups[:_NAMED_COLLISIONS]
+    )
+    if len(groups) > _NAMED_COLLISIONS:
+        named += f"; and {len(groups) - _NAMED_COLLISIONS} more groups"
+    warnings.warn(
+        f"{len(classes_of)} distinct prompts for {len(prompts)} classes: {sum(map(len, groups))} classes cannot be "
+        f"told apart: {named}. Give them different `class_names` to silence this.",
+        UserWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,180 @@
+"""Charts of results as PNG bytes: accuracy per threat, clean against robust, accuracy against epsilon.
+
+matplotlib's objects without pyplot; colours that every common colour vision tells apart, and different markers.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .table import accuracies, estimate
+
+# Okabe and Ito's palette, told apart with every common colour vision, and lighter on a dark page; as in the page's CSS.
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#b0578d", "#a87900", "#3a9bd0", "#5b6670")
+DARK_COLOURS = ("#f4904f", "#5bb5ec", "#35c79a", "#e39bc4", "#edc04c", "#8fd0f5", "#aab4bd")
+MARKERS = "osD^vPX"
+NARROW = (4.4, 3.4)  # inches: on a phone the text of a wider chart could not be read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One model under one setting: one result, or several (seeds) that are averaged.
+
+    Args:
+        name: of the model.
+        place: of the model in the whole report, which gives it one colour in all charts.
+        results: at least one.
+    """
+
+    name: str
+    place: int
+    results: Sequence[Mapping[str, Any]]
+
+    def has(self, name: str) -> bool:
+        """Whether every result holds a number of that name."""
+        return all(result.get(name) is not None for result in self.results)
+
+
+def robust_accuracy(series: Sequence[Series]) -> str | None:
+    """The hardest accuracy that all have: multimodal, else the worst case."""
+    for name in ("multimodal_accuracy", "worst_case_accuracy"):
+        if all(name in result for one in series for result in one.results):
+            return name
+    return None
+
+
+def _draw(size: tuple[float, float], dark: bool, draw: Callable[[Any, Sequence[str], str], None]) -> bytes:
+    """One chart of so many inches as PNG, with a legend on top if it has several entries."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ink, page, line = ("#e6e9ec", "#171c21", "#3a434b") if dark else ("#1c1e21", "#ffffff", "#d9dde1")
+    style: Any = {
+        "font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False, "text.usetex": False,
+        "text.color": ink, "axes.labelcolor": ink, "axes.edgecolor": line, "xtick.color": ink, "ytick.color": ink,
+        "axes.facecolor": page, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+        "axes.axisbelow": True, "grid.color": line, "grid.linewidth": 0.6, "legend.frameon": False,
+        "xtick.major.size": 0, "ytick.major.size": 0,
+    }  # fmt: skip
+    with rc_context(style):
+        figure = Figure(figsize=size, dpi=220, facecolor=page, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes, DARK_COLOURS if dark else COLOURS, ink)
+        handles, names = axes.get_legend_handles_labels()
+        if len(names) > 1:
+            columns = 2 if max(map(len, names)) < 24 else 1
+            figure.legend(handles, names, loc="outside upper left", ncols=columns, handlelength=1.6)
+        stream = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(stream)
+        return stream.getvalue()
+
+
+def accuracy_chart(series: Sequence[Series], dark: bool = False) -> bytes:
+    """Bars per threat and model with their intervals, as PNG."""
+    labels = accuracies([result for one in series for result in one.results])
+    thickness = 0.8 / len(series)
+
+    def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
+        for index, one in enumerate(series):
+            names = [name for name in labels if one.has(name)]
+            found = [estimate(one.results, name) for name in names]
+            places = [list(labels).index(name) + (index - (len(series) - 1) / 2) * thickness for name in names]
+            axes.barh(
+                places,
+                [100 * each.value for each in found],
+                thickness * 0.92,
+                color=colours[one.place % len(colours)],
+                label=_chart_name(one, series),
+                xerr=[
+                    [100 * (each.value - each.low) for each in found],
+                    [100 * (each.high - each.value) for each in found],
+                ],
+                error_kw={"ecolor": ink, "elinewidth": 0.9, "capsize": 1.8},
+            )
+            for place, each in zip(places, found, strict=True):
+                axes.text(100 * each.high + 1.5, place, f"{100 * each.value:.1f}", va="center", size=8)
+        axes.set_yticks(range(len(labels)), list(labels.values()))
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlim(0, 112)
+        axes.set_xticks(range(0, 101, 20))
+        axes.set_xlabel("accuracy, percent")
+        axes.grid(axis="y", visible=False)
+
+    return _draw((6.4, 1 + len(labels) * (0.12 + 0.17 * len(series))), dark, draw)
+
+
+def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
+    """Clean against robust accuracy, a point with both intervals per model, as PNG."""
+    robust = robust_accuracy(series)
+
+    def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
+        for one in series:
+            x, y = estimate(one.results, "clean_accuracy"), estimate(one.results, str(robust))
+            axes.errorbar(
+                100 * x.value,
+                100 * y.value,
+                xerr=[[100 * (x.value - x.low)], [100 * (x.high - x.value)]],
+                yerr=[[100 * (y.value - y.low)], [100 * (y.high - y.value)]],
+                fmt=MARKERS[one.place % len(MARKERS)],
+                markersize=8,
+                color=colours[one.place % len(colours)],
+                elinewidth=1.2,
+                label=_chart_name(one, series),
+            )
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(0, low - 2), min(100.5, high + 2))
+        axes.set_ylim(-3, 103)
+        axes.set_xlabel("clean accuracy, percent")
+        axes.set_ylabel(f"{accuracies([{str(robust): 0}])[str(robust)]} accuracy, percent")
+
+    return _draw(NARROW, dark, draw)
+
+
+def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bool = False) -> bytes:
+    """Accuracy under image and multimodal attack against epsilon, from the clean accuracy on, as PNG."""
+
+    def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
+        for points in curves.values():
+            place = points[0][1].place
+            colour, marker = colours[place % len(colours)], MARKERS[place % len(MARKERS)]
+            for accuracy, dashes in (("image_accuracy", "-"), ("multimodal_accuracy", "--")):
+                if not all(series.has(accuracy) for _, series in points):
+                    continue
+                found = [(epsilon, estimate(series.results, accuracy)) for epsilon, series in points]
+                if accuracy == "image_accuracy":  # no image attack at 0; prompts would be attacked there all the same
+                    found.insert(0, (0.0, estimate(points[0][1].results, "clean_accuracy")))
+                axes.errorbar(
+                    [epsilon for epsilon, _ in found],
+                    [100 * each.value for _, each in found],
+                    yerr=[
+                        [100 * (each.value - each.low) for _, each in found],
+                        [100 * (each.high - each.value) for _, each in found],
+                    ],
+                    linestyle=dashes,
+                    marker=marker,
+                    markersize=5,
+                    markerfacecolor=colour if dashes == "-" else "none",
+                    color=colour,
+                    elinewidth=1,
+                    capsize=2,
+                    label=f"{_chart_name(points[0][1], [])}, {accuracy.removesuffix('_accuracy')}",
+                )
+        axes.set_xlim(left=0)
+        axes.set_ylim(-3, 103)
+        axes.set_xlabel("ε, in pixels of [0, 1]")
+        axes.set_ylabel("accuracy, percent")
+
+    return _draw(NARROW, dark, draw)
+
+
+def _chart_name(series: Series, others: Sequence[Series]) -> str:
+    """Short enough for a legend; the end of a path, if no other model's ends alike."""
+    tail = series.name.rstrip("/").rpartition("/")[2] or series.name
+    alike = [one for one in others if one is not series and one.name.rstrip("/").endswith(tail)]
+    name = series.name if alike else tail
+    name = name if len(name) <= 34 else "…" + name[-33:]
+    return f"{name} (mean of {len(series.results)})" if len(series.results) > 1 else name

@@ -1,0 +1,1 @@
+"""A metric of the `evaluate` library; load it with `evaluate.load(metric_path(...))`."""

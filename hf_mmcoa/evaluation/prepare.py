@@ -1,0 +1,392 @@
+"""From what a user gives to what can be run: checked input, a specification without open ends, attacked prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor, nn
+
+from .. import encoding
+from .._version import __version__
+from ..attacks.base import ClassifierAttack, ImageAttack, MultimodalAttack
+from ..attacks.candidates import CandidateSource
+from ..attacks.image_losses import class_loss
+from ..attacks.text_embedding import TextEmbeddingPGD
+from ..data.benchmarks import describe
+from ..data.collator import ImageRows, check_labels, collate, read_labels, resolve_columns
+from ..data.perturbation import perturbation_size
+from ..data.prompts import class_prompts
+from ..losses import zero_shot_logits
+from ..zero_shot import ZeroShotClassifier
+from . import named_attacks
+from .named_attacks import LossAttack
+from .results import FORMAT, worst_case_attacks
+from .specification import ThreatModel, fingerprint
+
+ATTACKS = ("clean", "image", "text", "multimodal")
+PROMPTS_PER_BATCH = 256
+HASHED_IMAGES = 64  # pictures that the data fingerprint reads, beside all rows and labels
+
+
+@dataclass(kw_only=True, eq=False)
+class Evaluation:
+    """One model, one data set and one threat model, checked and resolved: everything that a batch of rows needs."""
+
+    classifier: ZeroShotClassifier
+    rows: ImageRows
+    row_ids: list[int]
+    labels: list[int]
+    attacks: tuple[str, ...]
+    spec: ThreatModel
+    sources: dict[str, CandidateSource]
+    image_attacks: dict[str, LossAttack | ClassifierAttack]
+    batch_size: int
+    adv_prompts: dict[str, list[str]] = field(default_factory=dict)
+    adv_embeds: dict[str, Tensor] = field(default_factory=dict)  # (classes, dim) by text attack
+
+    # What is evaluated
+
+    @property
+    def encoder(self) -> encoding.DualEncoder:
+        """The model."""
+        return self.classifier.encoder
+
+    @property
+    def class_names(self) -> list[str]:
+        """As they were given."""
+        return self.classifier.class_names
+
+    @property
+    def prompts(self) -> list[str]:
+        """The evaluator's prompts, one a class."""
+        return self.classifier.prompts
+
+    @property
+    def num_batches(self) -> int:
+        """Units of work."""
+        return math.ceil(len(self.row_ids) / self.batch_size)
+
+    def load(self, index: int) -> dict[str, Any]:
+        """One batch of `collate`."""
+        return collate(self.rows.__getitems__(self.rows_of(index)))
+
+    def rows_of(self, index: int) -> list[int]:
+        """Row numbers of one batch."""
+        return self.row_ids[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def header(self) -> dict[str, Any]:
+        """All that decides the outcomes, as JSON values."""
+        return {
+            "format": FORMAT,
+            "attacks": list(self.attacks),
+            "attack_spec": self.spec.to_dict(),
+            "num_samples": len(self.row_ids),
+            "batch_size": self.batch_size,
+            "seed": self.spec.seed,
+            "fingerprints": {
+                "specification": self.spec.fingerprint(),
+                "model": model_fingerprint(self.encoder.model),
+                "data": self._data_fingerprint(),
+            },
+            "versions": versions(),
+        }
+
+    def _data_fingerprint(self) -> str:
+        """Of rows, labels, prompts, their tokens, the image processor, and pictures drawn evenly from the rows."""
+        pictures = hashlib.sha256()
+        for row in self.rows.__getitems__(self.row_ids[:: math.ceil(len(self.row_ids) / HASHED_IMAGES)]):
+            pictures.update(row["image"].numpy().tobytes())
+        processor = self.encoder.image_processor.to_dict()
+        return fingerprint(
+            {
+                "row_ids": self.row_ids,
+                "labels": self.labels,
+                "prompts": self.prompts,
+                "tokens": self.encoder.tokenize(self.prompts)["input_ids"].tolist(),
+                "processor": {key: processor.get(key) for key in ("size", "crop_size", "image_mean", "image_std")},
+                "pictures": pictures.hexdigest(),
+            }
+        )
+
+    # Prompts
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """What multiplies the cosines inside an attack, scalar."""
+        own = self.encoder.logit_scale.detach()
+        return own if self.spec.temperature == "logit_scale" else torch.full_like(own, float(self.spec.temperature))
+
+    @cached_property
+    def prompt_embeds(self) -> Tensor:
+        """Of the evaluator's prompts, (classes, dim)."""
+        return self.classifier.prompt_embeds
+
+    @cached_property
+    def attacker_embeds(self) -> Tensor:
+        """Of the prompts that an image attack is run against, (classes, dim)."""
+        template = self.spec.attacker_template
+        if template is None or template == self.spec.template:
+            return self.prompt_embeds
+        return self.encoder.encode_texts(class_prompts(self.class_names, template))
+
+    def search_prompts(self) -> dict[str, list[str]]:
+        """The prompts that each text attack finds, one a class."""
+        found = {
+            source_key("text/words", source, self.sources): self._words(candidates)
+            for source, candidates in self.sources.items()
+        }
+        if "text" in self.attacks and "characters" in self.spec.text_attacks:
+            attack = named_attacks.character_attack(self.spec, self.class_names)
+            found["text/characters"] = attack(self.prompts, self.encoder.encode_texts)
+        return found
+
+    def _words(self, candidates: CandidateSource) -> list[str]:
+        if self.spec.num_candidates == 0:  # no budget: `prepare` has warned
+            return self.prompts
+        attack = named_attacks.word_attack(self.spec, candidates, self.class_names)
+        return attack(self.prompts, self.encoder.encode_texts)
+
+    def use_prompts(self, adv_prompts: dict[str, list[str]]) -> None:
+        """Take attacked prompts, found here or elsewhere, and embed them; the embedding attack is computed."""
+        self.adv_prompts = adv_prompts
+        self.adv_embeds = {name: self.encoder.encode_texts(prompts) for name, prompts in adv_prompts.items()}
+        if "text" in self.attacks and "embedding" in self.spec.text_attacks:
+            self.adv_embeds["text/embedding"] = self._perturbed_prompts()
+
+    def _perturbed_prompts(self) -> Tensor:
+        """Prompt embeddings that raise CE(s g(t'_c) P^T, c) within the ball of the embedding attack, (classes, dim)."""
+        attack = TextEmbeddingPGD(rho=self.spec.rho, num_steps=self.spec.num_text_steps)
+        parts = []
+        for start in range(0, len(self.prompts), PROMPTS_PER_BATCH):
+            tokens = self.encoder.tokenize(self.prompts[start : start + PROMPTS_PER_BATCH])
+            ids, mask = tokens["input_ids"], tokens["attention_mask"]
+            classes = torch.arange(start, start + len(ids), device=ids.device)
+
+            def loss_fn(embeds: Tensor, classes: Tensor = classes) -> Tensor:
+                return class_loss(zero_shot_logits(embeds, self.prompt_embeds, self.scale), classes)
+
+            perturbed = attack(self.encoder.model, ids, mask, loss_fn)
+            parts.append(encoding.text_embeds(self.encoder.model, ids, mask, perturbed))
+        return torch.cat(parts)
+
+    def texts_of(self, source: str) -> dict[str, Tensor]:
+        """Embeddings of attacked prompts by attack, with one source's substitutes; not the embedding attack's."""
+        accuracy = source_key("text", source, self.sources).replace(":", "_") + "_accuracy"
+        return {name: self.adv_embeds[name] for name in worst_case_attacks(list(self.adv_embeds))[accuracy][1:]}
+
+    def multimodal_attack(self, name: str, source: str) -> MultimodalAttack:
+        """A multimodal attack that chooses its texts by the image."""
+        return named_attacks.multimodal_attack(name, self.spec, self._remembering_words(source))
+
+    @cached_property
+    def remembering_encoder(self) -> encoding.DualEncoder:
+        """The encoder, but embedding no text twice: attacks that search texts ask for the same ones in every batch."""
+        return _RememberingEncoder(self.encoder)
+
+    def _remembering_words(self, source: str) -> Any:
+        key = source_key("text/words", source, self.sources)
+        if key not in self._remembered:
+            attack = named_attacks.word_attack(self.spec, self.sources[source], self.class_names)
+            self._remembered[key] = _RememberedText(attack, self.prompts, self.adv_prompts[key])
+        return self._remembered[key]
+
+    @cached_property
+    def _remembered(self) -> dict[str, _RememberedText]:
+        return {}
+
+
+def prepare(
+    model: nn.Module,
+    processor: Any,
+    dataset: datasets.Dataset,
+    attacks: Sequence[str],
+    spec: ThreatModel,
+    *,
+    class_names: Sequence[str] | None,
+    candidates: CandidateSource | Mapping[str, CandidateSource] | None,
+    image_attacks: Mapping[str, ImageAttack] | None,
+    image_column: str,
+    label_column: str,
+    batch_size: int,
+    max_samples: int | None,
+) -> Evaluation:
+    """Check the input of `evaluate_robustness` and settle what a specification leaves to the model and the data."""
+    attacks = _complete(attacks)
+    for name, value in (("batch_size", batch_size), ("max_samples", 1 if max_samples is None else max_samples)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    image_column, label_column, class_names = _columns(dataset, image_column, label_column, class_names)
+    benchmark = describe(dataset)
+    spec = replace(spec, template=spec.template or benchmark.template)
+    classifier = ZeroShotClassifier(model, processor, class_names, str(spec.template))
+    if spec.attacker_template is not None:
+        classifier.encoder.tokenize(class_prompts(class_names, spec.attacker_template))  # too long a prompt fails here
+    check_labels(dataset, label_column, len(class_names))
+
+    row_ids = list(range(len(dataset)))
+    if max_samples is not None and max_samples < len(row_ids):
+        # The same rows for every seed: a seed is another draw of the attack, not another data set.
+        drawn = torch.randperm(len(row_ids), generator=torch.Generator().manual_seed(0))[:max_samples]
+        row_ids = sorted(drawn.tolist())
+    image_size = classifier.encoder.image_size
+    perturb_at = spec.perturb_at
+    if perturb_at == "auto":
+        perturb_at = benchmark.perturb_at if benchmark.name else perturbation_size("auto", dataset, image_size)
+
+    sources: dict[str, CandidateSource] = {}
+    if "text" in attacks and "words" in spec.text_attacks:
+        sources = named_attacks.candidate_sources(candidates, spec, classifier.encoder)
+        described = {name: repr(source) for name, source in sources.items()}
+        spec = replace(spec, candidates=described.get("", described))
+    found: dict[str, LossAttack | ClassifierAttack] = {
+        name: LossAttack(attack=attack, loss=class_loss) for name, attack in (image_attacks or {}).items()
+    }
+    if image_attacks:
+        spec = replace(spec, image_attacks=tuple(f"{name}: {attack!r}" for name, attack in image_attacks.items()))
+    elif "image" in attacks:
+        found = {name: named_attacks.image_attack(name, spec) for name in spec.image_attacks}
+    spec = replace(spec, perturb_at=perturb_at)
+    _check_combination(attacks, spec, found, sources)
+    return Evaluation(
+        classifier=classifier,
+        rows=ImageRows(dataset, image_column, label_column, None, perturb_at, image_size),
+        row_ids=row_ids,
+        labels=read_labels(dataset, label_column)[row_ids].tolist(),
+        attacks=attacks,
+        spec=spec,
+        sources=sources,
+        image_attacks=found,
+        batch_size=batch_size,
+    )
+
+
+def source_key(attack: str, source: str, sources: Mapping[str, Any]) -> str:
+    """Name of an attack that uses one of several sources: the first one's, the threat model's own, stays bare."""
+    return attack if not sources or source == next(iter(sources)) else f"{attack}:{source}"
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits of the weights: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a number depends on."""
+    libraries = ("torch", "transformers", "datasets", "accelerate")
+    return {
+        "python": platform.python_version(),
+        "hf_mmcoa": __version__,
+        **{name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
+def _complete(attacks: Sequence[str]) -> tuple[str, ...]:
+    attacks = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    if unknown := [name for name in attacks if name not in ATTACKS]:
+        raise ValueError(f"`attacks`: unknown {unknown}; choose from {', '.join(ATTACKS)}.")
+    wanted = {"clean", *attacks} | ({"image", "text"} if "multimodal" in attacks else set())
+    return tuple(name for name in ATTACKS if name in wanted)
+
+
+def _columns(
+    dataset: datasets.Dataset, image_column: str, label_column: str, class_names: Sequence[str] | None
+) -> tuple[str, str, Sequence[str]]:
+    """Picture and label column, and class names."""
+    if not isinstance(dataset, datasets.Dataset):
+        raise ValueError(
+            f"`dataset` must be a map-style datasets.Dataset, got {type(dataset).__name__}: its rows are looked up by "
+            "number. Choose one split, and load it without streaming."
+        )
+    if len(dataset) == 0:
+        raise ValueError("`dataset` is empty: it has no rows. Check the split and any filter or `select` before it.")
+    columns = resolve_columns(dataset, image_column, label_column)
+    if columns.label is None:
+        captions = f" It has captions ({columns.text!r}), which name no classes." if columns.text else ""
+        raise ValueError(
+            f"`dataset` has no label column.{captions} Zero-shot accuracy needs a column of integers, named by "
+            "`label_column` if its name is not a usual one, and `class_names` or a ClassLabel that holds them."
+        )
+    if class_names is None:
+        class_names = getattr(dataset.features[columns.label], "names", None)
+        if class_names is None:
+            raise ValueError(
+                f"`class_names` is needed: column {columns.label!r} is no ClassLabel, so nothing names its classes."
+            )
+    return str(columns.image), columns.label, class_names
+
+
+def _check_combination(
+    attacks: tuple[str, ...],
+    spec: ThreatModel,
+    image_attacks: Mapping[str, Any],
+    sources: Mapping[str, Any],
+) -> None:
+    """Raise for attacks that ask for what the threat model leaves out; warn of those that cannot change anything."""
+    if "image" in attacks and not image_attacks:
+        raise ValueError("`attacks` asks for image attacks and the threat model's `image_attacks` is empty.")
+    if "text" in attacks and not spec.text_attacks:
+        raise ValueError("`attacks` asks for text attacks and the threat model's `text_attacks` is empty.")
+    if "multimodal" in attacks:
+        if not spec.multimodal_attacks:
+            raise ValueError(
+                "`attacks` asks for multimodal attacks and the threat model's `multimodal_attacks` is empty."
+            )
+        if spec.text_attacks == ("embedding",):
+            raise ValueError(
+                'a multimodal attack needs texts to present, and `text_attacks=("embedding",)` finds none: '
+                'add "words" or "characters".'
+            )
+        searching = [name for name in spec.multimodal_attacks if name not in ("independent", "adaptive")]
+        if searching and not sources:
+            raise ValueError(f'{", ".join(searching)} search for words: add "words" to `text_attacks`.')
+    for what, why in spec.zero_budgets().items():
+        if what.split("/")[0] in attacks:
+            warnings.warn(
+                f"the {what} attack has no budget ({why}): its accuracy equals clean.", UserWarning, stacklevel=4
+            )
+
+
+class _RememberedText:
+    """A text attack on prompts that were attacked already."""
+
+    def __init__(self, attack: Any, prompts: list[str], adv_prompts: list[str]) -> None:
+        self._attack, self._prompts, self._adv_prompts = attack, prompts, adv_prompts
+        self._variants: list[list[str]] | None = None
+
+    def __call__(self, texts: Sequence[str], encode: Any) -> list[str]:
+        return self._adv_prompts if list(texts) == self._prompts else self._attack(texts, encode)
+
+    def variants(self, texts: Sequence[str]) -> list[list[str]]:
+        if list(texts) != self._prompts:
+            return self._attack.variants(texts)
+        if self._variants is None:
+            self._variants = self._attack.variants(self._prompts)
+        return self._variants
+
+
+class _RememberingEncoder(encoding.DualEncoder):
+    """Shares the model with another encoder; valid while no weight changes."""
+
+    def __init__(self, encoder: encoding.DualEncoder) -> None:
+        self.__dict__.update(encoder.__dict__)
+        self._seen: dict[str, Tensor] = {}
+
+    def encode_texts(self, texts: list[str], batch_size: int = 1024, truncation: bool = True) -> Tensor:
+        new = [text for text in dict.fromkeys(texts) if text not in self._seen]
+        if new:
+            self._seen.update(zip(new, super().encode_texts(new, batch_size, truncation), strict=True))
+        return torch.stack([self._seen[text] for text in texts])

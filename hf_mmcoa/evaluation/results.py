@@ -1,0 +1,188 @@
+"""A result is a file: numbers, outcomes of single samples and the specification that they hold under, together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .specification import ThreatModel
+from .statistics import mcnemar
+
+FORMAT = 1
+REQUIRED = ("clean_accuracy", "attack_spec", "outcomes", "row_ids", "labels", "num_samples", "seed", "versions")
+
+
+def save_result(result: Mapping[str, Any], path: str | Path) -> None:
+    """Write a result, whole or not at all: a killed writer leaves the old file or none.
+
+    Raises:
+        ValueError: if the result is not valid, or holds what JSON cannot (NaN).
+    """
+    validate(result, str(path))
+    write_json(result, path)
+
+
+def load_result(path: str | Path) -> dict[str, Any]:
+    """Read and validate a result file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it was cut off in the middle, is no result, or was written in another format.
+    """
+    path = Path(path)
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        partial = partial_folder(path)
+        rest = f" The finished batches in {partial} are intact." if partial.exists() else ""
+        raise ValueError(
+            f"{path} is no complete JSON file ({error}): it was cut off or damaged. Delete it and evaluate again.{rest}"
+        ) from error
+    validate(result, str(path))
+    return result
+
+
+def validate(result: Any, name: str = "result") -> None:
+    """Raise ValueError, naming `name` and what is wrong, unless `result` is a complete result."""
+    if not isinstance(result, Mapping):
+        raise ValueError(f"{name} holds a {type(result).__name__}, not a result of `evaluate_robustness`.")
+    if missing := [key for key in REQUIRED if key not in result]:
+        raise ValueError(f"{name} is no result of `evaluate_robustness`: it lacks {', '.join(missing)}.")
+    if result.get("format") != FORMAT:
+        raise ValueError(f"{name} is in format {result.get('format')!r}, this version of hf_mmcoa reads {FORMAT}.")
+    ThreatModel.from_dict(result["attack_spec"])
+    total = result["num_samples"]
+    lengths = {"row_ids": len(result["row_ids"]), "labels": len(result["labels"])}
+    lengths |= {f"outcomes of {attack}": len(outcome) for attack, outcome in result["outcomes"].items()}
+    if wrong := [f"{length} {what}" for what, length in lengths.items() if length != total]:
+        raise ValueError(f"{name} says num_samples={total}, but holds {', '.join(wrong)}.")
+    for attack, outcome in result["outcomes"].items():
+        if set(outcome) - {"0", "1"}:
+            raise ValueError(f"{name}: the outcomes of {attack} hold other signs than 0 and 1.")
+        if outcome.count("1") / total != result.get(f"attacks/{attack}"):
+            raise ValueError(
+                f"{name}: attacks/{attack} is {result.get(f'attacks/{attack}')}, "
+                f"its outcomes say {outcome.count('1') / total}."
+            )
+
+
+def compare(
+    first: Mapping[str, Any], second: Mapping[str, Any], ignore: tuple[str, ...] = ()
+) -> dict[str, dict[str, float]]:
+    """Two models on the same samples under the same threat model, paired.
+
+    Args:
+        first: a result of `evaluate_robustness`.
+        second: another one.
+        ignore: fields of the specification that may differ, for example ("seed",).
+
+    Returns:
+        For each accuracy that both have: `first`, `second`, `difference` (second minus first), the numbers of samples
+            that
+        stand for one alone, `only_first` and `only_second`, and the exact McNemar p-value `p_value`.
+
+    Raises:
+        ValueError: if the specifications, the rows or the labels differ; the text says where.
+    """
+    validate(first, "the first result")
+    validate(second, "the second result")
+    one, two = dict(first["attack_spec"]), dict(second["attack_spec"])
+    if found := differences(
+        {k: v for k, v in one.items() if k not in ignore}, {k: v for k, v in two.items() if k not in ignore}
+    ):
+        raise ValueError(f"the results have different threat models and cannot be compared: {'; '.join(found)}.")
+    for what in ("dataset", "row_ids", "labels"):
+        if first.get(what) != second.get(what):
+            raise ValueError(f"the results are not of the same samples and cannot be compared: their {what} differ.")
+    if (a := first["fingerprints"]["data"]) != (b := second["fingerprints"]["data"]):
+        raise ValueError(
+            f"the results are not of the same samples and cannot be compared: data fingerprints {a} and {b}."
+        )
+    paired = {}
+    for name in worst_cases(first):
+        if name not in worst_cases(second):
+            continue
+        a, b = (worst_outcome(result, worst_cases(result)[name]) for result in (first, second))
+        only_first = sum(x > y for x, y in zip(a, b, strict=True))
+        only_second = sum(x < y for x, y in zip(a, b, strict=True))
+        paired[name] = {
+            "first": first[name],
+            "second": second[name],
+            "difference": second[name] - first[name],
+            "only_first": only_first,
+            "only_second": only_second,
+            "p_value": mcnemar(only_first, only_second),
+        }
+    return paired
+
+
+def worst_cases(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Which attacks' outcomes each accuracy of a result is the worst case of."""
+    return worst_case_attacks(list(result["outcomes"]))
+
+
+def worst_case_attacks(attacks: list[str]) -> dict[str, list[str]]:
+    """Accuracy -> the attacks that it is the worst case of, per sample, given the names of all attacks that were run.
+
+    An attack "text/words:unseen" uses the substitutes of a further source, here "unseen", and counts only for that
+    source's accuracies. The embedding attack counts for no text accuracy: no words realise it.
+    """
+
+    groups = {"clean_accuracy": ["clean"]}
+    image = [name for name in attacks if name.startswith("image/")]
+    if image:
+        groups["image_accuracy"] = ["clean", *image]
+    # Attacks that use no substitutes count for every source.
+    sourceless = [name for name in attacks if name.startswith("text/") and name not in ("text/embedding", "text/words")]
+    sourceless = [name for name in sourceless if not _source(name)]
+    for source in dict.fromkeys(_source(name) for name in attacks):
+        middle = f"_{source}" if source else ""
+        own_words = [name for name in attacks if name.startswith("text/words") and _source(name) == source]
+        text = [*own_words, *sourceless]
+        both = [name for name in attacks if name.startswith("multimodal/") and _source(name) == source]
+        if text:
+            groups[f"text{middle}_accuracy"] = ["clean", *text]
+        if both:
+            groups[f"multimodal{middle}_accuracy"] = ["clean", *image, *text, *both]
+    if "text/embedding" in attacks:
+        groups["embedding_accuracy"] = ["clean", "text/embedding"]
+    if len(attacks) > 1:
+        groups["worst_case_accuracy"] = list(attacks)
+    return groups
+
+
+def worst_outcome(result: Mapping[str, Any], attacks: list[str]) -> str:
+    """One character a sample: "1" if it stands against all of `attacks`."""
+    outcomes = [result["outcomes"][attack] for attack in attacks]
+    return "".join("1" if set(column) == {"1"} else "0" for column in zip(*outcomes, strict=True))
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The entries in which two flat dictionaries differ, for an error message."""
+    keys = [*one, *(key for key in other if key not in one)]
+    return [f"{key}: {one.get(key)!r} and {other.get(key)!r}" for key in keys if one.get(key) != other.get(key)]
+
+
+def partial_folder(path: str | Path) -> Path:
+    """Where the finished batches of an evaluation lie until its result file is complete."""
+    path = Path(path)
+    return path.with_name(path.name + ".partial")
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write plain JSON beside `path`, then put it in place in one step."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        scratch.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _source(attack: str) -> str:
+    return attack.partition(":")[2]

@@ -1,0 +1,545 @@
+"""`MMCoATrainer`: transformers' `Trainer` with the attack inside `compute_loss` and the defence as an object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import EvalPrediction, ProcessorMixin, Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.trainer_utils import get_last_checkpoint
+
+from . import encoding
+from .attacks.bert_attack import BertAttack
+from .attacks.candidates import candidate_source
+from .attacks.pgd import PGD, ImageLoss
+from .attacks.text_embedding import TextEmbeddingPGD
+from .config import MMCoAConfig
+from .data.collator import ImageRows, check_labels, collate, resolve_columns
+from .data.perturbation import perturbation_size
+from .data.prompts import class_prompts
+from .distributed import gather_rows
+from .losses import class_targets, zero_shot_logits
+from .objectives import Clean, Embeddings, MMCoA, Objective
+
+ARGUMENTS_FILE = "training_args.yaml"
+THREATS = ("clean", "image", "text", "multimodal")
+
+
+class ImageAttack(Protocol):
+    """What `image_attack` must be: `PGD` or anything with its call."""
+
+    def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor: ...
+
+
+class TextAttack(Protocol):
+    """What `text_attack` must be: `BertAttack` or anything with its call."""
+
+    def __call__(self, texts: Sequence[str], encode: Any) -> list[str]: ...
+
+
+class MMCoATrainer(Trainer):
+    """Adversarial fine-tuning of a `CLIPModel`, and a `Trainer` in every other respect.
+
+    Rows hold an image and a label, whose text is its class prompt, or an image and a text, or all three (then the text
+    is the row's own and the label says which texts may be exchanged). Images are attacked away from their text among
+    all class prompts, or among the batch's texts where there are no classes; texts are attacked without the image.
+
+    `evaluate()` reports `eval_clean_accuracy`, `eval_image_accuracy`, `eval_text_accuracy` and
+    `eval_multimodal_accuracy` under the training attack: a monitor for model selection, weaker than
+    `evaluate_robustness`. Logged in training beside the loss: the objective's own terms (`loss_image`, `loss_text`,
+    ...), unweighted, averaged since the last log.
+
+    Args:
+        model: a `CLIPModel`, changed in place; freezing a tower sets its `requires_grad`.
+        args: the configuration.
+        train_dataset: a `datasets.Dataset`, see above.
+        eval_dataset: the same, or a dictionary of them.
+        processing_class: the model's `CLIPProcessor`; saved beside every checkpoint.
+        class_names: read off the data set's `ClassLabel` when None.
+        objective: an `Objective`; built from `args.objective` when None.
+        image_attack: PGD as `args` say when None.
+        text_attack: BERT-Attack as `args` say when None; pass one to bring your own substitutes (`SynonymTable`).
+        **kwargs: everything else that `Trainer` takes: callbacks, optimizers, compute_metrics, model_init, ...
+
+    Raises:
+        TypeError: if model or processor are no dual encoder's.
+        ValueError: if model, processor, data and names do not fit together.
+
+    Example:
+        >>> trainer = MMCoATrainer(model, MMCoAConfig("out"), data, processing_class=processor)  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
+        >>> trainer.save_model("robust-clip")  # a plain CLIPModel folder  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: MMCoAConfig | None = None,
+        train_dataset: datasets.Dataset | None = None,
+        eval_dataset: datasets.Dataset | dict[str, datasets.Dataset] | None = None,
+        processing_class: ProcessorMixin | None = None,
+        class_names: Sequence[str] | None = None,
+        objective: Objective | None = None,
+        image_attack: ImageAttack | None = None,
+        text_attack: TextAttack | None = None,
+        model_init: Callable[[], nn.Module] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args if args is not None else MMCoAConfig(output_dir="mmcoa_output")
+        if (model is None) == (model_init is None):
+            raise ValueError("pass one of `model` and `model_init`.")
+        encoder = encoding.DualEncoder(model if model is not None else model_init(), processing_class)
+        self.class_names = _find_class_names(class_names, train_dataset, eval_dataset)
+        self.prompts = class_prompts(self.class_names, args.template) if self.class_names else None
+        if self.prompts:
+            encoder.tokenize(self.prompts)  # a prompt that is longer than the context fails here
+        self._image_size = encoder.image_size
+        self._perturb_at = perturbation_size(args.perturb_at, train_dataset or eval_dataset, encoder.image_size)
+        trainable = (args.train_image_encoder, args.train_text_encoder, args.train_logit_scale)
+        if model is not None:
+            encoding.set_trainable(model, *trainable)
+        else:
+            kwargs["model_init"] = lambda: encoding.set_trainable(model_init(), *trainable)
+
+        self._cached_encoder: encoding.DualEncoder | None = None
+        user_metrics = kwargs.pop("compute_metrics", None)
+        kwargs.setdefault("data_collator", collate)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=self._rows(train_dataset),
+            eval_dataset=self._rows(eval_dataset),
+            processing_class=processing_class,
+            compute_metrics=lambda prediction: (
+                _accuracies(prediction) | (user_metrics(prediction) if user_metrics else {})
+            ),
+            **kwargs,
+        )
+        self.model_accepts_loss_kwargs = False  # our loss is a batch mean: the Trainer divides it when it accumulates
+        self.add_callback(_ClampLogitScale())
+        self.objective = objective if objective is not None else _objective(args)
+        self.image_attack = image_attack if image_attack is not None else _image_attack(args)
+        self.text_attack = text_attack if text_attack is not None else self._build_word_attack()
+        self.embedding_attack = TextEmbeddingPGD(rho=args.rho, num_steps=args.num_text_steps)
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._batch_of_step = (-1, 0)
+        self._evaluation_texts: Tensor | None = None
+
+    # The objective
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Attack the batch, encode what the objective reads in one forward, and weigh (METHODS, section 2).
+
+        Args:
+            model: as the Trainer wrapped it.
+            inputs: a batch of `collate`.
+            return_outputs: also return the `Embeddings`.
+            num_items_in_batch: unused: the loss is a mean over the global batch.
+
+        Returns:
+            The loss, scalar.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; the batch's row ids are saved first.
+        """
+        batch = self._read(inputs)
+        views = self.objective.views
+        adv_images, iterates = (
+            self._attack_images(batch, self._training_generator()) if "adv_images" in views else (None, [])
+        )
+        adv_texts = (
+            self._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids) if "adv_texts" in views else None
+        )
+
+        embeds = self._encode(model, batch, adv_images, iterates, adv_texts)
+        loss, terms = self.objective(embeds)
+
+        if not torch.isfinite(loss):
+            self._stop_non_finite(loss, inputs)
+        for name, term in terms.items():
+            self._terms[name].append(term.detach())
+        return (loss, embeds) if return_outputs else loss
+
+    def _attack_images(self, batch: _Batch, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+        """Images moved away from their own anchor, and the points at which the attack took its gradients."""
+        scale, iterates = self._encoder.logit_scale.detach(), []
+
+        def loss_fn(images: Tensor) -> Tensor:  # CE(s f(x') P^T, y), METHODS section 3
+            iterates.append(images.detach())
+            logits = zero_shot_logits(self._encode_images(images), batch.anchors, scale)
+            return F.cross_entropy(logits, batch.anchor_ids, reduction="none")
+
+        return self.image_attack(batch.images, loss_fn, generator=generator), iterates
+
+    def _attack_texts(self, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> tuple[list[str], Tensor | None]:
+        """Each text with words substituted, and the shift of its token embeddings where those are attacked.
+
+        The embedding attack moves a text away from its own anchor among all of them, without any image.
+        """
+        kind = self.args.text_attack
+        if "words" in kind:
+            texts = self.text_attack(texts, self._encode_texts)
+        if "embedding" not in kind:
+            return texts, None
+        scale = self._encoder.logit_scale.detach()
+
+        def loss_fn(embeds: Tensor) -> Tensor:
+            return F.cross_entropy(zero_shot_logits(embeds, anchors, scale), anchor_ids, reduction="none")
+
+        tokens = self._encoder.tokenize(texts, truncation=True)
+        with self.accelerator.autocast():
+            moved = self.embedding_attack(self._encoder.model, **tokens, loss_fn=loss_fn)
+        with torch.no_grad():
+            return texts, moved - encoding.token_embeddings(self._encoder.model, tokens["input_ids"])
+
+    def _encode(
+        self,
+        model: nn.Module,
+        batch: _Batch,
+        adv_images: Tensor | None,
+        iterates: list[Tensor],
+        adv_texts: tuple[list[str], Tensor | None] | None,
+    ) -> Embeddings:
+        """Every view that the objective reads from ONE forward of the wrapped model, gathered from all processes."""
+        views, encoder = self.objective.views, self._encoder
+        images = {
+            "adv_images": [adv_images] if adv_images is not None else [],
+            "images": [batch.images] if "images" in views else [],
+            "iterates": iterates if "attack_iterates" in views else [],
+        }
+        texts = {
+            "texts": batch.texts if "texts" in views else [],
+            "prompts": (batch.texts if self.prompts is None else self.prompts) if "prompts" in views else [],
+            "adv_texts": adv_texts[0] if adv_texts is not None else [],
+        }
+        tokens = encoder.tokenize([text for part in texts.values() for text in part], truncation=True)
+        shift = None
+        if adv_texts is not None and adv_texts[1] is not None:  # the attacked texts are the last rows
+            clean_rows, padding = (
+                len(tokens["input_ids"]) - len(adv_texts[0]),
+                tokens["input_ids"].shape[1] - adv_texts[1].shape[1],
+            )
+            shift = F.pad(adv_texts[1], (0, 0, 0, padding, clean_rows, 0))
+
+        pixels = encoder.pixel_values(torch.cat([image for part in images.values() for image in part]))
+        image_embeds, text_embeds = encoding.joint_embeds(model, pixels, tokens["input_ids"], shift)
+
+        image_parts = _split(image_embeds, {name: len(part) * len(batch.images) for name, part in images.items()})
+        text_parts = _split(text_embeds, {name: len(part) for name, part in texts.items()})
+        rows = {
+            name: text_parts[name][batch.text_ids] for name in ("texts", "adv_texts") if text_parts[name] is not None
+        }
+        return Embeddings(
+            logit_scale=encoder.logit_scale,
+            image_embeds=_gather(image_parts["images"]),
+            adv_image_embeds=_gather(image_parts["adv_images"]),
+            text_embeds=_gather(rows.get("texts")),
+            adv_text_embeds=_gather(rows.get("adv_texts")),
+            targets=class_targets(gather_rows(batch.groups)) if self.args.targets == "class" else None,
+            prompt_embeds=text_parts["prompts"],
+            labels=batch.anchor_ids,
+            iterate_embeds=image_parts["iterates"].unflatten(0, (len(iterates), -1)) if images["iterates"] else None,
+        )
+
+    # What a batch means
+
+    def _read(self, inputs: Mapping[str, Any], own_texts: bool = True) -> _Batch:
+        """The batch's distinct texts, which of them each sample has, and the anchors among which all are placed."""
+        images, labels = inputs["images"], inputs.get("labels")
+        encoding.check_images(images)
+        texts = inputs.get("texts") if own_texts or self.prompts is None else None
+        if texts is not None:
+            distinct = list(dict.fromkeys(texts))
+            index = {text: position for position, text in enumerate(distinct)}
+            text_ids = torch.tensor([index[text] for text in texts], device=images.device)
+            digests = torch.tensor([_digest(text) for text in distinct], device=images.device)
+            keys, anchors = self._distinct_rows(digests[text_ids], self._encode_texts(distinct)[text_ids])
+            text_anchor_ids = torch.searchsorted(keys, digests)
+            groups = labels if labels is not None else digests[text_ids]
+            return _Batch(images, distinct, text_ids, anchors, text_anchor_ids[text_ids], text_anchor_ids, groups)
+        if self.prompts is None or labels is None:
+            raise ValueError(
+                "the data set has neither a text column nor a label column with class names: images have nothing "
+                "to match. Name the columns, or pass `class_names`."
+            )
+        classes, text_ids = torch.unique(labels, return_inverse=True)  # a sample's text is its class prompt
+        distinct = [self.prompts[label] for label in classes.tolist()]
+        return _Batch(images, distinct, text_ids, self._encode_texts(self.prompts), labels, classes, labels)
+
+    def _distinct_rows(self, keys: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Sorted distinct keys and a row of each: of the global batch in training, of this process's in evaluation."""
+        if self.model.training:
+            keys, rows = gather_rows(keys), gather_rows(rows)
+        distinct, inverse = torch.unique(keys, return_inverse=True)
+        places = torch.arange(len(keys), device=keys.device)
+        first = torch.full_like(distinct, len(keys)).scatter_reduce(0, inverse, places, "amin")
+        return distinct, rows[first]
+
+    def _encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit embeddings of texts without gradient, (texts, dim), in the precision of training."""
+        with torch.no_grad(), self.accelerator.autocast():
+            return self._encoder.encode_texts(list(texts))
+
+    def _encode_images(self, images: Tensor) -> Tensor:
+        """Unit embeddings of images in [0, 1], (batch, dim), in the precision of training."""
+        with self.accelerator.autocast():
+            return self._encoder.encode_images(images)
+
+    @property
+    def _encoder(self) -> encoding.DualEncoder:
+        """The unwrapped model and its processor: attacks run beside DDP, not through it."""
+        model = self.accelerator.unwrap_model(self.model)
+        if self._cached_encoder is None or self._cached_encoder.model is not model:
+            self._cached_encoder = encoding.DualEncoder(model, self.processing_class)
+        return self._cached_encoder
+
+    def _generator(self, *key: int) -> torch.Generator:
+        """Random numbers of one attack, a function of the seed and the key alone: a resumed run draws the same."""
+        seed = np.random.SeedSequence([self.args.seed, self.args.process_index, *key]).generate_state(1)
+        return torch.Generator(self.args.device).manual_seed(int(seed[0]))
+
+    def _training_generator(self) -> torch.Generator:
+        step, batch = self.state.global_step, self._batch_of_step
+        batch = batch[1] + 1 if batch[0] == step else 0  # counts the batches that one optimizer step accumulates
+        self._batch_of_step = (step, batch)
+        return self._generator(0, step, batch)
+
+    # Evaluation
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, with class prompts attacked once and not once a batch."""
+        self._evaluation_texts = None
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self._evaluation_texts = None
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One batch under the training attack: the objective, and per sample whether each of `THREATS` leaves it right.
+
+        Returns:
+            Mean loss, scalar; outcomes 1 or 0, (batch, 4); row ids (batch,).
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            batch = self._read(inputs, own_texts=False)
+            generator = self._generator(1, int(inputs["row_ids"][0]))
+            adv_images, iterates = self._attack_images(batch, generator)
+            image, adv_image = self._encode_images(batch.images), self._encode_images(adv_images)
+            text, adv_text = batch.anchors, self._attacked_anchors(batch)
+            embeds = Embeddings(
+                logit_scale=self._encoder.logit_scale,
+                image_embeds=image,
+                adv_image_embeds=adv_image,
+                text_embeds=text[batch.anchor_ids],
+                adv_text_embeds=adv_text[batch.anchor_ids],
+                targets=class_targets(batch.groups) if self.args.targets == "class" else None,
+                prompt_embeds=text,
+                labels=batch.anchor_ids,
+                iterate_embeds=torch.stack([self._encode_images(images) for images in iterates])
+                if "attack_iterates" in self.objective.views
+                else None,
+            )
+            loss, _ = self.objective(embeds)
+            pairs = (
+                (image, text),
+                (adv_image, text),
+                (image, adv_text),
+                (adv_image, adv_text),
+            )  # in the order of THREATS
+            right = [(images @ texts.T).argmax(1) == batch.anchor_ids for images, texts in pairs]
+        return loss.detach(), torch.stack(right, dim=1).float(), inputs["row_ids"]
+
+    def _attacked_anchors(self, batch: _Batch) -> Tensor:
+        """Embeddings of all anchors under the text attack, (anchors, dim)."""
+        if self._evaluation_texts is not None:
+            return self._evaluation_texts
+        texts = batch.texts if self.prompts is None else self.prompts
+        every = torch.arange(len(texts), device=batch.anchors.device)
+        adv_texts, shift = self._attack_texts(texts, batch.anchors, every)
+        if shift is None:
+            embeds = self._encode_texts(adv_texts)
+        else:
+            tokens = self._encoder.tokenize(adv_texts, truncation=True)
+            clean = encoding.token_embeddings(self._encoder.model, tokens["input_ids"])
+            with self.accelerator.autocast():
+                embeds = encoding.text_embeds(self._encoder.model, **tokens, inputs_embeds=clean + shift)
+        if self.prompts is not None:
+            self._evaluation_texts = embeds
+        return embeds
+
+    # The Trainer's own ways, with our data, terms and files
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """The Trainer's, for a `datasets.Dataset` too."""
+        return super().get_eval_dataloader(eval_dataset if isinstance(eval_dataset, str) else self._rows(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """The Trainer's, for a `datasets.Dataset` too."""
+        return super().get_test_dataloader(self._rows(test_dataset))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """The Trainer's.
+
+        Raises:
+            ValueError: if `resume_from_checkpoint` is not a checkpoint folder; those that exist are named.
+        """
+        if (
+            isinstance(resume_from_checkpoint, (str, Path))
+            and not Path(resume_from_checkpoint, "trainer_state.json").is_file()
+        ):
+            last = get_last_checkpoint(self.args.output_dir) if Path(self.args.output_dir).is_dir() else None
+            raise ValueError(
+                f"`resume_from_checkpoint`: {str(resume_from_checkpoint)!r} holds no trainer_state.json, so it is no "
+                "checkpoint of a Trainer. "
+                + (f"The last one in `output_dir` is {last!r}." if last else "There is none in `output_dir`.")
+            )
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's, with the mean of every term of the objective since the last log."""
+        if "loss" in logs:
+            for name, values in self._terms.items():
+                logs[name] = self.accelerator.reduce(torch.stack(values).mean(), reduction="mean").item()
+            self._terms.clear()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The Trainer's, with the arguments as YAML that `hf-mmcoa train --config` reads instead of a pickle."""
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
+        if self.args.should_save:
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            (folder / ARGUMENTS_FILE).write_text(self.args.to_yaml())
+
+    def _rows(self, dataset: Any) -> Any:
+        """A `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
+        if isinstance(dataset, dict):
+            return {name: self._rows(part) for name, part in dataset.items()}
+        if not isinstance(dataset, datasets.Dataset):
+            return dataset
+        rows = ImageRows(dataset, perturb_at=self._perturb_at, image_size=self._image_size)
+        if rows.columns.label is not None and self.class_names:
+            check_labels(dataset, rows.columns.label, len(self.class_names))
+        return rows
+
+    def _build_word_attack(self) -> BertAttack:
+        args = self.args
+        encoder = self._encoder
+        source = candidate_source(args.candidates, encoder.model, encoder.tokenizer, args.masked_lm, args.align_to_cls)
+        return BertAttack(
+            candidates=source,
+            num_candidates=args.num_candidates,
+            max_changes=args.max_changes,
+            template=args.template if self.prompts else None,
+            class_names=tuple(self.class_names or ()),
+            protect_template=args.protect_template,
+            forbid_class_names=args.forbid_class_names,
+        )
+
+    def _stop_non_finite(self, loss: Tensor, inputs: Mapping[str, Any]) -> None:
+        step = self.state.global_step
+        file = Path(self.args.output_dir) / f"non_finite_step_{step}_process_{self.args.process_index}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"step": step, "row_ids": inputs["row_ids"].tolist()}))
+        raise FloatingPointError(
+            f"the loss is {loss.item()} at step {step}; the row ids of its batch are in {file}. "
+            "Lower `learning_rate` or `epsilon`, or look at those rows."
+        )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One process's batch: what it holds and among what it is placed."""
+
+    images: Tensor  # (B, 3, H, W)
+    texts: list[str]  # the distinct ones
+    text_ids: Tensor  # (B,), a sample's row of `texts`
+    anchors: Tensor  # (A, D), unit embeddings of all class prompts, or of `texts`
+    anchor_ids: Tensor  # (B,), a sample's row of `anchors`
+    text_anchor_ids: Tensor  # (len(texts),), a text's row of `anchors`
+    groups: Tensor  # (B,), equal where two samples may exchange their texts
+
+
+class _ClampLogitScale(TrainerCallback):
+    """Keep the temperature at most ln 100 after every optimizer step, as CLIP does."""
+
+    def on_optimizer_step(
+        self, args: Any, state: TrainerState, control: TrainerControl, model: nn.Module | None = None, **kwargs: Any
+    ) -> None:
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=encoding.MAX_LOGIT_SCALE)  # type: ignore[union-attr,operator]
+
+
+def _accuracies(prediction: EvalPrediction) -> dict[str, float]:
+    outcomes = np.asarray(prediction.predictions)  # (N, 4)
+    return {f"{threat}_accuracy": float(column.mean()) for threat, column in zip(THREATS, outcomes.T, strict=True)}
+
+
+def _find_class_names(given: Sequence[str] | None, *data: Any) -> list[str] | None:
+    """The names given, or those of the first data set's `ClassLabel`; None for captions."""
+    if given is not None:
+        return [str(name) for name in given]
+    for dataset in data:
+        if isinstance(dataset, datasets.Dataset):
+            label = resolve_columns(dataset).label
+            feature = dataset.features[label] if label is not None else None
+            if isinstance(feature, datasets.ClassLabel):
+                return list(feature.names)
+    return None
+
+
+def _objective(args: MMCoAConfig) -> Objective:
+    if args.objective == "clean":
+        return Clean()
+    return MMCoA(
+        lambda_image=args.lambda_image,
+        lambda_text=args.lambda_text,
+        lambda_clean=args.lambda_clean,
+        accumulate_attack_gradients=args.accumulate_attack_gradients,
+    )
+
+
+def _image_attack(args: MMCoAConfig) -> PGD:
+    return PGD(
+        epsilon=args.epsilon,
+        step_size=args.step_size,
+        num_steps=args.num_steps,
+        norm=args.norm,
+        random_start=args.random_start,
+    )
+
+
+def _digest(text: str) -> int:
+    """A number that the same caption has on every process."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def _split(rows: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor | None]:
+    """Consecutive rows by name; None where a part has none."""
+    parts = rows.split(list(sizes.values()))
+    return {name: part if len(part) else None for name, part in zip(sizes, parts, strict=True)}
+
+
+def _gather(rows: Tensor | None) -> Tensor | None:
+    return None if rows is None else gather_rows(rows)

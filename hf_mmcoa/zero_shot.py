@@ -1,0 +1,92 @@
+"""A CLIP and its class prompts as one image classifier: what any attack library can attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import encoding
+from .data.prompts import DEFAULT_TEMPLATE, class_prompts
+from .losses import zero_shot_logits
+
+
+class ZeroShotClassifier(nn.Module):
+    """Images in [0, 1] to class logits `s I P^T`, differentiable in the images.
+
+    The prompt embeddings are computed once and again when a weight of the text tower has changed since.
+
+    Args:
+        model: a `CLIPModel`.
+        processor: its `CLIPProcessor`.
+        class_names: at least two; cleaned as METHODS says (lower case, `_`, `-`, `/` become spaces).
+        template: prompt with one `{}` for the class name, or several of them, averaged in embedding space (CLIP,
+            section 3.1.4).
+
+    Raises:
+        ValueError: if there are fewer than two classes, or a template has not exactly one `{}`.
+
+    Example:
+        >>> classifier = ZeroShotClassifier.from_pretrained("my/clip", ["cat", "dog"])  # doctest: +SKIP
+        >>> classifier(torch.rand(1, 3, 32, 32)).softmax(-1)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: object,
+        class_names: Sequence[str],
+        template: str | Sequence[str] = DEFAULT_TEMPLATE,
+    ) -> None:
+        super().__init__()
+        if len(class_names) < 2:
+            raise ValueError(f"`class_names` needs at least two classes to tell apart, got {list(class_names)}.")
+        self.model = model
+        self.encoder = encoding.DualEncoder(model, processor)  # type: ignore[arg-type]
+        self.class_names = list(class_names)
+        templates = [template] if isinstance(template, str) else list(template)
+        self._prompts = [class_prompts(self.class_names, one) for one in templates]  # (templates, classes)
+        self.encoder.tokenize(
+            [prompt for prompts in self._prompts for prompt in prompts]
+        )  # too long a prompt fails here
+        self._cached: tuple[object, Tensor] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name_or_path: str | Path,
+        class_names: Sequence[str],
+        template: str | Sequence[str] = DEFAULT_TEMPLATE,
+    ) -> ZeroShotClassifier:
+        """Load a CLIP folder or Hub id, in eval mode on the CPU."""
+        return cls(*encoding.load(model_name_or_path), class_names, template)
+
+    @property
+    def prompts(self) -> list[str]:
+        """One prompt per class, of the first template."""
+        return self._prompts[0]
+
+    @property
+    def prompt_embeds(self) -> Tensor:
+        """Unit embedding of each class's prompts, (classes, dim), without gradient."""
+        # A tensor's version rises with every change in place, such as an optimizer's step: a cached embedding can't go
+        # stale.
+        parameters = [*self.model.text_model.parameters(), *self.model.text_projection.parameters()]  # type: ignore[union-attr,operator]
+        key = (parameters[0].device, parameters[0].dtype, tuple((id(weight), weight._version) for weight in parameters))
+        if self._cached is None or self._cached[0] != key:
+            with torch.no_grad():
+                embeds = torch.stack([self.encoder.encode_texts(prompts) for prompts in self._prompts]).mean(0)
+            self._cached = (key, nn.functional.normalize(embeds, dim=-1))
+        return self._cached[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images in [0, 1], (batch, 3, height, width) of any size, to logits (batch, classes).
+
+        Raises:
+            ValueError: if the images are not of that shape or range.
+        """
+        if not torch.compiler.is_compiling():
+            encoding.check_images(images)
+        return zero_shot_logits(self.encoder.encode_images(images), self.prompt_embeds, self.encoder.logit_scale)

@@ -1,0 +1,63 @@
+"""The token-embedding attack: where it may move, how far, and that it works."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hf_mmcoa import encoding
+from hf_mmcoa.attacks.text_embedding import TextEmbeddingPGD, word_positions
+
+TEXTS = ["This is a photo of a cat", "a dog"]
+
+
+@pytest.fixture
+def encoder(tiny_clip, tiny_processor):
+    return encoding.DualEncoder(tiny_clip, tiny_processor)
+
+
+def away_from(clean):
+    return lambda embeds: -(embeds * clean).sum(-1)
+
+
+def attacked(encoder, **settings):
+    tokens = encoder.tokenize(TEXTS)
+    with torch.no_grad():
+        clean = encoder.encode_texts(TEXTS)
+        own = encoding.token_embeddings(encoder.model, tokens["input_ids"])
+    moved = TextEmbeddingPGD(**settings)(encoder.model, **tokens, loss_fn=away_from(clean))
+    with torch.no_grad():
+        similarity = (encoding.text_embeds(encoder.model, **tokens, inputs_embeds=moved) * clean).sum(-1)
+    return tokens, moved - own, similarity
+
+
+def test_only_words_move_and_stay_in_their_ball(encoder):
+    tokens, delta, _ = attacked(encoder, rho=0.5, num_steps=8)
+    unit = encoding.token_table(encoder.model).norm(dim=-1).mean()
+    length = delta.norm(dim=-1)
+    words = word_positions(encoder.model, **tokens)
+    lengths = tokens["attention_mask"].sum(1)
+    assert words.sum(1).tolist() == (lengths - 2).tolist() and not words[:, 0].any()
+    assert not words[torch.arange(2), lengths - 1].any()
+    assert (length[~words] == 0).all()
+    assert (length[words] > 0).all() and (length <= 0.5 * unit * (1 + 1e-5)).all()
+    assert length.max() > 0.49 * unit
+
+
+def test_more_budget_takes_the_text_further(encoder):
+    similarity = [attacked(encoder, rho=rho, num_steps=10)[2] for rho in (0.1, 0.5, 1.0)]
+    assert (similarity[0] > similarity[1]).all() and (similarity[1] > similarity[2]).all()
+    assert (similarity[2] < 0.5).all()
+
+
+def test_one_step_of_a_given_size(encoder):
+    tokens, delta, _ = attacked(encoder, rho=1.0, step_size=0.25, num_steps=1)
+    unit = encoding.token_table(encoder.model).norm(dim=-1).mean()
+    words = word_positions(encoder.model, **tokens)
+    assert torch.allclose(delta.norm(dim=-1)[words], 0.25 * unit, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rho", "step_size", "num_steps"])
+def test_negative_settings_are_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must not be negative, got -1"):
+        TextEmbeddingPGD(**{name: -1})

@@ -1,0 +1,74 @@
+"""Evaluate the saved model of test_resume.py in processes of its own: once, or killed again and again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import torch
+from conftest import KNOWN
+
+from hf_mmcoa.encoding import load
+from hf_mmcoa.evaluation import ThreatModel, evaluate_robustness
+from hf_mmcoa.evaluation.results import partial_folder
+
+
+def evaluate(folder: Path, name: str) -> None:
+    torch.set_num_threads(1)
+    evaluate_robustness(
+        *load(folder / "model"),
+        datasets.load_from_disk(str(folder / "data")),
+        threat_model=ThreatModel.preset("standard", epsilon=0.03, num_steps=10),
+        candidates=KNOWN,
+        batch_size=4,
+        output=folder / name,
+        model_name="tiny",
+    )
+
+
+def kill(folder: Path, times: int) -> None:
+    """Kill `times` evaluations at random moments, resume each, and compare with one that was left alone.
+
+    Every evaluation is a fork, so that the second of imports is paid once; this process itself never runs a backward.
+    """
+    started = time.perf_counter()
+    _fork(folder, "whole.json", None)
+    length = time.perf_counter() - started
+    draws = random.Random(0)
+    for number in range(times):
+        output = folder / f"killed-{number}.json"
+        while True:
+            _fork(folder, output.name, draws.uniform(0.05, 1.0) * length)
+            if not output.exists():
+                break
+            output.unlink()  # it was done before the signal came
+        print("killed", len(list(partial_folder(output).glob("batch-*.json"))), flush=True)
+        _fork(folder, output.name, None)
+        assert output.read_bytes() == (folder / "whole.json").read_bytes(), output
+        assert not partial_folder(output).exists(), output
+
+
+def _fork(folder: Path, name: str, kill_after: float | None) -> None:
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        evaluate(folder, name)
+        os._exit(0)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert kill_after is not None or status == 0, status
+
+
+if __name__ == "__main__":
+    folder, action, argument = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    if action == "kill":
+        kill(folder, int(argument))
+    else:
+        evaluate(folder, argument)

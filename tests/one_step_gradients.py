@@ -1,0 +1,69 @@
+"""One MMCoA step's gradients, saved from rank 0: started by test_distributed.py with one process and with two."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from safetensors.torch import save_file
+from test_trainer import SUBSTITUTES, picture_rows
+
+from hf_mmcoa import MMCoAConfig, MMCoATrainer
+from hf_mmcoa.attacks import BertAttack
+from hf_mmcoa.tiny_clip import tiny_clip
+
+
+class _SaveGradients(MMCoATrainer):
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.is_world_process_zero():
+            weights = self.accelerator.unwrap_model(model).named_parameters()
+            save_file({name: weight.grad for name, weight in weights}, f"{self.args.output_dir}/gradients.safetensors")
+        return loss
+
+
+CASES = {
+    "class prompts, diagonal": (False, {"targets": "diagonal"}),
+    "class prompts, class": (False, {"targets": "class"}),
+    "captions, class": (True, {"targets": "class"}),
+    "captions, embeddings": (True, {"targets": "diagonal", "text_attack": "words+embedding"}),
+}
+
+
+def save_gradients(output_dir: str, batch_size: int) -> None:
+    """Train one step of every case and save the gradients below `output_dir`, in a folder of the case's name."""
+    torch.set_num_threads(1)
+    for name, (captions, settings) in CASES.items():
+        _one_step(f"{output_dir}/{name}", batch_size, captions, settings)
+
+
+def _one_step(output_dir: str, batch_size: int, captions: bool, settings: dict[str, str]) -> None:
+    rows = picture_rows(text=captions)
+    model, processor = tiny_clip(
+        ["This is a photo of a cat dog red car feline hound scarlet"],
+        image_size=32,
+        patch_size=8,
+        width=32,
+    )
+    args = MMCoAConfig(
+        output_dir=output_dir,
+        per_device_train_batch_size=batch_size,
+        max_steps=1,
+        num_steps=2,
+        random_start=False,  # each process draws its own start; without one, an image's attack is the same wherever it runs
+        epsilon="8/255",
+        step_size="4/255",
+        max_grad_norm=0.0,
+        train_sampling_strategy="sequential",
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        **settings,
+    )
+    text_attack = BertAttack(candidates=SUBSTITUTES)
+    _SaveGradients(model, args, train_dataset=rows, processing_class=processor, text_attack=text_attack).train()
+
+
+if __name__ == "__main__":
+    save_gradients(sys.argv[1], int(sys.argv[2]))

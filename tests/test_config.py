@@ -1,0 +1,64 @@
+"""The configuration: parsing, validation, and that no field is dead."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from transformers import HfArgumentParser
+
+from hf_mmcoa.config import MMCoAConfig
+
+
+def test_pixels_may_be_written_as_a_fraction():
+    config = MMCoAConfig(output_dir="out", epsilon="4/255", step_size=0.01)
+    assert config.epsilon == pytest.approx(4 / 255) and config.step_size == 0.01
+
+
+def test_command_line_and_yaml(tmp_path):
+    parser = HfArgumentParser(MMCoAConfig)
+    (from_line,) = parser.parse_args_into_dataclasses(
+        ["--output_dir", "out", "--epsilon", "8/255", "--text_attack", "words+embedding", "--no_random_start"]
+    )
+    (tmp_path / "c.yaml").write_text(
+        "output_dir: out\nepsilon: 8/255\ntext_attack: words+embedding\nrandom_start: false\n"
+    )
+    (from_yaml,) = parser.parse_yaml_file(str(tmp_path / "c.yaml"))
+    assert from_line.epsilon == from_yaml.epsilon == pytest.approx(8 / 255)
+    assert from_line.random_start is from_yaml.random_start is False
+    assert from_line.text_attack == from_yaml.text_attack == "words+embedding"
+
+
+def test_what_is_not_default_survives_yaml(tmp_path):
+    config = MMCoAConfig(output_dir="out", epsilon=0.15, num_steps=5, learning_rate=3e-3, hub_token="secret")
+    text = config.to_yaml()
+    assert yaml.safe_load(text) == {"output_dir": "out", "epsilon": 0.15, "num_steps": 5, "learning_rate": 3e-3}
+    (tmp_path / "c.yaml").write_text(text)
+    (again,) = HfArgumentParser(MMCoAConfig).parse_yaml_file(str(tmp_path / "c.yaml"))
+    assert again.to_yaml() == text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epsilon": 8}, r"pixel units, got 8\. Did you mean 8/255\?"),
+        ({"epsilon": "eight"}, "`epsilon` must be a number.*'eight'"),
+        ({"epsilon": "1/0"}, "`epsilon`"),
+        ({"step_size": None}, "`step_size`.*None"),
+        ({"num_steps": 0}, "`num_steps` must be at least 1"),
+        ({"max_changes": 0}, "`max_changes`"),
+        ({"num_candidates": 0}, "`num_candidates`"),
+        ({"num_text_steps": 0}, "`num_text_steps`"),
+        ({"lambda_text": -1}, "`lambda_text` must not be negative"),
+        ({"rho": -1}, "`rho`"),
+        ({"text_attack": "none"}, "lambda_text=0"),
+        ({"train_image_encoder": False, "train_text_encoder": False}, "nothing would train"),
+        ({"remove_unused_columns": True}, "`remove_unused_columns`"),
+    ],
+)
+def test_values_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MMCoAConfig(output_dir="out", **settings)
+
+
+def test_an_l2_radius_may_exceed_one():
+    assert MMCoAConfig(output_dir="out", norm="l2", epsilon=2).epsilon == 2.0
