@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--norm", choices=NORMS, default="linf")
     parser.add_argument("--epsilon", type=float, default=0.15, help="in pixels of [0, 1]")
     parser.add_argument("--num_steps", type=int, default=20, help="of epsilon / 4")
+    parser.add_argument("--no_random_start", action="store_true", help="start both at the image")
     parser.add_argument("--num_images", type=int, default=360, help="of the embedded digits' test split")
     args = parser.parse_args(arguments)
 
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         eps=args.epsilon,
         eps_step=args.epsilon / 4,
         max_iter=args.num_steps,
-        num_random_init=1,
+        num_random_init=0 if args.no_random_start else 1,
         batch_size=len(images),
         verbose=False,
     )

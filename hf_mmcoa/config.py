@@ -108,8 +108,8 @@ class MMCoAConfig(TrainingArguments):
     adam_epsilon: float = field(default=1e-6, metadata={"help": "CLIP, arXiv:2103.00020, table 18; the release too."})
 
     def __post_init__(self) -> None:
-        self.epsilon = _pixels("epsilon", self.epsilon)
-        self.step_size = _pixels("step_size", self.step_size)
+        self.epsilon = pixels("epsilon", self.epsilon)
+        self.step_size = pixels("step_size", self.step_size)
         limit = 1.0 if self.norm == "linf" else float("inf")
         if not 0 <= self.epsilon <= limit:
             hint = f" Did you mean {self.epsilon:g}/255?" if self.epsilon > 1 else ""
@@ -142,11 +142,11 @@ class MMCoAConfig(TrainingArguments):
 
 def _default(each: Field[Any]) -> Any:
     """A field's default, resolved as `__post_init__` resolves what was given."""
-    value = each.default_factory() if each.default_factory is not MISSING else each.default
-    return _pixels(each.name, value) if each.name in ("epsilon", "step_size") else value
+    value: Any = each.default_factory() if each.default_factory is not MISSING else each.default
+    return pixels(each.name, value) if each.name in ("epsilon", "step_size") else value
 
 
-def _pixels(name: str, value: float | str | None) -> float:
+def pixels(name: str, value: float | str | None) -> float:
     """A length in [0, 1] pixel units, from a number or from text such as "1/255"."""
     if value is None:
         raise ValueError(f'`{name}` must be a number or text such as "1/255", got None.')

@@ -36,7 +36,7 @@ def tiny_tokenizer(texts: Iterable[str], num_merges: int = 1000) -> CLIPTokenize
     bytes_as_text = sorted(ByteLevel.alphabet())
     tokens = ["<|startoftext|>", *bytes_as_text, *(f"{byte}</w>" for byte in bytes_as_text), *map("".join, merges)]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*tokens, "<|endoftext|>"]))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
 
 
 def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def tiny_clip(
         vision_config=vision_config.to_dict(),
         projection_dim=width,
         logit_scale_init_value=math.log(1 / 0.07),
-        attn_implementation="eager",  # at this size faster than fused attention
+        attn_implementation="eager",  # type: ignore[call-arg]  # at this size faster than fused attention
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -25,7 +25,7 @@ from .attacks.bert_attack import BertAttack
 from .attacks.candidates import candidate_source
 from .attacks.pgd import PGD, ImageLoss
 from .attacks.text_embedding import TextEmbeddingPGD
-from .config import MMCoAConfig
+from .config import MMCoAConfig, pixels
 from .data.collator import ImageRows, check_labels, collate, resolve_columns
 from .data.perturbation import perturbation_size
 from .data.prompts import class_prompts
@@ -83,6 +83,8 @@ class MMCoATrainer(Trainer):
         >>> trainer.save_model("robust-clip")  # a plain CLIPModel folder  # doctest: +SKIP
     """
 
+    args: MMCoAConfig
+
     def __init__(
         self,
         model: nn.Module | None = None,
@@ -100,7 +102,8 @@ class MMCoATrainer(Trainer):
         args = args if args is not None else MMCoAConfig(output_dir="mmcoa_output")
         if (model is None) == (model_init is None):
             raise ValueError("pass one of `model` and `model_init`.")
-        encoder = encoding.DualEncoder(model if model is not None else model_init(), processing_class)
+        build: Callable[[], Any] = model_init if model_init is not None else lambda: model
+        encoder = encoding.DualEncoder(build(), processing_class)  # type: ignore[arg-type]  # it refuses None
         self.class_names = _find_class_names(class_names, train_dataset, eval_dataset)
         self.prompts = class_prompts(self.class_names, args.template) if self.class_names else None
         if self.prompts:
@@ -111,7 +114,7 @@ class MMCoATrainer(Trainer):
         if model is not None:
             encoding.set_trainable(model, *trainable)
         else:
-            kwargs["model_init"] = lambda: encoding.set_trainable(model_init(), *trainable)
+            kwargs["model_init"] = lambda: encoding.set_trainable(build(), *trainable)
 
         self._cached_encoder: encoding.DualEncoder | None = None
         user_metrics = kwargs.pop("compute_metrics", None)
@@ -127,9 +130,11 @@ class MMCoATrainer(Trainer):
             ),
             **kwargs,
         )
+        if args.device.type == "cpu":
+            args.dataloader_pin_memory = False  # pinning is for copies to an accelerator; torch warns without one
         self.model_accepts_loss_kwargs = False  # our loss is a batch mean: the Trainer divides it when it accumulates
         self.add_callback(_ClampLogitScale())
-        self.objective = objective if objective is not None else _objective(args)
+        self.objective: Objective = objective if objective is not None else _objective(args)
         self.image_attack = image_attack if image_attack is not None else _image_attack(args)
         self.text_attack = text_attack if text_attack is not None else self._build_word_attack()
         self.embedding_attack = TextEmbeddingPGD(rho=args.rho, num_steps=args.num_text_steps)
@@ -256,7 +261,7 @@ class MMCoATrainer(Trainer):
             targets=class_targets(gather_rows(batch.groups)) if self.args.targets == "class" else None,
             prompt_embeds=text_parts["prompts"],
             labels=batch.anchor_ids,
-            iterate_embeds=image_parts["iterates"].unflatten(0, (len(iterates), -1)) if images["iterates"] else None,
+            iterate_embeds=image_parts["iterates"].split(len(batch.images)) if images["iterates"] else [],
         )
 
     # What a batch means
@@ -286,7 +291,7 @@ class MMCoATrainer(Trainer):
 
     def _distinct_rows(self, keys: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted distinct keys and a row of each: of the global batch in training, of this process's in evaluation."""
-        if self.model.training:
+        if self._encoder.model.training:
             keys, rows = gather_rows(keys), gather_rows(rows)
         distinct, inverse = torch.unique(keys, return_inverse=True)
         places = torch.arange(len(keys), device=keys.device)
@@ -308,7 +313,7 @@ class MMCoATrainer(Trainer):
         """The unwrapped model and its processor: attacks run beside DDP, not through it."""
         model = self.accelerator.unwrap_model(self.model)
         if self._cached_encoder is None or self._cached_encoder.model is not model:
-            self._cached_encoder = encoding.DualEncoder(model, self.processing_class)
+            self._cached_encoder = encoding.DualEncoder(model, self.processing_class)  # type: ignore[arg-type]
         return self._cached_encoder
 
     def _generator(self, *key: int) -> torch.Generator:
@@ -317,8 +322,8 @@ class MMCoATrainer(Trainer):
         return torch.Generator(self.args.device).manual_seed(int(seed[0]))
 
     def _training_generator(self) -> torch.Generator:
-        step, batch = self.state.global_step, self._batch_of_step
-        batch = batch[1] + 1 if batch[0] == step else 0  # counts the batches that one optimizer step accumulates
+        step, (last_step, last_batch) = self.state.global_step, self._batch_of_step
+        batch = last_batch + 1 if last_step == step else 0  # counts the batches that one optimizer step accumulates
         self._batch_of_step = (step, batch)
         return self._generator(0, step, batch)
 
@@ -347,6 +352,7 @@ class MMCoATrainer(Trainer):
             adv_images, iterates = self._attack_images(batch, generator)
             image, adv_image = self._encode_images(batch.images), self._encode_images(adv_images)
             text, adv_text = batch.anchors, self._attacked_anchors(batch)
+            wanted = iterates if "attack_iterates" in self.objective.views else []
             embeds = Embeddings(
                 logit_scale=self._encoder.logit_scale,
                 image_embeds=image,
@@ -356,9 +362,7 @@ class MMCoATrainer(Trainer):
                 targets=class_targets(batch.groups) if self.args.targets == "class" else None,
                 prompt_embeds=text,
                 labels=batch.anchor_ids,
-                iterate_embeds=torch.stack([self._encode_images(images) for images in iterates])
-                if "attack_iterates" in self.objective.views
-                else None,
+                iterate_embeds=[self._encode_images(images) for images in wanted],
             )
             loss, _ = self.objective(embeds)
             pairs = (
@@ -398,7 +402,7 @@ class MMCoATrainer(Trainer):
         """The Trainer's, for a `datasets.Dataset` too."""
         return super().get_test_dataloader(self._rows(test_dataset))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's.
 
         Raises:
@@ -408,13 +412,13 @@ class MMCoATrainer(Trainer):
             isinstance(resume_from_checkpoint, (str, Path))
             and not Path(resume_from_checkpoint, "trainer_state.json").is_file()
         ):
-            last = get_last_checkpoint(self.args.output_dir) if Path(self.args.output_dir).is_dir() else None
+            last = get_last_checkpoint(self.args.output_dir) if self._output_dir.is_dir() else None
             raise ValueError(
                 f"`resume_from_checkpoint`: {str(resume_from_checkpoint)!r} holds no trainer_state.json, so it is no "
                 "checkpoint of a Trainer. "
                 + (f"The last one in `output_dir` is {last!r}." if last else "There is none in `output_dir`.")
             )
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's, with the mean of every term of the objective since the last log."""
@@ -427,10 +431,14 @@ class MMCoATrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The Trainer's, with the arguments as YAML that `hf-mmcoa train --config` reads instead of a pickle."""
         super()._save(output_dir, state_dict)
-        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
+        folder = Path(output_dir) if output_dir is not None else self._output_dir
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             (folder / ARGUMENTS_FILE).write_text(self.args.to_yaml())
+
+    @property
+    def _output_dir(self) -> Path:
+        return Path(str(self.args.output_dir))
 
     def _rows(self, dataset: Any) -> Any:
         """A `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
@@ -459,7 +467,7 @@ class MMCoATrainer(Trainer):
 
     def _stop_non_finite(self, loss: Tensor, inputs: Mapping[str, Any]) -> None:
         step = self.state.global_step
-        file = Path(self.args.output_dir) / f"non_finite_step_{step}_process_{self.args.process_index}.json"
+        file = self._output_dir / f"non_finite_step_{step}_process_{self.args.process_index}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"step": step, "row_ids": inputs["row_ids"].tolist()}))
         raise FloatingPointError(
@@ -522,8 +530,8 @@ def _objective(args: MMCoAConfig) -> Objective:
 
 def _image_attack(args: MMCoAConfig) -> PGD:
     return PGD(
-        epsilon=args.epsilon,
-        step_size=args.step_size,
+        epsilon=pixels("epsilon", args.epsilon),
+        step_size=pixels("step_size", args.step_size),
         num_steps=args.num_steps,
         norm=args.norm,
         random_start=args.random_start,
@@ -535,11 +543,11 @@ def _digest(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
-def _split(rows: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor | None]:
+def _split(rows: Tensor, sizes: Mapping[str, int]) -> dict[str, Any]:
     """Consecutive rows by name; None where a part has none."""
     parts = rows.split(list(sizes.values()))
     return {name: part if len(part) else None for name, part in zip(sizes, parts, strict=True)}
 
 
-def _gather(rows: Tensor | None) -> Tensor | None:
+def _gather(rows: Any) -> Any:
     return None if rows is None else gather_rows(rows)

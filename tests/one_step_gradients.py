@@ -50,7 +50,7 @@ def _one_step(output_dir: str, batch_size: int, captions: bool, settings: dict[s
         per_device_train_batch_size=batch_size,
         max_steps=1,
         num_steps=2,
-        random_start=False,  # each process draws its own start; without one, an image's attack is the same wherever it runs
+        random_start=False,  # each process draws its own; without one an attack is the same wherever it runs
         epsilon="8/255",
         step_size="4/255",
         max_grad_norm=0.0,

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..attacks.candidates import CandidateSource, SynonymTable
+import torch
+from accelerate import Accelerator
+
+from ..attacks.candidates import CandidateSource, SynonymTable, candidate_source
 from ..data.benchmarks import load_benchmark
 from ..encoding import load
-from ..evaluation.named_attacks import candidate_sources
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.robustness import evaluate_robustness
 from ..evaluation.sanity import failed
 from ..evaluation.specification import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS, ThreatModel
 from ..evaluation.table import robustness_table
+from .launch import start_missing_processes
 
 SANITY_FAILED = 3
 
@@ -89,14 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the parsed arguments say, print the table and the failed sanity checks; returns the exit status."""
-    from accelerate import Accelerator  # its state starts when it is made, not when the command line is parsed
-
+    if (status := start_missing_processes(sys.argv[1:])) is not None:
+        return status
     try:
         spec = threat_model(args)
-        accelerator = Accelerator(cpu=args.cpu)
+        accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
         model, processor = load(args.model)
         dataset = load_benchmark(args.dataset, split=args.split, data_dir=args.data_dir)
-        given = _candidates(args.candidates, spec, model, processor)
+        given = _candidates(args.candidates, model, processor)
         result = evaluate_robustness(
             model,
             processor,
@@ -116,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
         print(f"hf-mmcoa evaluate: {error}", file=sys.stderr)
         return 1
+    accelerator.end_training()  # else the first process to exit may pull the rug from under the others
     findings = failed(result["sanity"])
     if accelerator.is_main_process:
         print(robustness_table({Path(args.model).name: result}))
@@ -173,7 +176,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _candidates(
-    given: Sequence[str] | None, spec: ThreatModel, model: Any, processor: Any
+    given: Sequence[str] | None, model: Any, processor: Any
 ) -> CandidateSource | Mapping[str, CandidateSource] | None:
     if given is None:
         return None
@@ -186,13 +189,11 @@ def _candidates(
         raise ValueError(
             f"`--candidates` with several sources needs a name for each, as NAME=SOURCE, got {' '.join(given)}."
         )
-    sources = {name: _candidate_source(source, spec, model, processor) for name, _, source in pairs}
+    sources = {name: _candidate_source(source, model, processor) for name, _, source in pairs}
     return sources.get("", sources)
 
 
-def _candidate_source(source: str, spec: ThreatModel, model: Any, processor: Any) -> CandidateSource:
+def _candidate_source(source: str, model: Any, processor: Any) -> CandidateSource:
     if source.endswith(".json"):
         return SynonymTable(json.loads(Path(source).read_text(encoding="utf-8")))
-    from ..encoding import DualEncoder
-
-    return candidate_sources(None, dataclasses.replace(spec, candidates=source), DualEncoder(model, processor))[""]
+    return candidate_source(source, model, processor.tokenizer)

@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 import yaml
+from torch import nn
 from transformers import CLIPModel, HfArgumentParser, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
@@ -84,12 +85,12 @@ def add_parser(subparsers: Any) -> None:
 
 
 def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
-    """The command line, over `--config file.yaml`, over the embedded default's settings (without a model), over ours."""
+    """The command line, over `--config file.yaml`, over the embedded default's settings where no model is given."""
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--config")
     early.add_argument("--model_name_or_path", "--model-name-or-path")
     known, _ = early.parse_known_args(argv)
-    parser = HfArgumentParser((RunArguments, MMCoAConfig), prog="hf-mmcoa train")
+    parser = HfArgumentParser([RunArguments, MMCoAConfig], prog="hf-mmcoa train")  # type: ignore[list-item]
     parser.add_argument("--config", help="YAML file of any of the options; the command line overrides it")
     given = _read_yaml(Path(known.config)) if known.config else {}
     base: dict[str, Any] = {"output_dir": "output/mmcoa", "report_to": "none"}
@@ -106,7 +107,7 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
 def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
     """Load, measure, train, measure, save; returns the two results that `robustness.json` holds."""
     _quiet()
-    output = Path(args.output_dir)
+    output = Path(str(args.output_dir))
     stages = _Stages(args.should_log, 4 if run.model_name_or_path else 5)
 
     data = load_benchmark(
@@ -141,6 +142,7 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
         "batch_size": args.per_device_eval_batch_size,
         "accelerator": args.distributed_state,
         "model_name": run.model_name_or_path or "tiny CLIP",
+        "dataset_name": f"{run.dataset}/{run.test_split}",
     }
     stages.begin("measure it under attack")
     before = evaluate_robustness(
@@ -195,7 +197,7 @@ def pretrained_tiny_clip(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, Pro
     """
     model, processor = tiny_clip(digits.vocabulary(), image_size=digits.IMAGE_SIZE, patch_size=2, seed=args.seed)
     settings = MMCoAConfig(  # LAB.md, "A tiny CLIP that works"
-        output_dir=str(Path(args.output_dir) / "pretraining"),
+        output_dir=str(Path(str(args.output_dir)) / "pretraining"),
         objective="clean",
         targets="class",
         num_train_epochs=epochs,
@@ -214,7 +216,7 @@ def pretrained_tiny_clip(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, Pro
     return model, processor
 
 
-def _substitutes(run: RunArguments, args: MMCoAConfig, model: CLIPModel, processor: Any) -> CandidateSource:
+def _substitutes(run: RunArguments, args: MMCoAConfig, model: nn.Module, processor: Any) -> CandidateSource:
     """Plain synonyms for the digits; else what `--candidates` names, drawn from the model as it was before training."""
     if run.dataset == "digits" and args.candidates == "neighbours":
         return digits.SYNONYMS

@@ -2,7 +2,16 @@
 
 from .callback import RobustnessCallback
 from .results import compare, load_result, save_result
+from .retrieval import evaluate_retrieval
 from .robustness import evaluate_robustness
 from .specification import ThreatModel
 
-__all__ = ["RobustnessCallback", "ThreatModel", "compare", "evaluate_robustness", "load_result", "save_result"]
+__all__ = [
+    "RobustnessCallback",
+    "ThreatModel",
+    "compare",
+    "evaluate_retrieval",
+    "evaluate_robustness",
+    "load_result",
+    "save_result",
+]

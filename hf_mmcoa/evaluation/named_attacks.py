@@ -12,14 +12,7 @@ from ..attacks.apgd import APGD
 from ..attacks.autoattack import AutoAttack
 from ..attacks.base import ClassifierAttack, EnumerableTextAttack, ImageAttack, MultimodalAttack
 from ..attacks.bert_attack import BertAttack
-from ..attacks.candidates import (
-    MASKED_LM,
-    CandidateSource,
-    HotFlipCandidates,
-    MaskedLMCandidates,
-    NeighbourCandidates,
-    WordNetCandidates,
-)
+from ..attacks.candidates import CandidateSource, candidate_source
 from ..attacks.co_attack import CoAttack
 from ..attacks.image_losses import class_loss, margin_loss
 from ..attacks.joint import Joint
@@ -128,15 +121,8 @@ def candidate_sources(
         return dict(given)
     if given is not None:
         return {"": given}
-    builders: dict[str, Callable[[], CandidateSource]] = {
-        "neighbours": lambda: NeighbourCandidates(encoder.model, encoder.tokenizer),
-        "hotflip": lambda: HotFlipCandidates(encoder.model, encoder.tokenizer),
-        "wordnet": lambda: WordNetCandidates(),
-        "masked-lm": lambda: MaskedLMCandidates.from_pretrained(MASKED_LM),
-    }
-    if not isinstance(spec.candidates, str) or spec.candidates not in builders:
+    if not isinstance(spec.candidates, str):
         raise ValueError(
-            f"the threat model's substitutes come from {spec.candidates!r}, which cannot be built from that text: "
-            f"choose from {', '.join(builders)}, or pass the object itself as `candidates`."
+            "the threat model describes its sources of substitutes: pass the sources themselves as `candidates`."
         )
-    return {"": builders[spec.candidates]()}
+    return {"": candidate_source(spec.candidates, encoder.model, encoder.tokenizer)}

@@ -245,6 +245,7 @@ def threat_sentence(spec: Mapping[str, Any]) -> str:
 
 def _footer(gallery: Gallery) -> str:
     return (
-        f"✓ right, ✗ wrong, with the model's probability. Both: the two attacks at once. Images drawn by seed {gallery.seed}, not picked. "
+        f"✓ right, ✗ wrong, with the model's probability. Both: the two attacks at once. "
+        f"Images drawn by seed {gallery.seed}, not picked. "
         f"Grey is no change; changes are shown {gallery.amplification:.3g} times as large."
     )

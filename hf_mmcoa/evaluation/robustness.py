@@ -104,7 +104,7 @@ def evaluate_robustness(
         >>> result["multimodal_accuracy"], result["attack_spec"]["epsilon"]  # doctest: +SKIP
     """
     spec = ThreatModel.preset(threat_model) if isinstance(threat_model, str) else threat_model
-    state = _process_state(accelerator)
+    state = _process_state(accelerator, model)
     if accelerator is not None:
         model = model.to(state.device)
     model = extract_model_from_parallel(model)
@@ -156,12 +156,16 @@ def evaluate_robustness(
 
 def _attacked_prompts(evaluation: Evaluation, partial: PartialResults, state: Any) -> dict[str, list[str]]:
     """What the text attacks find, searched for once and by one process."""
-    found = partial.read("texts")
-    if found is None:
-        found = _on_main_process(evaluation.search_prompts, state)
-        if state.is_main_process:
+
+    def read_or_search() -> dict[str, list[str]]:
+        found = partial.read("texts")
+        if found is None:
+            found = evaluation.search_prompts()
             partial.write("texts", found)
-    return found
+        return found
+
+    # A process that read the file itself might find it written already, and not take part in the broadcast.
+    return _on_main_process(read_or_search, state)
 
 
 def _all_batches(evaluation: Evaluation, partial: PartialResults, state: Any, progress: bool) -> list[dict[str, Any]]:
@@ -264,13 +268,19 @@ class _SingleProcess:
         """Nobody else is there."""
 
 
-def _process_state(accelerator: Accelerator | PartialState | None) -> Any:
-    if accelerator is not None:
-        return accelerator
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 or (
-        torch.distributed.is_available() and torch.distributed.is_initialized()
-    )
-    return PartialState() if launched else _SingleProcess()
+def _process_state(accelerator: Accelerator | PartialState | None, model: nn.Module) -> Any:
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator is None:
+        if launched == 1 and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return _SingleProcess()
+        # Where it finds no GPU, accelerate starts no process group unless it is told that this is meant.
+        accelerator = PartialState(cpu=next(model.parameters()).device.type == "cpu")
+    if accelerator.num_processes != launched and launched > 1:
+        raise ValueError(
+            f"{launched} processes were launched and `accelerator` knows of {accelerator.num_processes}: each would "
+            "evaluate everything. On a CPU make it with Accelerator(cpu=True), or leave it out."
+        )
+    return accelerator
 
 
 def _on_main_process(compute: Any, state: Any) -> Any:

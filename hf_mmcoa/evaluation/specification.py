@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..attacks.pgd import Norm
-from ..config import _pixels as pixels
+from ..config import pixels
 from ..data.prompts import check_template
 
 PresetName = Literal["paper", "quick", "standard", "strong"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,19 +17,19 @@ class Embeddings:
 
     `image_embeds`, `text_embeds`, `adv_image_embeds` and `adv_text_embeds` are I, T, I' and T' of METHODS, (batch,
     dim), from all processes. The class terms are this process's own: `prompt_embeds` P is (classes, dim), with
-    `labels` (local batch,), and `iterate_embeds` (attack steps, local batch, dim) the images at which the
-    image attack took its gradients.
+    `labels` (local batch,), and `iterate_embeds`, (local batch, dim) each, are of the images at which the image
+    attack took its gradients.
     """
 
     logit_scale: Tensor
-    image_embeds: Tensor | None = None
-    text_embeds: Tensor | None = None
-    adv_image_embeds: Tensor | None = None
-    adv_text_embeds: Tensor | None = None
+    image_embeds: Tensor = None  # type: ignore[assignment]
+    text_embeds: Tensor = None  # type: ignore[assignment]
+    adv_image_embeds: Tensor = None  # type: ignore[assignment]
+    adv_text_embeds: Tensor = None  # type: ignore[assignment]
     targets: Tensor | None = None
-    prompt_embeds: Tensor | None = None
-    labels: Tensor | None = None
-    iterate_embeds: Tensor | None = None
+    prompt_embeds: Tensor = None  # type: ignore[assignment]
+    labels: Tensor = None  # type: ignore[assignment]
+    iterate_embeds: Sequence[Tensor] = ()
 
 
 class Objective(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -66,7 +67,8 @@ class MMCoA:
             embeds.adv_image_embeds,
             embeds.adv_text_embeds,
         )
-        loss, terms = scale.new_zeros(()), {}
+        loss = scale.new_zeros(())
+        terms: dict[str, Tensor] = {}
         if self.lambda_image:
             terms["loss_image"] = contrastive_loss(adv_image, text, scale, targets)  # contrastive(I', T)
             loss = loss + self.lambda_image * terms["loss_image"]
@@ -77,9 +79,10 @@ class MMCoA:
             terms["loss_clean"] = contrastive_loss(image, text, scale, targets)  # contrastive(I, T)
             loss = loss + self.lambda_clean * terms["loss_clean"]
         if self.accumulate_attack_gradients:
-            terms["loss_attack_iterates"] = sum(
+            losses = [
                 F.cross_entropy(zero_shot_logits(iterate, embeds.prompt_embeds, scale), embeds.labels)
                 for iterate in embeds.iterate_embeds
-            )
+            ]
+            terms["loss_attack_iterates"] = torch.stack(losses).sum()
             loss = loss + terms["loss_attack_iterates"]
         return loss, terms

@@ -14,13 +14,18 @@ import torch
 from conftest import KNOWN
 
 from hf_mmcoa.encoding import load
-from hf_mmcoa.evaluation import ThreatModel, evaluate_robustness
+from hf_mmcoa.evaluation import ThreatModel, robustness
 from hf_mmcoa.evaluation.results import partial_folder
 
 
 def evaluate(folder: Path, name: str) -> None:
     torch.set_num_threads(1)
-    evaluate_robustness(
+    computed: list[int] = []
+    evaluate_batch = robustness.evaluate_batch
+    robustness.evaluate_batch = lambda evaluation, index, batch: (
+        computed.append(index) or evaluate_batch(evaluation, index, batch)
+    )
+    robustness.evaluate_robustness(
         *load(folder / "model"),
         datasets.load_from_disk(str(folder / "data")),
         threat_model=ThreatModel.preset("standard", epsilon=0.03, num_steps=10),
@@ -29,6 +34,10 @@ def evaluate(folder: Path, name: str) -> None:
         output=folder / name,
         model_name="tiny",
     )
+    process, processes = os.environ.get("RANK", 0), os.environ.get("WORLD_SIZE", 1)
+    print(f"process {process} of {processes}, batches {', '.join(map(str, computed))}", flush=True)
+    if torch.distributed.is_initialized():  # else the first process to exit may pull the rug from under the other
+        torch.distributed.destroy_process_group()
 
 
 def kill(folder: Path, times: int) -> None:

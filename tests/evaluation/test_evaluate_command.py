@@ -65,7 +65,7 @@ def test_a_failed_check_has_a_status_of_its_own_and_loses_nothing(command, tmp_p
     [
         (["--epsilon", "8"], "Did you mean 8/255"),
         (["--epsilon", "a"], "`epsilon` must be a number"),
-        (["--candidates", "dictionary"], "choose from neighbours"),
+        (["--candidates", "dictionary"], "must be neighbours"),
         (["--model", "no/such/folder"], "no/such/folder"),
     ],
 )

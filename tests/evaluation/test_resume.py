@@ -151,7 +151,10 @@ def test_batches_of_a_run_without_a_file_leave_nothing(model, processor, dataset
 
 
 def start(folder, *arguments, processes=1):
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)] if processes > 1 else []
+    # accelerate's own launcher starts one process on a CPU without MPI, whatever it is asked for.
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    )
     done = subprocess.run(
         [sys.executable, *launcher, str(SCRIPT), str(folder), *arguments], capture_output=True, text=True, timeout=300
     )
@@ -170,7 +173,9 @@ def saved(model, processor, dataset, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_file_of_one(saved):
     start(saved, "evaluate", "one.json")
-    start(saved, "evaluate", "two.json", processes=2)
+    printed = start(saved, "evaluate", "two.json", processes=2)
+    assert "process 0 of 2" in printed and "process 1 of 2" in printed
+    assert printed.count("batches 0, 2, 4") == printed.count("batches 1, 3, 5") == 1
     assert (saved / "one.json").read_bytes() == (saved / "two.json").read_bytes()
 
 

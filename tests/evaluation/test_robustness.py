@@ -266,7 +266,7 @@ def test_a_text_attack_without_budget_equals_clean_and_warns(model, processor, d
         ({"threat_model": {"attacker_template": "a " * 20 + "{}"}}, "context holds 16"),
         ({"candidates": {}}, "empty mapping"),
         ({"candidates": {"a:b": KNOWN}}, "colon"),
-        ({"candidates": None, "threat_model": {"candidates": "dictionary"}}, "choose from neighbours"),
+        ({"candidates": None, "threat_model": {"candidates": "dictionary"}}, "must be neighbours"),
         ({"batch_size": 0}, "`batch_size` must be at least 1"),
         ({"max_samples": 0}, "`max_samples` must be at least 1"),
         ({"label_column": "y"}, "no column 'y'"),
@@ -309,6 +309,13 @@ def test_a_model_that_overflows_is_refused(model, processor, dataset):
         model.visual_projection.weight[0, 0] = float("inf")
     with pytest.raises(ValueError, match="non-finite logits for the clean image of row 0"):
         evaluate(model, processor, dataset, ["image"])
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(model, processor, dataset, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    alone = type("State", (), {"num_processes": 1, "device": torch.device("cpu")})()
+    with pytest.raises(ValueError, match="2 processes were launched and `accelerator` knows of 1"):
+        evaluate(model, processor, dataset, accelerator=alone)
 
 
 def test_a_different_resolution_is_recorded(model, processor):

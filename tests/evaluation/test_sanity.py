@@ -90,15 +90,15 @@ def test_an_attack_that_loses_by_going_on_fails(model, processor):
 def test_an_attack_with_hidden_randomness_does_not_repeat_itself(model, processor):
     calls = []
 
-    def every_other_time(self, images, adv_images, generator):
+    def only_at_first(self, images, adv_images, generator):
         calls.append(1)
-        return adv_images if len(calls) % 2 else images
+        return adv_images if len(calls) <= 3 else images  # two batches, then the battery's first run
 
     class Last(Custom):
         def __call__(self, images, loss_fn, generator=None):
             return self.change(self, images, images.roll(1, 1), generator)
 
-    assert findings(model, processor, attack=Last(every_other_time))["repeats itself"] is False
+    assert findings(model, processor, attack=Last(only_at_first))["repeats itself"] is False
 
 
 @pytest.mark.filterwarnings("ignore:sanity check failed")

@@ -75,12 +75,13 @@ def test_example_runs(library: str, tiny_clip: CLIPModel, tiny_processor: CLIPPr
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", "0.04"), ("l2", "0.4")])
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_our_pgd_agrees_with_theirs_within_a_point(library: str, norm: str, epsilon: str, trained: Path) -> None:
-    accuracy = example(library)([str(trained), "--norm", norm, "--epsilon", epsilon])
+    # ART's l2 start is uniform in volume, ours in radius (METHODS): there both start at the image.
+    start = ["--no_random_start"] if (library, norm) == ("ART", "l2") else []
+    accuracy = example(library)([str(trained), "--norm", norm, "--epsilon", epsilon, *start])
 
     assert accuracy["clean"] > 0.9
     assert 0.1 < accuracy["hf_mmcoa"] < 0.8, "an epsilon at which agreement says something"
-    # ART starts uniformly in the ball's volume, most often near its edge, we in its radius (METHODS); from one start both agree.
-    assert abs(accuracy["hf_mmcoa"] - accuracy[library]) <= (0.02 if (library, norm) == ("ART", "l2") else 0.01)
+    assert abs(accuracy["hf_mmcoa"] - accuracy[library]) <= 0.01
 
 
 @pytest.mark.slow

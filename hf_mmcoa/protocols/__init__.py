@@ -1,0 +1,7 @@
+"""Protocols: a grid of data sets, shots, objectives and seeds, trained and evaluated cell by cell into one table."""
+
+from .grid import run_protocol
+from .plan import plan_protocol
+from .specification import Cell, Data, Protocol, read_protocol
+
+__all__ = ["Cell", "Data", "Protocol", "plan_protocol", "read_protocol", "run_protocol"]

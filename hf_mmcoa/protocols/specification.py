@@ -1,0 +1,389 @@
+"""What a protocol is: a YAML file to a checked `Protocol`, and a `Protocol` to its cells.
+
+A cell is one number of the table: one model, trained on one draw of one data set by one objective with one seed, and
+evaluated on one data set. Its settings are all that decides its result, as plain JSON: they are written beside the
+result, and a cell whose settings have changed is not the same cell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config import MMCoAConfig
+from ..data.benchmarks import load_benchmark
+from ..evaluation.specification import PRESETS, ThreatModel, fingerprint
+
+UNTOUCHED = "none"  # the objective of a cell that evaluates the model as it was given
+FULL = "full"  # in YAML and in names: all rows of the training split
+# Named protocols are what the command line offers: files of its own.
+NAMED = files("hf_mmcoa.cli").joinpath("protocols")
+
+# Of the training settings these are also the evaluation's, unless `threat_model` says otherwise.
+SHARED = (
+    "norm",
+    "epsilon",
+    "perturb_at",
+    "num_candidates",
+    "max_changes",
+    "protect_template",
+    "forbid_class_names",
+    "rho",
+)
+_QUIET = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+_OURS = ("output_dir", "objective", "seed", "candidates", "resume_from_checkpoint")  # set by the cell, not by the YAML
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """One data set of a protocol.
+
+    Args:
+        name: of its cells; what `load_benchmark` takes unless `dataset` says otherwise.
+        dataset: a registered benchmark or a Hub id.
+        data_dir: folder with its files, relative to the YAML file; the protocol's own when None.
+        train_split, test_split: trained on, and measured on; nothing is ever selected on the latter.
+        image_column, label_column: where they have no usual names.
+        accept_differences: load although counts or names differ from the benchmark's row.
+        candidates: substitutes of its class words; the protocol's own when None.
+        made_by: the command that makes a local data set, for the message where it is missing.
+    """
+
+    name: str
+    dataset: str | None = None
+    data_dir: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    image_column: str | None = None
+    label_column: str | None = None
+    accept_differences: bool = False
+    candidates: str | None = None
+    made_by: str | None = None
+
+    def load(self, split: str) -> Any:
+        """One split by `load_benchmark`.
+
+        Raises:
+            FileNotFoundError: if `data_dir` is missing; the text says how to make it.
+        """
+        if self.data_dir is not None and self.made_by is not None and not Path(self.data_dir).is_dir():
+            raise FileNotFoundError(f"`data_dir`: there is no folder {self.data_dir}. Make it: {self.made_by}")
+        return load_benchmark(
+            self.dataset or self.name,
+            split=split,
+            data_dir=self.data_dir,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            accept_differences=self.accept_differences,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What decides a result; where the files lie does not: results carry a fingerprint of their content."""
+        values = dataclasses.asdict(self)
+        return {key: value for key, value in values.items() if key not in ("data_dir", "made_by", "candidates")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number of the table.
+
+    Args:
+        data: what the model is evaluated on.
+        train_on: what it is trained on; None for an untouched model.
+        shots: images a class of the training split, None for all; None for an untouched model.
+        objective: a value of `MMCoAConfig.objective`, or "none".
+        seed: of the training, the few-shot draw and the random starts of the attacks.
+        settings: everything that decides the result, as JSON.
+    """
+
+    data: Data
+    train_on: Data | None
+    shots: int | None
+    objective: str
+    seed: int
+    settings: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        if self.train_on is None:
+            return f"{self.data.name}_{self.objective}_seed{self.seed}"
+        trained = self.train_on.name
+        source = trained if trained == self.data.name else f"{trained}-to-{self.data.name}"
+        return f"{source}_{shots_name(self.shots)}_{self.objective}_seed{self.seed}"
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """All that decides the model: cells that share it share one training."""
+        return {key: self.settings[key] for key in ("model", "train_on", "shots", "objective", "seed", "training")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A grid of cells, as a YAML file describes it.
+
+    Args:
+        name: of the report.
+        description: shown above the table.
+        task: "iid": train and evaluate on each of `datasets`; "ood": train on `train_on`, evaluate on `evaluate_on`.
+        datasets: of "iid".
+        train_on: of "ood".
+        evaluate_on: of "ood".
+        shots: images a class; None for all.
+        objectives: values of `MMCoAConfig.objective`, and "none" for the model as it was given.
+        seeds: repetitions, averaged in the table.
+        model: folder or Hub id of a CLIP; None for a tiny one as `tiny` says.
+        tiny: of a CLIP that is built and pretrained here, on captions of the training splits: `image_size` and
+            `patch_size` in pixels, `epochs`, and `max_samples` pictures drawn once.
+        training: any field of `MMCoAConfig`.
+        threat_model: `preset` and any field of `ThreatModel`; what training and evaluation share is the training's.
+        candidates: a source of `MMCoAConfig.candidates`, "digits" or "fashion-mnist" (embedded tables), or a JSON file
+            `{"word": ["substitute", ...]}`; one half is known to training, the other held out.
+        max_test_samples: evaluate on so many rows, drawn once; all when None.
+        batch_size: of the evaluation.
+        data_dir: where the data sets' files lie already, see `load_benchmark`.
+
+    Raises:
+        ValueError: if a value is unknown or two contradict each other; the text names the field.
+    """
+
+    name: str
+    description: str = ""
+    task: str = "iid"
+    datasets: tuple[Data, ...] = ()
+    train_on: Data | None = None
+    evaluate_on: tuple[Data, ...] = ()
+    shots: tuple[int | None, ...] = (None,)
+    objectives: tuple[str, ...] = (UNTOUCHED, "mmcoa")
+    seeds: tuple[int, ...] = (0,)
+    model: str | None = None
+    tiny: Mapping[str, int] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    threat_model: Mapping[str, Any] = field(default_factory=dict)
+    candidates: str = "neighbours"
+    max_test_samples: int | None = None
+    batch_size: int = 128
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in ("iid", "ood"):
+            raise ValueError(f"`task` must be iid or ood, got {self.task!r}.")
+        wanted = ("datasets",) if self.task == "iid" else ("train_on", "evaluate_on")
+        for name in ("datasets", "train_on", "evaluate_on"):
+            if bool(getattr(self, name)) != (name in wanted):
+                state = "needs" if name in wanted else "does not take"
+                raise ValueError(f"`task: {self.task}` {state} `{name}`; it takes {' and '.join(wanted)}.")
+        for name in ("shots", "objectives", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"`{name}` must name at least one value, each once, got {list(values)}.")
+        for names in ([data.name for data in self.datasets], [data.name for data in self.evaluate_on]):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"data sets named twice: {', '.join(twice)}. Give each its own `name`.")
+        if (self.model is None) == (self.tiny is None):
+            raise ValueError("give one of `model` (folder or Hub id) and `tiny` (a CLIP built here).")
+        if unknown := sorted(set(self.tiny or ()) - {"image_size", "patch_size", "epochs", "max_samples"}):
+            raise ValueError(f"`tiny` has no field {', '.join(unknown)}: image_size, patch_size, epochs, max_samples.")
+        if missing := sorted({"image_size", "patch_size", "epochs"} - set(self.tiny or ())) if self.tiny else []:
+            raise ValueError(f"`tiny` lacks {', '.join(missing)}.")
+        if bad := [shots for shots in self.shots if shots is not None and shots < 1]:
+            raise ValueError(f"`shots` are images a class, at least 1, or {FULL!r}; got {bad}.")
+        if ours := sorted(set(self.training) & set(_OURS)):
+            raise ValueError(f"`training` must not set {', '.join(ours)}: the protocol does.")
+        for objective in self.objectives:
+            self.arguments("unused", objective, 0)
+        self.attack_spec(0)
+
+    def arguments(self, output_dir: str | Path, objective: str, seed: int, **more: Any) -> MMCoAConfig:
+        """The configuration of one training.
+
+        Raises:
+            ValueError: if a training setting is unknown or wrong.
+        """
+        known = {each.name: each for each in dataclasses.fields(MMCoAConfig)}
+        if unknown := sorted(set(self.training) - set(known)):
+            raise ValueError(f"`training`: MMCoAConfig has no field {', '.join(unknown)}.")
+        objectives = _choices(known["objective"])
+        if objective not in (UNTOUCHED, *objectives):
+            raise ValueError(f"`objectives`: unknown {objective!r}; choose from {UNTOUCHED}, {', '.join(objectives)}.")
+        chosen = "clean" if objective == UNTOUCHED else objective
+        values = {**_QUIET, **self.training, "objective": chosen, "seed": seed, **more}
+        return MMCoAConfig(output_dir=str(output_dir), **values)
+
+    def attack_spec(self, seed: int) -> ThreatModel:
+        """The threat model of one cell's evaluation."""
+        args = self.arguments("unused", UNTOUCHED, 0)
+        given = {"seed": seed, **self.threat_model}
+        preset = given.pop("preset", "standard")
+        if unknown := sorted(set(given) - {each.name for each in dataclasses.fields(ThreatModel)}):
+            raise ValueError(f"`threat_model` has no field {', '.join(unknown)} (and `preset`: {', '.join(PRESETS)}).")
+        shared = {name: getattr(args, name) for name in SHARED}
+        if "template" in self.training:
+            shared["template"] = args.template
+        return ThreatModel.preset(preset, **(shared | given))
+
+    @property
+    def all_data(self) -> tuple[Data, ...]:
+        """Every data set once, what is trained on first."""
+        named = (*([self.train_on] if self.train_on else []), *self.datasets, *self.evaluate_on)
+        return tuple({data.name: data for data in named}.values())
+
+    def pretrained_on(self, data: Data) -> tuple[Data, ...]:
+        """Whose captions a tiny CLIP for `data` has read: its own; all where one model is judged on all."""
+        return (data,) if self.task == "iid" else self.all_data
+
+    def cells(self) -> list[Cell]:
+        """The grid. An untouched model has seen no shots: it has one cell a data set and seed."""
+        pairs = (
+            [(data, data) for data in self.datasets]
+            if self.train_on is None
+            else [(self.train_on, data) for data in self.evaluate_on]
+        )
+        return [
+            self._cell(train_on, data, shots, objective, seed)
+            for train_on, data in pairs
+            for objective in self.objectives
+            for shots in (self.shots if objective != UNTOUCHED else (None,))
+            for seed in self.seeds
+        ]
+
+    def _cell(self, train_on: Data, data: Data, shots: int | None, objective: str, seed: int) -> Cell:
+        trained = train_on if objective != UNTOUCHED else None
+        model: Any = self.model
+        if self.tiny is not None:
+            read = [{"name": each.name, **each.settings()} for each in self.pretrained_on(data)]
+            model = {**self.tiny, "seed": seed, "captions_of": read}
+        settings = {
+            "data": data.settings(),
+            "train_on": trained.settings() if trained else None,
+            "shots": shots,
+            "objective": objective,
+            "seed": seed,
+            "model": model,
+            "training": dict(self.training) if trained else None,
+            "threat_model": self.attack_spec(seed).to_dict(),
+            "candidates": data.candidates or self.candidates,
+            "max_test_samples": self.max_test_samples,
+            "batch_size": self.batch_size,
+        }
+        return Cell(data=data, train_on=trained, shots=shots, objective=objective, seed=seed, settings=settings)
+
+
+def shots_name(shots: int | None) -> str:
+    """ "full" or "4-shot"."""
+    return FULL if shots is None else f"{shots}-shot"
+
+
+def short_fingerprint(value: Any) -> str:
+    """8 hexadecimal digits that tell two folders apart."""
+    return fingerprint(value)[:8]
+
+
+def named_protocols() -> list[str]:
+    """The protocols that come with the package."""
+    return sorted(each.name.removesuffix(".yaml") for each in NAMED.iterdir() if each.name.endswith(".yaml"))
+
+
+def read_protocol(name_or_yaml: str | Path, data_dir: str | None = None) -> Protocol:
+    """A protocol by name, or from a YAML file.
+
+    Args:
+        name_or_yaml: one of `named_protocols()`, or a file whose keys are `Protocol`'s fields.
+        data_dir: where the data sets' files lie already; overrides the file's.
+
+    Raises:
+        ValueError: if there is neither, or the file holds what a protocol does not; the text says which field.
+    """
+    path = Path(name_or_yaml)
+    known = named_protocols()
+    if str(name_or_yaml) in known:
+        text, folder = NAMED.joinpath(f"{name_or_yaml}.yaml").read_text(encoding="utf-8"), Path.cwd()
+    elif path.is_file():
+        text, folder = path.read_text(encoding="utf-8"), path.resolve().parent
+    else:
+        raise ValueError(f"{str(name_or_yaml)!r} is no protocol ({', '.join(known)}) and no YAML file.")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    try:
+        return _protocol(content, folder, path.stem, data_dir)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name_or_yaml}: {error}") from error
+
+
+def _protocol(content: Any, folder: Path, name: str, data_dir: str | None) -> Protocol:
+    if not isinstance(content, dict):
+        raise ValueError(f"expected `field: value` lines, got {type(content).__name__}.")
+    values: dict[str, Any] = {"name": name, **content}
+    _check_fields(values, Protocol, "a protocol")
+    if data_dir is not None:
+        values["data_dir"] = str(Path(data_dir).absolute())
+    elif values.get("data_dir"):
+        values["data_dir"] = str(folder / values["data_dir"])
+    for key in ("datasets", "evaluate_on"):
+        values[key] = tuple(_data(each, values, folder) for each in _sequence(values.get(key, []), key))
+    if values.get("train_on"):
+        values["train_on"] = _data(values["train_on"], values, folder)
+    for key in ("shots", "objectives", "seeds"):
+        if key in values:
+            values[key] = tuple(_sequence(values[key], key))
+    values["shots"] = tuple(None if each == FULL else each for each in values.get("shots", (None,)))
+    for key, kind in (("shots", (int, type(None))), ("objectives", str), ("seeds", int)):
+        if wrong := [each for each in values.get(key, ()) if not isinstance(each, kind) or isinstance(each, bool)]:
+            raise ValueError(f"`{key}`: {wrong} are of the wrong type.")
+    for key in ("tiny", "training", "threat_model"):
+        if not isinstance(values.get(key) or {}, dict):
+            raise ValueError(f"`{key}` must be `field: value` lines, got {values[key]!r}.")
+    values |= {key: values.get(key) or {} for key in ("training", "threat_model")}
+    values["candidates"] = _candidates_path(values.get("candidates", "neighbours"), folder)
+    if values.get("model") and (folder / values["model"]).is_dir():
+        values["model"] = str(folder / values["model"])
+    return Protocol(**values)
+
+
+def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
+    values = {"name": given} if isinstance(given, str) else dict(given)
+    _check_fields(values, Data, f"data set {values.get('name', given)!r}")
+    if "name" not in values or not re.fullmatch(r"[\w.-]+", str(values["name"])):
+        raise ValueError(
+            f"a data set needs a `name` of letters, digits, '.', '_' and '-', got {values.get('name')!r}. "
+            "A Hub id or path goes into `dataset` or `data_dir`."
+        )
+    if values.get("data_dir") and "data_dir" in values:
+        values["data_dir"] = str((folder / values["data_dir"]).resolve())
+    else:
+        values["data_dir"] = protocol.get("data_dir")
+    if values.get("candidates"):
+        values["candidates"] = _candidates_path(values["candidates"], folder)
+    return Data(**values)
+
+
+def _candidates_path(given: str, folder: Path) -> str:
+    return str(folder / given) if given.endswith(".json") else given
+
+
+def _check_fields(values: Mapping[str, Any], kind: type, what: str) -> None:
+    known = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"{what} has no field {', '.join(unknown)}; it has {', '.join(known)}.")
+
+
+def _sequence(value: Any, name: str) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"`{name}` must be a list, got {value!r}.")
+    return value
+
+
+def _choices(each: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """The values of a `Literal` field of the configuration."""
+    from typing import get_args, get_type_hints
+
+    return get_args(get_type_hints(MMCoAConfig)[each.name])
