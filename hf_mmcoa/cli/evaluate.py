@@ -15,7 +15,9 @@ from accelerate import Accelerator
 from ..attacks.candidates import CandidateSource, SynonymTable, candidate_source
 from ..data.benchmarks import load_benchmark
 from ..encoding import load
+from ..evaluation.gallery import attack_gallery, gallery_path, save_gallery
 from ..evaluation.prepare import ATTACKS
+from ..evaluation.retrieval import evaluate_retrieval, retrieval_table
 from ..evaluation.robustness import evaluate_robustness
 from ..evaluation.sanity import failed
 from ..evaluation.specification import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS, ThreatModel
@@ -26,7 +28,8 @@ SANITY_FAILED = 3
 
 _DESCRIPTION = """\
 Measure the zero-shot accuracy of a CLIP, clean and under image, text and multimodal attack. An interrupted run goes on
-where it was when the same command is given again.
+where it was when the same command is given again. With --task retrieval: recall at 1, 5 and 10 between images and
+captions, clean and under attack, in one process and without resuming.
 
 exit status: 0 if all sanity checks passed, 3 if one failed (the numbers are printed and written all the same),
 2 for a wrong argument, 1 for any other error
@@ -94,34 +97,43 @@ def run(args: argparse.Namespace) -> int:
     if (status := start_missing_processes(sys.argv[1:])) is not None:
         return status
     try:
+        _check_task(args)
         spec = threat_model(args)
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
         model, processor = load(args.model)
-        dataset = load_benchmark(args.dataset, split=args.split, data_dir=args.data_dir)
+        dataset = load_benchmark(args.dataset, split=args.split, data_dir=args.data_dir, text_column=args.text_column)
         given = _candidates(args.candidates, model, processor)
-        result = evaluate_robustness(
-            model,
-            processor,
-            dataset,
-            args.attacks,
-            threat_model=spec,
-            candidates=given,
-            batch_size=args.batch_size,
-            max_samples=args.max_samples,
-            output=args.output,
-            overwrite=args.overwrite,
-            accelerator=accelerator,
-            sanity=not args.no_sanity,
-            progress=not args.quiet,
-            model_name=args.model,
-        )
+        options: dict[str, Any] = {
+            "attacks": args.attacks,
+            "threat_model": spec,
+            "candidates": given,
+            "batch_size": args.batch_size,
+            "max_samples": args.max_samples,
+            "output": args.output,
+            "overwrite": args.overwrite,
+            "progress": not args.quiet,
+            "model_name": args.model,
+        }
+        if args.task == "retrieval":
+            if accelerator.num_processes > 1:
+                raise ValueError("`--task retrieval` runs in one process; start it without `accelerate launch`.")
+            result = evaluate_retrieval(model.to(accelerator.device), processor, dataset, **options)
+        else:
+            result = evaluate_robustness(
+                model, processor, dataset, accelerator=accelerator, sanity=not args.no_sanity, **options
+            )
+        if args.gallery and accelerator.is_main_process:
+            models = {Path(args.model).name: (model, processor)}
+            gallery = attack_gallery(models, dataset, spec, candidates=given, num_samples=args.gallery)
+            save_gallery(gallery, gallery_path(args.output))
     except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
         print(f"hf-mmcoa evaluate: {error}", file=sys.stderr)
         return 1
     accelerator.end_training()  # else the first process to exit may pull the rug from under the others
     findings = failed(result["sanity"])
     if accelerator.is_main_process:
-        print(robustness_table({Path(args.model).name: result}))
+        retrieval = args.task == "retrieval"
+        print(retrieval_table(result) if retrieval else robustness_table({Path(args.model).name: result}))
         for finding in findings:
             print(f"sanity check failed: {finding['check']}: {finding['detail']}", file=sys.stderr)
         if args.output:
@@ -129,6 +141,15 @@ def run(args: argparse.Namespace) -> int:
                 f"\n{args.output}: {result['num_samples']} samples of {result['dataset']}, threat model {args.preset}"
             )
     return SANITY_FAILED if findings else 0
+
+
+def _check_task(args: argparse.Namespace) -> None:
+    if args.gallery is None:
+        return
+    if args.task == "retrieval":
+        raise ValueError("`--gallery` shows attacked class prompts: it belongs to `--task zero-shot`.")
+    if args.gallery < 1 or args.output is None:
+        raise ValueError("`--gallery` needs at least 1 sample, and `--output`: it is written beside the result.")
 
 
 def threat_model(args: argparse.Namespace) -> ThreatModel:
@@ -146,6 +167,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", required=True, metavar="NAME_OR_PATH", help="a registered benchmark, a Hub id or a folder"
     )
+    parser.add_argument(
+        "--task",
+        choices=["zero-shot", "retrieval"],
+        default="zero-shot",
+        help="what is measured; captions for retrieval",
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument("--data_dir", "--data-dir", metavar="FOLDER", help="where the data set's files lie already")
     parser.add_argument(
@@ -156,6 +183,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="JSON result; without it the numbers are only printed")
     parser.add_argument("--overwrite", action="store_true", help="replace another evaluation's result in --output")
+    parser.add_argument(
+        "--gallery", type=int, metavar="N", help="also store N attacked samples beside --output, for the report to show"
+    )
+    parser.add_argument(
+        "--text_column", "--text-column", metavar="NAME", help="captions; needed beside labels or with an unusual name"
+    )
     parser.add_argument(
         "--candidates",
         nargs="+",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 import yaml
 from torch import nn
 from transformers import CLIPModel, HfArgumentParser, ProcessorMixin
@@ -118,6 +119,9 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
     if run.model_name_or_path is not None:
         model, processor = encoding.load(run.model_name_or_path)
     else:
+        torch.set_num_threads(
+            1
+        )  # operations this small cost more to share than to do, eight times more on a busy machine
         stages.begin(f"pretrain a tiny CLIP on {len(data)} digits and captions, without attack")
         model, processor = pretrained_tiny_clip(args, run.pretrain_epochs)
     model.to(args.device)
@@ -185,6 +189,7 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
         print(f"model    {output}  (CLIPModel.from_pretrained reads it)")
         print(f"numbers  {output / ROBUSTNESS_FILE}\npicture  {output / PICTURE_FILE}")
     stages.end()
+    trainer.end()  # else the first of several processes to exit may pull the rug from under the others
     return results
 
 
@@ -197,7 +202,7 @@ def pretrained_tiny_clip(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, Pro
     """
     model, processor = tiny_clip(digits.vocabulary(), image_size=digits.IMAGE_SIZE, patch_size=2, seed=args.seed)
     settings = MMCoAConfig(  # LAB.md, "A tiny CLIP that works"
-        output_dir=str(Path(str(args.output_dir)) / "pretraining"),
+        output_dir=args.output_dir,
         objective="clean",
         targets="class",
         num_train_epochs=epochs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..attacks.candidates import SynonymTable
+from ..attacks.candidates import Ranked, SynonymTable
 from ..attacks.words import WORD
 
 # As `clean_class_name` gives them.
@@ -21,7 +21,7 @@ CLASS_NAMES = (
 class ClothingSynonyms(SynonymTable):
     """A `SynonymTable` that leaves the "shirt" of "t shirt" alone: its substitutes belong to the class "shirt"."""
 
-    def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> list:
+    def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
         """See `CandidateSource`."""
         return [
             {index: [] if _is_t_shirt(text, index) else listed for index, listed in found.items()}

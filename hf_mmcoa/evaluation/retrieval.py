@@ -444,8 +444,8 @@ def _resolve(
     if sources:
         kept["candidates"] = described.get("", described)
     # There is no template to protect and no class name to forbid; every image meets every attack to its end.
-    plain = {"protect_template": False, "forbid_class_names": False, "skip_fallen": False}
-    spec = replace(spec, **kept, **plain, perturb_at=perturb_at)
+    kept |= {"protect_template": False, "forbid_class_names": False, "skip_fallen": False, "perturb_at": perturb_at}
+    spec = replace(spec, **kept)
     for what, why in spec.zero_budgets().items():
         if what.split("/")[0] in attacks:
             warnings.warn(f"the {what} attack has no budget ({why}): it equals clean.", UserWarning, stacklevel=3)

@@ -26,7 +26,7 @@ FULL = "full"  # in YAML and in names: all rows of the training split
 # Named protocols are what the command line offers: files of its own.
 NAMED = files("hf_mmcoa.cli").joinpath("protocols")
 
-# Of the training settings these are also the evaluation's, unless `threat_model` says otherwise.
+# Where `training` names one of these it is also the evaluation's, unless `threat_model` says otherwise.
 SHARED = (
     "norm",
     "epsilon",
@@ -36,8 +36,9 @@ SHARED = (
     "protect_template",
     "forbid_class_names",
     "rho",
+    "template",
 )
-_QUIET = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+QUIET = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 _OURS = ("output_dir", "objective", "seed", "candidates", "resume_from_checkpoint")  # set by the cell, not by the YAML
 
 
@@ -53,7 +54,7 @@ class Data:
         image_column, label_column: where they have no usual names.
         accept_differences: load although counts or names differ from the benchmark's row.
         candidates: substitutes of its class words; the protocol's own when None.
-        made_by: the command that makes a local data set, for the message where it is missing.
+        made_by: the command that makes the folder `name` in `data_dir`, for the message where it is missing.
     """
 
     name: str
@@ -73,8 +74,8 @@ class Data:
         Raises:
             FileNotFoundError: if `data_dir` is missing; the text says how to make it.
         """
-        if self.data_dir is not None and self.made_by is not None and not Path(self.data_dir).is_dir():
-            raise FileNotFoundError(f"`data_dir`: there is no folder {self.data_dir}. Make it: {self.made_by}")
+        if self.made_by is not None and not (folder := Path(self.data_dir or ".", self.name)).is_dir():
+            raise FileNotFoundError(f"`data_dir`: there is no folder {folder}. Make it: {self.made_by}")
         return load_benchmark(
             self.dataset or self.name,
             split=split,
@@ -214,7 +215,7 @@ class Protocol:
         if objective not in (UNTOUCHED, *objectives):
             raise ValueError(f"`objectives`: unknown {objective!r}; choose from {UNTOUCHED}, {', '.join(objectives)}.")
         chosen = "clean" if objective == UNTOUCHED else objective
-        values = {**_QUIET, **self.training, "objective": chosen, "seed": seed, **more}
+        values = {**QUIET, **self.training, "objective": chosen, "seed": seed, **more}
         return MMCoAConfig(output_dir=str(output_dir), **values)
 
     def attack_spec(self, seed: int) -> ThreatModel:
@@ -224,9 +225,7 @@ class Protocol:
         preset = given.pop("preset", "standard")
         if unknown := sorted(set(given) - {each.name for each in dataclasses.fields(ThreatModel)}):
             raise ValueError(f"`threat_model` has no field {', '.join(unknown)} (and `preset`: {', '.join(PRESETS)}).")
-        shared = {name: getattr(args, name) for name in SHARED}
-        if "template" in self.training:
-            shared["template"] = args.template
+        shared = {name: getattr(args, name) for name in SHARED if name in self.training}
         return ThreatModel.preset(preset, **(shared | given))
 
     @property

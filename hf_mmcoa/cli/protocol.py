@@ -1,0 +1,74 @@
+"""`hf-mmcoa protocol`: a named protocol or a YAML file in, the whole grid and one table out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+_DESCRIPTION = """\
+Train and evaluate a grid of data sets, shots, objectives and seeds: one folder a cell, one table and one page of all.
+The same command again goes on where an interrupted one was; finished cells are never computed again.
+
+DIR/cells/NAME/result.json is a cell's result, DIR/models/ holds what was trained. At the end: DIR/protocol.json (all
+numbers), DIR/table.md and DIR/index.html.
+
+exit status: 0, or 1 if a cell failed (the others are computed and shown all the same), 2 for a wrong argument
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `protocol` to the subcommands of `hf-mmcoa`; the parsed arguments' `run` is the function to call."""
+    parser = subparsers.add_parser(
+        "protocol",
+        help="a grid of trainings and evaluations, resumable cell by cell",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_arguments(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`hf-mmcoa protocol` on its own; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="hf-mmcoa protocol", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    _add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, or plan, the protocol that the parsed arguments name; returns the exit status."""
+    from ..protocols.grid import print_to_stderr, run_protocol
+    from ..protocols.plan import plan_protocol
+    from ..protocols.specification import read_protocol
+
+    try:
+        protocol = read_protocol(args.protocol, args.data_dir)
+        if args.dry_run:
+            print(plan_protocol(protocol, args.output, args.processes))
+            return 0
+        failures = run_protocol(protocol, args.output, args.processes, report=print_to_stderr)
+    except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
+        print(f"hf-mmcoa protocol: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("hf-mmcoa protocol: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    for name, problem in failures.items():
+        print(f"hf-mmcoa protocol: {name}: {problem}", file=sys.stderr)
+    print("\n".join(f"{args.output}/{name}" for name in ("table.md", "protocol.json", "index.html")))
+    return 1 if failures else 0
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "protocol", metavar="NAME_OR_YAML", help="paper-iid, paper-ood, few-shot, or a YAML file (examples/protocols/)"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the grid")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print cells, downloads, disk and time")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="trainings at once")
+    parser.add_argument("--data_dir", "--data-dir", metavar="FOLDER", help="where the data sets' files lie already")

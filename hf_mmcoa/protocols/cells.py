@@ -1,0 +1,84 @@
+"""One cell from beginning to end, as often as it takes: settings, model, evaluation, result.
+
+A cell's folder holds `settings.json` from the moment it is begun and `result.json` once it is finished; in between lie
+the finished batches of its evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.partial import header_differences
+from ..evaluation.results import load_result, save_result, write_json
+from ..evaluation.robustness import evaluate_robustness
+from ..evaluation.specification import ThreatModel
+from .models import TRAINING_FILE, load_model, start_model, substitutes, train_model
+from .specification import Cell, Protocol
+
+SETTINGS_FILE, RESULT_FILE, EVALUATION_FILE = "settings.json", "result.json", "evaluation.json"
+
+
+def cell_folder(cell: Cell, output: Path) -> Path:
+    """Where a cell is kept."""
+    return output / "cells" / cell.name
+
+
+def result_path(cell: Cell, output: Path) -> Path:
+    """The file that a finished cell has."""
+    return cell_folder(cell, output) / RESULT_FILE
+
+
+def check_settings(cell: Cell, output: Path) -> None:
+    """Raise ValueError, naming what differs, if the cell's folder was begun with other settings."""
+    file = cell_folder(cell, output) / SETTINGS_FILE
+    if not file.exists():
+        return
+    then = json.loads(file.read_text(encoding="utf-8"))
+    if found := header_differences(then, json.loads(json.dumps(cell.settings))):
+        raise ValueError(
+            f"its settings have changed; then and now: {'; '.join(found)}. Choose another --output, or delete "
+            f"{file.parent} to run it anew."
+        )
+
+
+def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
+    """The result of a cell: read if it is finished, else computed from where it was interrupted.
+
+    Raises:
+        ValueError: if the cell was begun with other settings, and for what training and evaluation raise.
+    """
+    check_settings(cell, output)
+    finished = result_path(cell, output)
+    if finished.exists():
+        return load_result(finished)
+    write_json(cell.settings, finished.with_name(SETTINGS_FILE))
+
+    test = cell.data.load(cell.data.test_split)
+    start, processor = start_model(protocol, cell, output)
+    known, unseen = substitutes(protocol, cell.data, start, processor)
+    model, training = start, None
+    if cell.train_on is not None:
+        folder = train_model(protocol, cell, output)
+        model, processor = load_model(protocol, folder)
+        training = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
+    model.to(protocol.arguments("unused", "clean", 0).device)
+    evaluation = finished.with_name(EVALUATION_FILE)
+    result = evaluate_robustness(
+        model,
+        processor,
+        test,
+        threat_model=ThreatModel.from_dict(cell.settings["threat_model"]),
+        candidates={"known": known, "unseen": unseen},
+        batch_size=protocol.batch_size,
+        max_samples=protocol.max_test_samples,
+        output=evaluation,
+        progress=False,
+        model_name=protocol.model or f"tiny CLIP, seed {cell.seed}",
+        dataset_name=f"{cell.data.name}/{cell.data.test_split}",
+    )
+    result |= {"cell": dict(cell.settings), "training": training}
+    save_result(result, finished)
+    evaluation.unlink()
+    return result

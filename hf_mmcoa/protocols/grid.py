@@ -1,0 +1,214 @@
+"""The whole grid: which cells are left, who computes them, and the table and page of what is there."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from filelock import FileLock, Timeout
+from transformers.utils import logging as transformers_logging
+
+from ..evaluation.report import write_report
+from ..evaluation.results import load_result, write_json
+from .cells import check_settings, result_path, run_cell
+from .models import base_folder, start_model
+from .specification import Cell, Protocol, shots_name
+from .table import protocol_table
+
+Failures = dict[str, str]  # cell -> what went wrong
+
+
+def run_protocol(
+    protocol: Protocol, output: str | Path, processes: int = 1, report: Callable[[str], None] = print
+) -> Failures:
+    """Compute every cell that is not finished, then write `protocol.json`, `table.md` and `index.html`.
+
+    Args:
+        protocol: the grid.
+        output: its folder; the same one again goes on where an interrupted run was.
+        processes: trainings at once. A training and its evaluations stay in one process.
+        report: is told about each cell.
+
+    Returns:
+        The cells that failed, each with its error; the others are computed and shown all the same.
+
+    Raises:
+        ValueError: if another process is at work in `output`, or `processes` is less than 1.
+    """
+    if processes < 1:
+        raise ValueError(f"`processes` must be at least 1, got {processes}.")
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / ".lock", timeout=0):
+            return _run(protocol, output, processes, report)
+    except Timeout:
+        raise ValueError(f"`output`: another process runs a protocol in {output}. Wait for it, or end it.") from None
+
+
+def _run(protocol: Protocol, output: Path, processes: int, report: Callable[[str], None]) -> Failures:
+    cells = protocol.cells()
+    failures: Failures = {}
+    waiting = []
+    for cell in cells:
+        try:
+            check_settings(cell, output)
+        except ValueError as error:
+            failures[cell.name] = str(error)
+            report(f"{cell.name}: FAILED: {error}")
+            continue
+        if not result_path(cell, output).exists():
+            waiting.append(cell)
+    report(f"{protocol.name}: {len(cells)} cells, {len(cells) - len(waiting) - len(failures)} finished already")
+    done = 0
+    # Tiny models first: several trainings start from one, and two processes must not both make it.
+    stages = [_by(waiting, lambda cell: base_folder(protocol, cell, output)), _by(waiting, _model_of)]
+    for make_bases, groups in zip((True, False), stages, strict=True):
+        if make_bases:
+            groups = [g for g in groups if (base := base_folder(protocol, g[0], output)) and not base.is_dir()]
+        for name, seconds, what in _each(protocol, groups, output, processes, make_bases, failures):
+            if what.startswith("FAILED"):
+                failures[name] = what.removeprefix("FAILED: ")
+            done += not make_bases
+            report(f"{'' if make_bases else f'[{done}/{len(waiting)}] '}{name}: {what} ({seconds:.0f} s)")
+    write_tables(protocol, output, failures)
+    return failures
+
+
+def write_tables(protocol: Protocol, output: Path, failures: Failures) -> None:
+    """`protocol.json`, `table.md` and the report of the cells that are finished and not refused."""
+    finished = [
+        (cell, load_result(result_path(cell, output)))
+        for cell in protocol.cells()
+        if cell.name not in failures and result_path(cell, output).exists()
+    ]
+    left_out = {"predictions", "outcomes", "row_ids", "labels"}  # in each cell's own file
+    write_json(
+        {
+            "protocol": asdict(protocol),
+            "failed": failures,
+            "cells": {
+                cell.name: {
+                    "result": str(result_path(cell, output).relative_to(output)),
+                    **{key: value for key, value in result.items() if key not in left_out},
+                }
+                for cell, result in finished
+            },
+        },
+        output / "protocol.json",
+    )
+    (output / "table.md").write_text(protocol_table(protocol, finished, failures), encoding="utf-8")
+    if finished:
+        named = [f"{series_name(cell)}={result_path(cell, output)}" for cell, _ in finished]
+        write_report(named, output, title=protocol.name)
+
+
+def series_name(cell: Cell) -> str:
+    """What repetitions of a cell share in the report."""
+    return "no defence" if cell.train_on is None else f"{cell.objective}, {shots_name(cell.shots)}"
+
+
+# Work
+
+
+def _model_of(cell: Cell) -> Any:
+    """Cells of one model, so that it is trained once; untouched ones are free."""
+    return cell.name if cell.train_on is None else repr(cell.training)
+
+
+def _by(cells: Iterable[Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
+
+
+Done = tuple[str, float, str]  # name, seconds, what came of it
+
+
+def _work(protocol: Protocol, cells: Sequence[Cell], output: Path, make_base: bool) -> list[Done]:
+    """One process's share: a base model, or the cells of one model. An error ends one cell and not the others."""
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    done = []
+    for cell in cells[:1] if make_base else cells:
+        started = time.monotonic()
+        name = cell.name
+        try:
+            if make_base:
+                name = str(base_folder(protocol, cell, output))
+                start_model(protocol, cell, output)
+                what = "ready"
+            else:
+                what = _in_short(run_cell(protocol, cell, output))
+        except Exception as error:  # of any library below; it is reported with the cell's name
+            what = f"FAILED: {type(error).__name__}: {error}"
+        done.append((name, time.monotonic() - started, what))
+    if make_base and done[0][2].startswith("FAILED"):
+        return []  # its cells fail by the same error, each under its own name
+    return done
+
+
+def _in_short(result: dict[str, Any]) -> str:
+    kinds = ("clean", "image", "text", "multimodal")
+    return ", ".join(f"{kind} {100 * result[f'{kind}_accuracy']:.1f}" for kind in kinds)
+
+
+def _each(
+    protocol: Protocol, groups: list[list[Cell]], output: Path, processes: int, make_base: bool, failures: Failures
+) -> Iterator[Done]:
+    """What becomes of each cell, as it becomes known."""
+    if processes == 1 or len(groups) < 2:
+        for group in groups:
+            yield from _work(protocol, group, output, make_base)
+        return
+    lost = []
+    with _pool(processes) as pool:
+        futures = {pool.submit(_work, protocol, group, output, make_base): group for group in groups}
+        for future in as_completed(futures):
+            try:
+                yield from future.result()
+            except BrokenProcessPool:  # one process died, and the pool gives up on all that are left
+                lost.append(futures[future])
+    for group in lost:  # each in a process of its own: the one that dies again names itself
+        with _pool(1) as pool:
+            try:
+                yield from pool.submit(_work, protocol, group, output, make_base).result()
+            except BrokenProcessPool:
+                for cell in [] if make_base else group:
+                    yield cell.name, 0.0, "FAILED: its process was killed, perhaps for memory; use fewer --processes."
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # a forked torch hangs in its threads
+    threads = max((os.cpu_count() or 1) // processes, 1)
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_process, initargs=(threads,))
+
+
+def _begin_process(threads: int) -> None:
+    """No process outlives the command: left alone it would write into folders that the next command works in."""
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def print_to_stderr(line: str) -> None:
+    """Progress beside what the command prints."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,292 @@
+"""The models of a protocol: the one it starts from, the trained ones, and the substitutes of their text attacks.
+
+Every cell evaluates a model read from its folder, never one that is still in memory: so a cell that was interrupted
+between training and evaluation ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from transformers import PrinterCallback, ProcessorMixin
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .. import encoding
+from ..attacks.bert_attack import BertAttack
+from ..attacks.candidates import CandidateSource, SynonymTable, candidate_source
+from ..attacks.held_out import known_and_unseen
+from ..config import MMCoAConfig
+from ..data.benchmarks import describe
+from ..data.collator import read_labels
+from ..data.few_shot import few_shot_indices
+from ..data.prompts import class_prompts
+from ..evaluation.results import write_json
+from ..tiny_clip import tiny_clip
+from ..trainer import MMCoATrainer
+from .specification import QUIET, Cell, Data, Protocol, short_fingerprint, shots_name
+
+TRAINING_FILE = "training.json"
+HELD_OUT = 0.1  # of the training split, for model selection where `eval_strategy` asks for it
+SPLIT_SEED = 0  # of the known and unseen substitutes and of the rows held out: the same in every cell
+
+# Several ways to say it, so that the text tower learns which word matters.
+CAPTION_TEMPLATES = (
+    "This is a photo of a {}",
+    "a photo of a {}",
+    "a picture of a {}",
+    "an image of a {}",
+    "a drawing of a {}",
+    "a small {}",
+    "a blurry photo of a {}",
+    "a close photo of a {}",
+    "a bad photo of the {}",
+    "one {}",
+    "the {}",
+    "here is a {}",
+    "someone saw a {}",
+    "this is the {}",
+    "a {} in black and white",
+    "a {} on a table",
+    "it shows a {}",
+)
+
+
+def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
+    """Where the tiny CLIP that a cell starts from lies; None for a model of the user's."""
+    if protocol.tiny is None:
+        return None
+    name = (cell.train_on or cell.data).name if protocol.task == "iid" else protocol.name
+    return output / "models" / f"pretrained_{name}_seed{cell.seed}-{short_fingerprint(cell.settings['model'])}"
+
+
+def trained_folder(cell: Cell, output: Path) -> Path | None:
+    """Where the model of a cell lies once it is trained; None for an untouched one."""
+    if cell.train_on is None:
+        return None
+    name = f"{cell.train_on.name}_{shots_name(cell.shots)}_{cell.objective}_seed{cell.seed}"
+    return output / "models" / f"{name}-{short_fingerprint(cell.training)}"
+
+
+def load_model(protocol: Protocol, folder: str | Path) -> tuple[Any, ProcessorMixin]:
+    """A model and its processor, as `encoding.load` does; tiny ones with the attention that is faster at their size."""
+    model: Any
+    model, processor = encoding.load(folder)
+    if protocol.tiny is not None:
+        model.set_attn_implementation("eager")
+    return model, processor
+
+
+def start_model(protocol: Protocol, cell: Cell, output: Path) -> tuple[Any, ProcessorMixin]:
+    """The model that a cell starts from, pretrained here if it is tiny and not there yet."""
+    folder = base_folder(protocol, cell, output)
+    if folder is None:
+        return load_model(protocol, str(protocol.model))
+    if not folder.is_dir():
+        _pretrain(protocol, cell, folder)
+    return load_model(protocol, folder)
+
+
+def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
+    """A tiny CLIP that has learnt captions by CLIP's own loss: what attacks fell and a defence makes stand."""
+    tiny = protocol.tiny or {}
+    read = [
+        (data, _drawn(data.load(data.train_split), tiny.get("max_samples")))
+        for data in protocol.pretrained_on(cell.train_on or cell.data)
+    ]
+    vocabulary = [text for data, dataset in read for text in _vocabulary(protocol, data, dataset)]
+    model, processor = tiny_clip(
+        vocabulary, image_size=tiny["image_size"], patch_size=tiny["patch_size"], seed=cell.seed
+    )
+    parts = [_captioned(dataset, cell.seed) for _, dataset in read]
+    if len(parts) > 1:  # class numbers of several data sets mean different things; their captions do not
+        parts = [part.remove_columns("label") for part in parts]
+    settings = MMCoAConfig(  # LAB.md, "A tiny CLIP that works"
+        output_dir=str(folder.with_name(folder.name + ".unfinished")),
+        objective="clean",
+        targets="class",
+        num_train_epochs=tiny["epochs"],
+        per_device_train_batch_size=128,
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        lr_scheduler_type="cosine",
+        seed=cell.seed,
+        **{**QUIET, "use_cpu": protocol.training.get("use_cpu", False)},
+    )
+    trainer = MMCoATrainer(model, settings, datasets.concatenate_datasets(parts), processing_class=processor)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    _keep(trainer, folder, {"pretrained_on": cell.settings["model"], "num_rows": sum(map(len, parts))})
+
+
+def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
+    """The folder of a cell's trained model, trained now if it is not there yet; an interrupted training goes on from
+    its last checkpoint if the settings saved any.
+    """
+    folder = trained_folder(cell, output)
+    assert folder is not None and cell.train_on is not None
+    if folder.is_dir():
+        return folder
+    model, processor = start_model(protocol, cell, output)
+    work = folder.with_name(folder.name + ".unfinished")
+    whole = cell.train_on.load(cell.train_on.train_split)
+    info = describe(whole)
+    more = {} if "template" in protocol.training else {"template": info.template}
+    args = protocol.arguments(work, cell.objective, cell.seed, **more)
+    rows, held_out = training_rows(whole, cell, args.eval_strategy != "no")
+    known, _ = substitutes(protocol, cell.train_on, model, processor)
+    trainer = MMCoATrainer(
+        model,
+        args,
+        train_dataset=whole.select(rows),
+        eval_dataset=whole.select(held_out) if held_out else None,
+        processing_class=processor,
+        text_attack=BertAttack(
+            candidates=known,
+            num_candidates=args.num_candidates,
+            max_changes=args.max_changes,
+            template=args.template,
+            class_names=info.class_names,
+            protect_template=args.protect_template,
+            forbid_class_names=args.forbid_class_names,
+        ),
+    )
+    if args.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(work)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    record = {
+        "dataset": info.name,
+        "split": cell.train_on.train_split,
+        "shots": cell.shots,
+        "seed": cell.seed,
+        "num_rows": len(rows),
+        "row_ids": rows if cell.shots is not None else "all" if not held_out else "all but held_out_rows",
+        "held_out_rows": held_out,
+        "steps": trainer.state.global_step,
+        "arguments": {"template": args.template, **protocol.training},
+        "text_attack": repr(trainer.text_attack),
+        "image_attack": repr(trainer.image_attack),
+    }
+    _keep(trainer, folder, record)
+    return folder
+
+
+def training_rows(dataset: datasets.Dataset, cell: Cell, select: bool) -> tuple[list[int], list[int]]:
+    """Row numbers that are trained on, and those held out for model selection, of one training split.
+
+    Held-out rows are drawn first, and the same for every cell: a few-shot draw never holds one of them.
+    """
+    rows = list(range(len(dataset)))
+    held_out: list[int] = []
+    if select:
+        drawn = np.random.default_rng(SPLIT_SEED).permutation(len(rows))[: max(1, round(HELD_OUT * len(rows)))]
+        held_out = sorted(int(row) for row in drawn)
+        rows = sorted(set(rows) - set(held_out))
+    if cell.shots is not None:
+        labels = read_labels(dataset, "label")[rows]
+        rows = [
+            rows[place] for place in few_shot_indices(labels, cell.shots, cell.seed, dataset.features["label"].names)
+        ]
+    return rows, held_out
+
+
+def substitutes(
+    protocol: Protocol, data: Data, model: Any, processor: ProcessorMixin
+) -> tuple[CandidateSource, CandidateSource]:
+    """Known and unseen substitutes for a data set, drawn from the model as it was before any training."""
+    name = data.candidates or protocol.candidates
+    source: CandidateSource | None = synonym_table(name)
+    if source is None:
+        args = protocol.arguments("unused", "clean", 0)
+        source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, args.align_to_cls)
+    return known_and_unseen(source, SPLIT_SEED)
+
+
+def synonym_table(name: str) -> SynonymTable | None:
+    """The table that a protocol names: an embedded one or a JSON file; None where it names a source.
+
+    Raises:
+        ValueError: if the file is missing or holds no table.
+    """
+    if name == "digits":
+        from ..data import digits  # scikit-learn is imported only where the digits are used
+
+        return digits.SYNONYMS
+    if name == "fashion-mnist":
+        from ..data import fashion_mnist
+
+        return fashion_mnist.SYNONYMS
+    if not name.endswith(".json"):
+        return None
+    try:
+        return SynonymTable(json.loads(Path(name).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"`candidates`: there is no file {name}.") from None
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"`candidates`: {name} holds no synonym table: {error}") from error
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint of an interrupted training: the Trainer writes its state last."""
+    found = [
+        (int(path.name.rpartition("-")[2]), path)
+        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if path.name.rpartition("-")[2].isdigit() and _reads(path / "trainer_state.json")
+    ]
+    return max(found)[1] if found else None
+
+
+def _reads(file: Path) -> bool:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _keep(trainer: MMCoATrainer, folder: Path, record: dict[str, Any]) -> None:
+    """Put a finished model in place, whole or not at all."""
+    scratch = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    trainer.save_model(str(scratch))
+    write_json(record, scratch / TRAINING_FILE)
+    for copied in folder.parent.glob(f"{folder.name}.*.tmp"):  # of killed runs
+        if copied != scratch:
+            shutil.rmtree(copied)
+    os.replace(scratch, folder)
+    shutil.rmtree(folder.with_name(folder.name + ".unfinished"), ignore_errors=True)
+
+
+def _drawn(dataset: datasets.Dataset, max_samples: int | None) -> datasets.Dataset:
+    if max_samples is None or max_samples >= len(dataset):
+        return dataset
+    rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(SPLIT_SEED))[:max_samples]
+    return dataset.select(sorted(rows.tolist()))
+
+
+def _captioned(dataset: datasets.Dataset, seed: int) -> datasets.Dataset:
+    """With a caption a picture, of `CAPTION_TEMPLATES`."""
+    templates = np.random.default_rng(seed).integers(len(CAPTION_TEMPLATES), size=len(dataset))
+    names = dataset.features["label"].names
+    texts = [
+        CAPTION_TEMPLATES[template].format(names[label])
+        for template, label in zip(templates, read_labels(dataset, "label"), strict=True)
+    ]
+    return dataset.add_column("text", texts)
+
+
+def _vocabulary(protocol: Protocol, data: Data, dataset: datasets.Dataset) -> Sequence[str]:
+    """Every text that its tokenizer must know: captions, prompts, class words and substitutes."""
+    names = list(describe(dataset).class_names)
+    table = synonym_table(data.candidates or protocol.candidates)
+    words = [word for _, listed in (table.table if table else ()) for word in listed]
+    templates = [*CAPTION_TEMPLATES, describe(dataset).template, str(protocol.training.get("template", "{}"))]
+    return [*(template.replace("{}", name) for template in templates for name in names), *class_prompts(names), *words]

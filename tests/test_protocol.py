@@ -1,0 +1,333 @@
+"""Protocols: what a YAML file may say, which cells it means, and that each is computed once, whatever happens."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_mmcoa.attacks.bert_attack import BertAttack
+from hf_mmcoa.cli.protocol import main
+from hf_mmcoa.data import fashion_mnist, few_shot_indices, find_benchmark
+from hf_mmcoa.data.digits import load_digits
+from hf_mmcoa.protocols import read_protocol
+from hf_mmcoa.protocols.models import last_checkpoint, training_rows
+from hf_mmcoa.protocols.specification import named_protocols
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "datasets": ["digits"],
+    "shots": [2],
+    "tiny": {"image_size": 8, "patch_size": 2, "epochs": 1, "max_samples": 64},
+    "training": {"epsilon": 0.15, "num_steps": 1, "max_steps": 2, "per_device_train_batch_size": 16, "use_cpu": True},
+    "threat_model": {"preset": "quick", "num_steps": 2},
+    "candidates": "digits",
+    "max_test_samples": 16,
+    "batch_size": 8,
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**changes):
+        content = {key: value for key, value in (SMALL | changes).items() if value is not None}
+        file = tmp_path / "protocol.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return write
+
+
+# Specification
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "digits"}, "no field dataset"),
+        ({"datasets": [{"name": "a/b"}]}, "a data set needs a `name`"),
+        ({"datasets": [{"name": "digits", "split": "test"}]}, "data set 'digits' has no field split"),
+        ({"datasets": ["digits", "digits"]}, "data sets named twice: digits"),
+        ({"datasets": "digits"}, "`datasets` must be a list"),
+        ({"task": "iidd"}, "`task` must be iid or ood, got 'iidd'"),
+        ({"task": "ood"}, "`task: ood` does not take `datasets`"),
+        ({"datasets": None, "task": "ood", "train_on": "digits"}, "`task: ood` needs `evaluate_on`"),
+        ({"model": "some/clip"}, "give one of `model`"),
+        ({"tiny": {"image_size": 8, "epochs": 1}}, "`tiny` lacks patch_size"),
+        ({"shots": [0]}, "`shots` are images a class"),
+        ({"shots": ["all"]}, r"`shots`: \['all'\] are of the wrong type"),
+        ({"seeds": [0, 0]}, "`seeds` must name at least one value, each once"),
+        ({"objectives": ["mmcoaa"]}, "`objectives`: unknown 'mmcoaa'; choose from none, mmcoa"),
+        ({"training": {"epsilom": 1}}, "MMCoAConfig has no field epsilom"),
+        ({"training": {"epsilon": 8}}, r"`epsilon` is in \[0, 1\] pixel units, got 8. Did you mean 8/255"),
+        ({"training": {"seed": 1}}, "`training` must not set seed"),
+        ({"threat_model": {"preset": "standart"}}, "unknown preset 'standart'"),
+        ({"threat_model": {"steps": 3}}, "`threat_model` has no field steps"),
+    ],
+)
+def test_a_mistake_names_file_field_and_way_out(write, changes, message):
+    with pytest.raises(ValueError, match=rf"protocol\.yaml: .*{message}"):
+        read_protocol(write(**changes))
+
+
+def test_no_such_protocol_lists_those_that_are():
+    with pytest.raises(ValueError, match="no protocol \\(few-shot, paper-iid, paper-ood\\) and no YAML file"):
+        read_protocol("paper")
+
+
+def test_an_untouched_model_has_seen_no_shots(write):
+    protocol = read_protocol(write(datasets=["digits", "cifar10"], shots=[1, "full"], seeds=[0, 3]))
+    names = [cell.name for cell in protocol.cells()]
+    assert names[:6] == [
+        "digits_none_seed0",
+        "digits_none_seed3",
+        "digits_1-shot_mmcoa_seed0",
+        "digits_1-shot_mmcoa_seed3",
+        "digits_full_mmcoa_seed0",
+        "digits_full_mmcoa_seed3",
+    ]
+    assert len(names) == len(set(names)) == 12
+
+
+def test_out_of_distribution_trains_once_for_all(write):
+    ood = {"task": "ood", "datasets": None, "train_on": "digits", "evaluate_on": ["cifar10", "stl10"]}
+    cells = read_protocol(write(**ood, objectives=["mmcoa"])).cells()
+    assert [cell.name for cell in cells] == [
+        "digits-to-cifar10_2-shot_mmcoa_seed0",
+        "digits-to-stl10_2-shot_mmcoa_seed0",
+    ]
+    assert cells[0].training == cells[1].training and cells[0].settings != cells[1].settings
+
+
+def test_the_threat_model_is_the_trainings_where_it_says_so_and_the_presets_else(write):
+    spec = read_protocol(write(threat_model={"preset": "strong", "restarts": 2})).attack_spec(5)
+    assert (spec.epsilon, spec.restarts, spec.num_candidates, spec.seed) == (0.15, 2, 25, 5)
+
+
+def test_the_named_protocols_are_what_the_paper_says():
+    assert named_protocols() == ["few-shot", "paper-iid", "paper-ood"]
+    iid, ood, few = (read_protocol(name) for name in ("paper-iid", "paper-ood", "few-shot"))
+    for protocol in (iid, ood, few):
+        assert protocol.arguments("unused", "mmcoa", 0).num_steps == 10
+        spec = protocol.attack_spec(0)
+        assert (spec.epsilon, spec.num_steps, spec.protect_template) == (1 / 255, 100, False)
+    assert few.shots == (1, 2, 4, 8, 16) and iid.datasets == few.datasets
+    assert len(ood.evaluate_on) == 16 and ood.train_on not in ood.evaluate_on
+    for protocol in (iid, ood):
+        assert all(find_benchmark(data.dataset or data.name) for data in protocol.all_data)
+
+
+def test_no_image_is_both_trained_and_tested_on_in_distribution():
+    for data in read_protocol("paper-iid").datasets:
+        row = find_benchmark(data.dataset or data.name)
+        sources = {s: next(x for x in row.sources if s in x.splits) for s in (data.train_split, data.test_split)}
+        train, test = (sources[s] for s in (data.train_split, data.test_split))
+        assert train is test, f"{data.name}: train is {train.hub_id}, test {test.hub_id}"
+        assert not set(train.splits[data.train_split]) & set(test.splits[data.test_split])
+
+
+# Data
+
+
+def test_a_few_shot_draw_is_the_row_list_of_its_seed(write):
+    protocol = read_protocol(write(seeds=[0, 1], objectives=["mmcoa"]))
+    digits = load_digits("train")
+    first, second = (training_rows(digits, cell, select=False)[0] for cell in protocol.cells())
+    assert first == few_shot_indices(digits["label"], 2, 0) and second == few_shot_indices(digits["label"], 2, 1)
+    assert len(first) == 20 and first != second
+
+
+def test_rows_for_model_selection_are_never_trained_on(write):
+    digits = load_digits("train")
+    for shots in ([2], ["full"]):
+        cells = read_protocol(write(shots=shots, seeds=[0, 1], objectives=["mmcoa"])).cells()
+        (rows, held_out), (_, again) = (training_rows(digits, cell, select=True) for cell in cells)
+        assert held_out == again and len(held_out) == 120 and not set(rows) & set(held_out)
+    assert len(rows) == 1080
+    assert sorted(rows + held_out) == list(range(1200))
+
+
+def test_fashion_words_are_many_and_no_class_shares_another_classes():
+    source = fashion_mnist.SYNONYMS
+    texts = [f"This is a photo of a {name}" for name in fashion_mnist.CLASS_NAMES]
+    known, unseen = source.split(0)
+    seen = set()
+    for part, least in ((source, 4), (known, 2), (unseen, 2)):
+        attack = BertAttack(candidates=part, template="This is a photo of a {}", class_names=fashion_mnist.CLASS_NAMES)
+        variants = attack.variants(texts)
+        assert all(len(found) > least for found in variants)  # the first is the text itself
+        flat = [text for found in variants for text in found]
+        assert len(flat) == len(set(flat))
+        if part is not source:
+            assert not seen & (new := set(flat) - set(texts))
+            seen |= new
+    assert attack.variants(["a photo of a t shirt top"])[0][1:] == [
+        f"a photo of a t shirt {word}" for word in dict(unseen.table)["top"]
+    ]
+
+
+def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path):
+    for step, state in ((5, "{}"), (10, '{"global'), (15, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path).name == "checkpoint-5"
+
+
+# The grid
+
+
+def run(file, output, *options):
+    return main([str(file), "--output", str(output), *options])
+
+
+def test_the_grid_runs_once_and_a_changed_setting_is_refused(write, tmp_path, capsys):
+    output = tmp_path / "grid"
+    assert run(write(), output) == 0
+    result = json.loads((output / "cells/digits_2-shot_mmcoa_seed0/result.json").read_text())
+    assert result["training"]["row_ids"] == few_shot_indices(load_digits("train")["label"], 2, 0)
+    assert result["num_samples"] == 16 and result["attack_spec"]["epsilon"] == 0.15
+    assert {"text_accuracy", "text_unseen_accuracy", "multimodal_unseen_accuracy"} <= set(result)
+    table = (output / "table.md").read_text()
+    assert "| digits | - | none | 1 |" in table and "| digits | 2-shot | mmcoa | 1 |" in table
+    assert "mmcoa, 2-shot" in (output / "index.html").read_text()
+    assert set(json.loads((output / "protocol.json").read_text())["cells"]) == {
+        "digits_none_seed0",
+        "digits_2-shot_mmcoa_seed0",
+    }
+
+    before = {file: file.stat().st_mtime_ns for file in output.glob("*/*/*.json")}
+    assert run(write(), output) == 0
+    assert {file: file.stat().st_mtime_ns for file in output.glob("*/*/*.json")} == before
+    assert (output / "table.md").read_text() == table
+
+    # Only what the change touches is refused: an untouched model has no learning rate, a new seed is a new cell.
+    capsys.readouterr()
+    assert run(write(training=SMALL["training"] | {"learning_rate": 0.5}), output) == 1
+    shown = capsys.readouterr().err
+    assert (
+        "digits_2-shot_mmcoa_seed0: its settings have changed; then and now: training.learning_rate: None and 0.5"
+        in shown
+    )
+    assert "digits_none" not in shown.replace("digits_none_seed0=", "")
+    assert "- digits\\_2-shot" not in (output / "table.md").read_text()
+    assert "| digits | 2-shot" not in (output / "table.md").read_text()
+
+
+def test_one_failing_cell_does_not_lose_the_others(write, tmp_path, capsys):
+    missing = {"name": "nowhere", "data_dir": "missing", "made_by": "make it so"}
+    file = write(datasets=[missing, "digits"], objectives=["none"])
+    assert run(file, tmp_path / "grid") == 1
+    error = capsys.readouterr().err
+    assert "nowhere_none_seed0: FileNotFoundError: `data_dir`: there is no folder" in error and "make it so" in error
+    table = (tmp_path / "grid" / "table.md").read_text()
+    assert "| digits | - | none | 1 |" in table and "- nowhere_none_seed0:" in table
+
+
+def test_two_runs_in_one_folder_are_refused(write, tmp_path, capsys):
+    from filelock import FileLock
+
+    (tmp_path / "grid").mkdir()
+    with FileLock(tmp_path / "grid" / ".lock"):
+        assert run(write(), tmp_path / "grid") == 1
+    assert "another process runs a protocol" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_and_does_nothing(write, tmp_path, capsys):
+    assert run(write(datasets=["digits", "cifar10"]), tmp_path / "grid", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "4 cells, 0 finished" in shown and "cifar10_2-shot_mmcoa_seed0: to do" in shown
+    assert "cifar10: uoft-cs/cifar10@0b271498: */train-*.parquet, */test-*.parquet (at most 144 MB)" in shown
+    assert "digits: nothing" in shown and "4 models" in shown and "downloads 144 MB" in shown
+    assert "ms an image and attack step" in shown and "time: " in shown
+    assert not (tmp_path / "grid").exists()
+
+
+# Processes
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """`smoke.yaml`, cut down: three data sets in three formats, two shots, two objectives, one seed."""
+    folder = tmp_path_factory.mktemp("smoke")
+    spec = importlib.util.spec_from_file_location("make", ROOT / "examples/protocols/make_local_datasets.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    make.write_local_datasets(folder / "data", train=200, test=24)
+    content = yaml.safe_load((ROOT / "examples/protocols/smoke.yaml").read_text())
+    content |= {"data_dir": "data", "seeds": [0], "batch_size": 8}
+    content["tiny"]["epochs"] = 2
+    content["training"]["max_steps"] = 5
+    content["threat_model"]["num_steps"] = 3
+    (folder / "smoke.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def start(folder, output, *options):
+    code = "import sys; from hf_mmcoa.cli.protocol import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, str(folder / "smoke.yaml"), "--output", str(output), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process):
+    _, error = process.communicate(timeout=900)
+    assert process.returncode == 0, error[-3000:]
+    return error
+
+
+def kill_when(process, condition):
+    """SIGKILL as soon as the condition holds; the process must still be at work then."""
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def contents(output):
+    files = [output / "table.md", output / "protocol.json", *sorted(output.glob("cells/*/*"))]
+    return {str(file.relative_to(output)): file.read_bytes() for file in files}
+
+
+@pytest.mark.slow
+def test_killed_twice_the_grid_ends_in_the_same_table(smoke):
+    whole, killed = smoke / "whole", smoke / "killed"
+    finish(start(smoke, whole))
+    assert len(list(whole.glob("cells/*/result.json"))) == 9
+
+    def results():
+        return len(list(killed.glob("cells/*/result.json")))
+
+    # In the middle of an evaluation, and between the beginning of a later cell and its evaluation: in its training.
+    kill_when(start(smoke, killed), lambda: results() >= 1 and any(killed.glob("cells/*/*.partial/batch-00001.json")))
+    assert any(killed.glob("cells/*/evaluation.json.partial/batch-*.json"))
+    begun = results()
+    kill_when(
+        start(smoke, killed),
+        lambda: (
+            results() > begun + 1
+            and len(list(killed.glob("cells/*/settings.json"))) > results() + 0
+            and not any(killed.glob("cells/*/*.partial"))
+        ),
+    )
+    error = finish(start(smoke, killed))
+    assert "9 cells, 0 finished" not in error
+    assert contents(killed) == contents(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_table(smoke):
+    one, two = smoke / "one", smoke / "two"
+    finish(start(smoke, one))
+    finish(start(smoke, two, "--processes", "2"))
+    assert contents(one) == contents(two)
