@@ -74,9 +74,7 @@ def pictures(measured: Subject, count: int) -> datasets.Dataset:
     size = measured.model.config.vision_config.image_size
     draw = np.random.default_rng(0)
     images = [Image.fromarray(draw.integers(0, 256, (7, 7, 3), np.uint8)).resize((size, size)) for _ in range(count)]
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=measured.class_names)}
-    )
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=measured.class_names)})
     dataset = datasets.Dataset.from_dict({"image": images, "label": [0] * count}, features=features)
     classifier = ZeroShotClassifier(measured.model, measured.processor, measured.class_names, DEFAULT_TEMPLATE)
     with torch.no_grad():
@@ -135,7 +133,9 @@ class Floor:
         self.epsilon, self.step_size = float(threat_model.epsilon), float(threat_model.step_size or 0)
         self.num_steps = threat_model.num_steps
         # The evaluator's own random start, so that outcomes can be compared.
-        self.noise = torch.rand(self.images.shape, generator=seeded_generator(self.images.device, 0, 0, "image/pgd-ce", 0))
+        self.noise = torch.rand(
+            self.images.shape, generator=seeded_generator(self.images.device, 0, 0, "image/pgd-ce", 0)
+        )
 
         classifier = ZeroShotClassifier(measured.model, measured.processor, measured.class_names, DEFAULT_TEMPLATE)
         seen = dict.fromkeys(classifier.prompts)

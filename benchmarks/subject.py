@@ -33,7 +33,9 @@ class FixedCandidates:
     words: Sequence[str] = field(repr=False)
     seed: int = 0
 
-    def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> list[dict[int, list[str]]]:
+    def __call__(
+        self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int
+    ) -> list[dict[int, list[str]]]:
         """See `CandidateSource`."""
         return [
             {index: self.of(text[slice(*split_words(text)[index])], num_candidates) for index in indices}

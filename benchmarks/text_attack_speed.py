@@ -88,7 +88,9 @@ class OneAtATime:
 def main() -> None:
     options = measure.parser(str(__doc__).splitlines()[0], "text_attack_speed", runs=5)
     options.add_argument("--prompts", type=int, default=256, help="texts in the batch")
-    options.add_argument("--sample", type=int, default=16, help="of them for the slow side, others in every run, scaled")
+    options.add_argument(
+        "--sample", type=int, default=16, help="of them for the slow side, others in every run, scaled"
+    )
     options.add_argument("--single", type=int, default=2, help="of these, with one forward per variant and candidate")
     options.add_argument("--attack-template", action="store_true", help="as the release: template words may change")
     options = options.parse_args()

@@ -1,7 +1,7 @@
 """Write the tables of README and docs from the committed result files, between their markers; never by hand.
 
-    python docs/make_tables.py            # write
-    python docs/make_tables.py --check    # exit status 1 if a table is not what its results say (a test runs this)
+python docs/make_tables.py            # write
+python docs/make_tables.py --check    # exit status 1 if a table is not what its results say (a test runs this)
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from .attacks.candidates import candidate_source
 from .attacks.pgd import PGD, ImageLoss
 from .attacks.text_embedding import TextEmbeddingPGD
 from .config import MMCoAConfig, pixels
-from .data.collator import ImageRows, check_labels, collate, resolve_columns
+from .data.collator import ImageRows, ImageStream, check_labels, collate, resolve_columns
 from .data.perturbation import perturbation_size
 from .data.prompts import class_prompts
 from .distributed import gather_rows
@@ -57,8 +57,8 @@ class MMCoATrainer(Trainer):
     all class prompts, or among the batch's texts where there are no classes; texts are attacked without the image.
 
     `evaluate()` reports `eval_clean_accuracy`, `eval_image_accuracy`, `eval_text_accuracy` and
-    `eval_multimodal_accuracy` under the training attack: a monitor for model selection, weaker than
-    `evaluate_robustness`. Logged in training beside the loss: the objective's own terms (`loss_image`, `loss_text`,
+    `eval_multimodal_accuracy` (worst case over image, text and both) under the training attack: a monitor for model
+    selection, weaker than `evaluate_robustness`. Logged in training beside the loss: the objective's own terms (`loss_image`, `loss_text`,
     ...), unweighted, averaged since the last log.
 
     Args:
@@ -365,13 +365,10 @@ class MMCoATrainer(Trainer):
                 iterate_embeds=[self._encode_images(images) for images in wanted],
             )
             loss, _ = self.objective(embeds)
-            pairs = (
-                (image, text),
-                (adv_image, text),
-                (image, adv_text),
-                (adv_image, adv_text),
-            )  # in the order of THREATS
-            right = [(images @ texts.T).argmax(1) == batch.anchor_ids for images, texts in pairs]
+            pairs = ((image, text), (adv_image, text), (image, adv_text), (adv_image, adv_text))
+            clean, images, texts, both = ((i @ t.T).argmax(1) == batch.anchor_ids for i, t in pairs)
+            # Worst cases, as in `evaluate_robustness`: an attacker may leave the image, the text or both alone.
+            right = [clean, clean & images, clean & texts, clean & images & texts & both]  # in the order of THREATS
         return loss.detach(), torch.stack(right, dim=1).float(), inputs["row_ids"]
 
     def _attacked_anchors(self, batch: _Batch) -> Tensor:
@@ -444,6 +441,8 @@ class MMCoATrainer(Trainer):
         """A `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
         if isinstance(dataset, dict):
             return {name: self._rows(part) for name, part in dataset.items()}
+        if isinstance(dataset, datasets.IterableDataset):
+            return ImageStream(dataset, perturb_at=self._perturb_at, image_size=self._image_size)
         if not isinstance(dataset, datasets.Dataset):
             return dataset
         rows = ImageRows(dataset, perturb_at=self._perturb_at, image_size=self._image_size)
@@ -509,7 +508,7 @@ def _find_class_names(given: Sequence[str] | None, *data: Any) -> list[str] | No
     if given is not None:
         return [str(name) for name in given]
     for dataset in data:
-        if isinstance(dataset, datasets.Dataset):
+        if isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
             label = resolve_columns(dataset).label
             feature = dataset.features[label] if label is not None else None
             if isinstance(feature, datasets.ClassLabel):

@@ -167,8 +167,8 @@ def test_fashion_words_are_many_and_no_class_shares_another_classes():
         flat = [text for found in variants for text in found]
         assert len(flat) == len(set(flat))
         if part is not source:
-            assert not seen & (new := set(flat) - set(texts))
-            seen |= new
+            assert not seen & (set(flat) - set(texts))
+            seen |= set(flat) - set(texts)
     assert attack.variants(["a photo of a t shirt top"])[0][1:] == [
         f"a photo of a t shirt {word}" for word in dict(unseen.table)["top"]
     ]
@@ -316,7 +316,7 @@ def test_killed_twice_the_grid_ends_in_the_same_table(smoke):
         start(smoke, killed),
         lambda: (
             results() > begun + 1
-            and len(list(killed.glob("cells/*/settings.json"))) > results() + 0
+            and len(list(killed.glob("cells/*/settings.json"))) > results()
             and not any(killed.glob("cells/*/*.partial"))
         ),
     )

@@ -291,6 +291,13 @@ def test_rows_without_texts_or_names_are_refused(make):
         make(trainer={"train_dataset": rows, "eval_dataset": rows}).train()
 
 
+def test_a_streamed_data_set_trains(make):
+    rows = picture_rows().to_iterable_dataset()
+    trainer = make(trainer={"train_dataset": rows}, perturb_at="native")
+    trainer.train()
+    assert trainer.prompts[2] == "This is a photo of a red car" and trainer.state.global_step == 2
+
+
 # Evaluation
 
 
@@ -302,6 +309,7 @@ def test_evaluate_reports_the_four_accuracies_and_attacks_under_no_grad(make):
     accuracies = [metrics[f"eval_{threat}_accuracy"] for threat in ("clean", "image", "text", "multimodal")]
     assert accuracies[0] == 1.0
     assert accuracies[1] < 0.5  # the attack works under the Trainer's no_grad
+    assert accuracies[3] == min(accuracies)  # an attacker of both may leave one alone
     assert np.isfinite(metrics["eval_loss"])
     again = trainer.evaluate()
     assert all(again[name] == value for name, value in metrics.items() if name.endswith(("accuracy", "loss")))

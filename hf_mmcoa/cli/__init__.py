@@ -9,7 +9,12 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
-    from . import evaluate, protocol, report, train  # torch is imported when a command runs, not when `--help` of pip looks here
+    from . import (
+        evaluate,
+        protocol,
+        report,
+        train,
+    )  # torch is imported when a command runs, not when `--help` of pip looks here
 
     parser = argparse.ArgumentParser(prog="hf-mmcoa", description="Make any CLIP robust, and prove it.")
     parser.add_argument("--version", action="version", version=_version())
