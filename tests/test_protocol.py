@@ -19,8 +19,9 @@ from hf_mmcoa.cli.protocol import main
 from hf_mmcoa.data import fashion_mnist, few_shot_indices, find_benchmark
 from hf_mmcoa.data.digits import load_digits
 from hf_mmcoa.protocols import read_protocol
-from hf_mmcoa.protocols.models import last_checkpoint, training_rows
+from hf_mmcoa.protocols.models import base_folder, last_checkpoint, trained_folder, training_rows
 from hf_mmcoa.protocols.specification import named_protocols
+from hf_mmcoa.trainer import MMCoATrainer
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -110,6 +111,26 @@ def test_out_of_distribution_trains_once_for_all(write):
 def test_the_threat_model_is_the_trainings_where_it_says_so_and_the_presets_else(write):
     spec = read_protocol(write(threat_model={"preset": "strong", "restarts": 2})).attack_spec(5)
     assert (spec.epsilon, spec.restarts, spec.num_candidates, spec.seed) == (0.15, 2, 25, 5)
+
+
+def test_other_substitutes_are_another_training(write, tmp_path):
+    (tmp_path / "words.json").write_text('{"one": ["ace", "unit"]}')
+    file = write(candidates="words.json", objectives=["mmcoa"])
+    (cell,) = read_protocol(file).cells()
+    before = trained_folder(cell, tmp_path), base_folder(read_protocol(file), cell, tmp_path)
+    assert before == (trained_folder(cell, tmp_path), base_folder(read_protocol(file), cell, tmp_path))
+    (tmp_path / "words.json").write_text('{"one": ["ace", "single"]}')
+    (cell,) = read_protocol(file).cells()
+    assert cell.settings["candidates"].startswith("words.json ")
+    after = trained_folder(cell, tmp_path), base_folder(read_protocol(file), cell, tmp_path)
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_numbers_without_a_point_are_numbers(write):
+    file = write(training={"use_cpu": True})
+    file.write_text(file.read_text().replace("use_cpu: true", "learning_rate: 1e-3\n  epsilon: 8/255"))
+    args = read_protocol(file).arguments("unused", "mmcoa", 0)
+    assert args.learning_rate == 1e-3 and args.epsilon == 8 / 255
 
 
 def test_the_named_protocols_are_what_the_paper_says():
@@ -251,7 +272,30 @@ def test_a_dry_run_tells_and_does_nothing(write, tmp_path, capsys):
     assert not (tmp_path / "grid").exists()
 
 
-# Processes
+# Interruptions
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_from_its_checkpoint(write, tmp_path, monkeypatch):
+    training = SMALL["training"] | {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+    file, name = write(training=training, objectives=["mmcoa"]), "digits_2-shot_mmcoa_seed0"
+    assert run(file, tmp_path / "whole") == 0
+    compute_loss, calls = MMCoATrainer.compute_loss, []
+
+    def counted(self, *args, **kwargs):
+        if self.args.objective == "mmcoa":
+            calls.append(1)
+            if len(calls) == 6:
+                raise KeyboardInterrupt
+        return compute_loss(self, *args, **kwargs)
+
+    monkeypatch.setattr(MMCoATrainer, "compute_loss", counted)
+    assert run(file, tmp_path / "stopped") == 130
+    assert run(file, tmp_path / "stopped") == 0
+    assert len(calls) == 6 + 2  # steps 5 and 6 again, from the checkpoint of step 4
+    whole, stopped = (tmp_path / each / "cells" / name / "result.json" for each in ("whole", "stopped"))
+    assert whole.read_bytes() == stopped.read_bytes()
+    assert not list((tmp_path / "stopped/models").glob("*.unfinished"))
 
 
 @pytest.fixture(scope="module")
@@ -261,12 +305,12 @@ def smoke(tmp_path_factory):
     spec = importlib.util.spec_from_file_location("make", ROOT / "examples/protocols/make_local_datasets.py")
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
-    make.write_local_datasets(folder / "data", train=200, test=24)
+    make.write_local_datasets(folder / "data", train=400, test=16)
     content = yaml.safe_load((ROOT / "examples/protocols/smoke.yaml").read_text())
-    content |= {"data_dir": "data", "seeds": [0], "batch_size": 8}
+    content |= {"data_dir": "data", "seeds": [0], "batch_size": 4}
     content["tiny"]["epochs"] = 2
     content["training"]["max_steps"] = 5
-    content["threat_model"]["num_steps"] = 3
+    content["threat_model"] |= {"num_steps": 2, "num_text_steps": 2}
     (folder / "smoke.yaml").write_text(yaml.safe_dump(content))
     return folder
 

@@ -53,6 +53,8 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
     finished = result_path(cell, output)
     if finished.exists():
         return load_result(finished)
+    for scratch in finished.parent.glob("*.tmp"):  # of a run that was killed while it wrote
+        scratch.unlink()
     write_json(cell.settings, finished.with_name(SETTINGS_FILE))
 
     test = cell.data.load(cell.data.test_split)

@@ -77,7 +77,7 @@ def _run(protocol: Protocol, output: Path, processes: int, report: Callable[[str
     for make_bases, groups in zip((True, False), stages, strict=True):
         if make_bases:
             groups = [g for g in groups if (base := base_folder(protocol, g[0], output)) and not base.is_dir()]
-        for name, seconds, what in _each(protocol, groups, output, processes, make_bases, failures):
+        for name, seconds, what in _each(protocol, groups, output, processes, make_bases):
             if what.startswith("FAILED"):
                 failures[name] = what.removeprefix("FAILED: ")
             done += not make_bases
@@ -166,7 +166,7 @@ def _in_short(result: dict[str, Any]) -> str:
 
 
 def _each(
-    protocol: Protocol, groups: list[list[Cell]], output: Path, processes: int, make_base: bool, failures: Failures
+    protocol: Protocol, groups: list[list[Cell]], output: Path, processes: int, make_base: bool
 ) -> Iterator[Done]:
     """What becomes of each cell, as it becomes known."""
     if processes == 1 or len(groups) < 2:

@@ -65,7 +65,9 @@ def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
     if protocol.tiny is None:
         return None
     name = (cell.train_on or cell.data).name if protocol.task == "iid" else protocol.name
-    return output / "models" / f"pretrained_{name}_seed{cell.seed}-{short_fingerprint(cell.settings['model'])}"
+    read = [protocol.described_candidates(data) for data in protocol.pretrained_on(cell.train_on or cell.data)]
+    decisive = [cell.settings["model"], read, protocol.training.get("template")]  # the last two give it its words
+    return output / "models" / f"pretrained_{name}_seed{cell.seed}-{short_fingerprint(decisive)}"
 
 
 def trained_folder(cell: Cell, output: Path) -> Path | None:

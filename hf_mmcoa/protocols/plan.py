@@ -164,7 +164,9 @@ def _downloads(protocol: Protocol) -> list[tuple[str, float | None]]:
 
 def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:
     if data.data_dir is not None:
-        return f"{data.name}: nothing, read from {data.data_dir}", 0.0
+        hint = f" (make it: {data.made_by})" if data.made_by else ""
+        there = "" if Path(data.data_dir).is_dir() else f", which is not there{hint}"
+        return f"{data.name}: nothing, read from {data.data_dir}{there}", 0.0
     row = find_benchmark(data.dataset or data.name)
     if row is None:
         return f"{data.name}: {data.dataset or data.name}, splits {', '.join(splits)}", None
@@ -224,7 +226,10 @@ def _size(data: Data, split: str) -> Size:
         return Size(rows=None if None in counts else sum(filter(None, counts)), classes=row.num_classes)
     if row is None and data.data_dir is None:
         return Size(rows=None, classes=0)  # on the Hub: reading it is what a dry run must not do
-    dataset = data.load(split)
+    try:
+        dataset = data.load(split)
+    except (OSError, ValueError):  # the cells will say it
+        return Size(rows=None, classes=0)
     return Size(rows=len(dataset), classes=len(describe(dataset).class_names))
 
 

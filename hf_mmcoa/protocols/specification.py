@@ -123,7 +123,8 @@ class Cell:
     @property
     def training(self) -> dict[str, Any]:
         """All that decides the model: cells that share it share one training."""
-        return {key: self.settings[key] for key in ("model", "train_on", "shots", "objective", "seed", "training")}
+        kept = {key: self.settings[key] for key in ("model", "train_on", "shots", "objective", "seed", "training")}
+        return kept | {"candidates": self.settings.get("train_candidates", self.settings["candidates"])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +239,17 @@ class Protocol:
         """Whose captions a tiny CLIP for `data` has read: its own; all where one model is judged on all."""
         return (data,) if self.task == "iid" else self.all_data
 
+    def described_candidates(self, data: Data) -> str:
+        """The substitutes of a data set by name, a file with a fingerprint of its content.
+
+        Raises:
+            FileNotFoundError: if the file is missing.
+        """
+        name = data.candidates or self.candidates
+        if not name.endswith(".json"):
+            return name
+        return f"{Path(name).name} {short_fingerprint(Path(name).read_text(encoding='utf-8'))}"
+
     def cells(self) -> list[Cell]:
         """The grid. An untouched model has seen no shots: it has one cell a data set and seed."""
         pairs = (
@@ -268,10 +280,12 @@ class Protocol:
             "model": model,
             "training": dict(self.training) if trained else None,
             "threat_model": self.attack_spec(seed).to_dict(),
-            "candidates": data.candidates or self.candidates,
+            "candidates": self.described_candidates(data),
             "max_test_samples": self.max_test_samples,
             "batch_size": self.batch_size,
         }
+        if trained is not None and self.task == "ood":
+            settings["train_candidates"] = self.described_candidates(trained)
         return Cell(data=data, train_on=trained, shots=shots, objective=objective, seed=seed, settings=settings)
 
 
@@ -341,7 +355,7 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None) -> Pr
     for key in ("tiny", "training", "threat_model"):
         if not isinstance(values.get(key) or {}, dict):
             raise ValueError(f"`{key}` must be `field: value` lines, got {values[key]!r}.")
-    values |= {key: values.get(key) or {} for key in ("training", "threat_model")}
+    values |= {key: _numbers(values.get(key) or {}) for key in ("training", "threat_model")}
     values["candidates"] = _candidates_path(values.get("candidates", "neighbours"), folder)
     if values.get("model") and (folder / values["model"]).is_dir():
         values["model"] = str(folder / values["model"])
@@ -363,6 +377,14 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
     if values.get("candidates"):
         values["candidates"] = _candidates_path(values["candidates"], folder)
     return Data(**values)
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """YAML 1.1 reads 1e-3 as text, for it has no point; people mean the number."""
+    return {
+        key: float(value) if isinstance(value, str) and re.fullmatch(r"\d+e[+-]?\d+", value, re.I) else value
+        for key, value in values.items()
+    }
 
 
 def _candidates_path(given: str, folder: Path) -> str:

@@ -81,8 +81,12 @@ def test_worst_cases_by_hand():
     assert ranks["text/words/text_to_image"] == [3, 3, 3]
     # Turned texts are e1, e2, e0: swapped images (e1, e0, e2) give 1, 3, 3, the others (e0, e2, e1) give 3, 1, 3.
     assert ranks["multimodal/independent/image_to_text"] == [3, 3, 3]
-    # adaptive: eye against turned finds nothing, turned against turned all; the worst of the two.
+    # Adaptive: only the images made for these texts count; the worst of turned (all found) and eye against turned.
     assert ranks["multimodal/adaptive/text_to_image"] == [3, 3, 3]
+    images["text/words/one"] = turned
+    again = retrieval._all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
+    assert again["multimodal/adaptive/text_to_image"] == [1, 1, 1]
+    assert again["multimodal/independent/text_to_image"] == ranks["multimodal/independent/text_to_image"]
     numbers = retrieval._recalls(ranks)
     assert numbers["clean_image_to_text_recall_at_1"] == 1
     assert numbers["attacks/image/one/image_to_text_recall_at_1"] == pytest.approx(1 / 3)
@@ -94,7 +98,8 @@ def test_worst_cases_by_hand():
 # On a trained model
 
 
-def test_with_one_caption_a_class_it_is_zero_shot_classification(model, processor, dataset):
+@pytest.mark.parametrize("candidates", [KNOWN, UNSEEN], ids=["known", "unseen"])
+def test_with_one_caption_a_class_it_is_zero_shot_classification(model, processor, dataset, candidates):
     """Two evaluators, one answer: captions that are the class prompts, as a gallery of three."""
     spec = ThreatModel(
         epsilon=0.03,
@@ -105,9 +110,9 @@ def test_with_one_caption_a_class_it_is_zero_shot_classification(model, processo
         skip_fallen=False,
     )
     zero_shot = evaluate_robustness(
-        model, processor, dataset, threat_model=spec, candidates=UNSEEN, sanity=False, progress=False
+        model, processor, dataset, threat_model=spec, candidates=candidates, sanity=False, progress=False
     )
-    found = evaluate_retrieval(model, processor, captioned(), spec, candidates=UNSEEN, progress=False)
+    found = evaluate_retrieval(model, processor, captioned(), spec, candidates=candidates, batch_size=7, progress=False)
     assert found["num_captions"] == 3
     for threat in ("clean", "image", "text", "multimodal"):
         assert found[f"{threat}_image_to_text_recall_at_1"] == zero_shot[f"{threat}_accuracy"]
@@ -139,6 +144,32 @@ def test_any_of_several_captions_is_a_hit(model, processor):
     assert len(found["ranks"]["clean/image_to_text"]) == 24 and len(found["ranks"]["clean/text_to_image"]) == 6
     # Taking the first caption alone would leave the second as a wrong answer that is hardly ever behind.
     assert found["clean_image_to_text_recall_at_1"] > 0.5
+
+
+@pytest.mark.parametrize(("attacks", "sets"), [(("independent",), 1), (("independent", "adaptive"), 2)])
+def test_adaptive_attacks_are_run_against_the_attacked_captions(model, processor, attacks, sets, monkeypatch):
+    logits, seen = retrieval.zero_shot_logits, []
+
+    def recording(image_embeds, text_embeds, scale):
+        seen.append(text_embeds)
+        return logits(image_embeds, text_embeds, scale)
+
+    monkeypatch.setattr(retrieval, "zero_shot_logits", recording)
+    spec = ThreatModel.preset("quick", num_steps=1, multimodal_attacks=attacks)
+    evaluate_retrieval(model, processor, captioned(6), spec, candidates=UNSEEN, progress=False)
+    assert len({id(texts) for texts in seen}) == sets
+
+
+def test_restarts_and_temperature_reach_the_attack(model, processor):
+    def loss_after(**fields):
+        spec = ThreatModel.preset("quick", epsilon=0.05, num_steps=0, **fields)
+        found = evaluate_retrieval(model, processor, captioned(6), spec, attacks=("image",), progress=False)
+        detail = found["sanity"][1]["detail"]
+        return float(detail.split()[1]), float(detail.split()[3])
+
+    before, after = loss_after()
+    assert loss_after(restarts=8)[0] == before and loss_after(restarts=8)[1] > after
+    assert loss_after(temperature=1e-6)[0] == pytest.approx(1.0986, abs=1e-3)  # ln 3: all captions look the same
 
 
 def test_several_sources_have_numbers_of_their_own(model, processor):
