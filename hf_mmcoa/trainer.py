@@ -58,8 +58,8 @@ class MMCoATrainer(Trainer):
 
     `evaluate()` reports `eval_clean_accuracy`, `eval_image_accuracy`, `eval_text_accuracy` and
     `eval_multimodal_accuracy` (worst case over image, text and both) under the training attack: a monitor for model
-    selection, weaker than `evaluate_robustness`. Logged in training beside the loss: the objective's own terms (`loss_image`, `loss_text`,
-    ...), unweighted, averaged since the last log.
+    selection, weaker than `evaluate_robustness`. Logged in training beside the loss: the objective's own terms
+    (`loss_image`, `loss_text`, ...), unweighted, averaged since the last log.
 
     Args:
         model: a `CLIPModel`, changed in place; freezing a tower sets its `requires_grad`.

@@ -83,15 +83,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`hf-mmcoa evaluate` on its own; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="hf-mmcoa evaluate", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    _add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the parsed arguments say, print the table and the failed sanity checks; returns the exit status."""
     if (status := start_missing_processes(sys.argv[1:])) is not None:

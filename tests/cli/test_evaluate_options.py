@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_mmcoa.cli.evaluate import main
+from hf_mmcoa.cli import main
 from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.evaluation.gallery import gallery_path, load_gallery
 
@@ -26,7 +26,7 @@ def command(tiny_clip, tiny_processor, tmp_path):
 @pytest.mark.filterwarnings("ignore:sanity")
 def test_a_gallery_lies_beside_the_result(command, tmp_path):
     output = tmp_path / "result.json"
-    assert main([*command, "--output", str(output), "--gallery", "2"]) == 0
+    assert main(["evaluate", *command, "--output", str(output), "--gallery", "2"]) == 0
     gallery = load_gallery(gallery_path(output))
     assert len(gallery.samples) == 2 and gallery.models == ["model"]
     assert gallery.attack_spec["num_steps"] == 2 == load_result(output)["attack_spec"]["num_steps"]
@@ -34,7 +34,7 @@ def test_a_gallery_lies_beside_the_result(command, tmp_path):
 
 def test_without_the_option_there_is_no_gallery(command, tmp_path):
     output = tmp_path / "result.json"
-    assert main([*command, "--output", str(output), "--attacks", "clean"]) == 0
+    assert main(["evaluate", *command, "--output", str(output), "--attacks", "clean"]) == 0
     assert not gallery_path(output).exists()
 
 
@@ -49,5 +49,5 @@ def test_without_the_option_there_is_no_gallery(command, tmp_path):
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(command, changes, text, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main([*command, *changes]) == 1
+    assert main(["evaluate", *command, *changes]) == 1
     assert text in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "x.json").exists()

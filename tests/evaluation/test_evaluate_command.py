@@ -6,7 +6,8 @@ import json
 import pytest
 from conftest import squares
 
-from hf_mmcoa.cli.evaluate import SANITY_FAILED, add_parser, main, threat_model
+from hf_mmcoa.cli import main
+from hf_mmcoa.cli.evaluate import SANITY_FAILED, add_parser, threat_model
 from hf_mmcoa.evaluation import load_result, robustness
 
 
@@ -33,7 +34,7 @@ def command(model, processor, tmp_path):
 
 
 def test_one_command_writes_one_result_and_prints_one_table(command, tmp_path, capsys):
-    assert main([*command, "--attacks", "clean", "image", "text", "--max_samples", "5"]) == 0
+    assert main(["evaluate", *command, "--attacks", "clean", "image", "text", "--max_samples", "5"]) == 0
     result = load_result(tmp_path / "result.json")
     assert result["num_samples"] == 5 and result["attack_spec"]["num_steps"] == 3
     assert result["model"] == str(tmp_path / "model") and "multimodal_accuracy" not in result
@@ -45,17 +46,17 @@ def test_several_sources_have_names(command, tmp_path):
     table = command[command.index("--candidates") + 1]
     where = command.index("--candidates") + 1
     command[where : where + 1] = [f"known={table}", "near=neighbours"]
-    assert main(command) == 0
+    assert main(["evaluate", *command]) == 0
     assert "text_near_accuracy" in load_result(tmp_path / "result.json")
     command[where : where + 2] = [table, "neighbours"]
-    assert main([*command, "--overwrite"]) == 1
+    assert main(["evaluate", *command, "--overwrite"]) == 1
 
 
 def test_a_failed_check_has_a_status_of_its_own_and_loses_nothing(command, tmp_path, monkeypatch, capsys):
     broken = [{"check": "inside the ball", "passed": False, "detail": "0.2 of 0.1"}]
     monkeypatch.setattr(robustness, "run_battery", lambda evaluation, records: broken)
     with pytest.warns(UserWarning, match="sanity check failed"):
-        assert main(command) == SANITY_FAILED == 3
+        assert main(["evaluate", *command]) == SANITY_FAILED == 3
     assert load_result(tmp_path / "result.json")["sanity"] == broken
     assert "sanity check failed: inside the ball: 0.2 of 0.1" in capsys.readouterr().err
 
@@ -71,7 +72,7 @@ def test_a_failed_check_has_a_status_of_its_own_and_loses_nothing(command, tmp_p
 )
 def test_a_wrong_value_is_one_line_and_status_one(command, changes, text, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert main([*command, *changes]) == 1
+    assert main(["evaluate", *command, *changes]) == 1
     error = capsys.readouterr().err
     last = error.splitlines()[-1]
     assert last.startswith("hf-mmcoa evaluate: ") and text in last and "Traceback" not in error
@@ -90,5 +91,5 @@ def test_options_change_the_preset_and_nothing_else():
 
 def test_an_unknown_preset_is_status_two(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([*command, "--preset", "weak"])
+        main(["evaluate", *command, "--preset", "weak"])
     assert stopped.value.code == 2

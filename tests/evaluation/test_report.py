@@ -11,7 +11,7 @@ import pytest
 from result_dicts import OUTCOMES, PASSED, make_result
 from test_picture import make_gallery
 
-from hf_mmcoa.cli.report import main
+from hf_mmcoa.cli import main
 from hf_mmcoa.evaluation import charts
 from hf_mmcoa.evaluation.gallery import gallery_path, save_gallery
 from hf_mmcoa.evaluation.report import read_results, write_report
@@ -168,12 +168,12 @@ def test_a_cut_off_file_is_named_and_the_others_are_reported(tmp_path, capsys):
     whole = (tmp_path / "good.json").read_text()
     (tmp_path / "cut.json").write_text(whole[: len(whole) // 2])
     files = [str(tmp_path / name) for name in ("cut.json", "good.json", "missing.json")]
-    assert main([*files, "--output", str(tmp_path / "out")]) == 1
+    assert main(["report", *files, "--output", str(tmp_path / "out")]) == 1
     errors = capsys.readouterr().err
     assert "cut.json is no complete JSON file" in errors and "missing.json: No such file" in errors
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "cut.json is no complete JSON file" in page and rows(page)["image"][0][0] == "40.0"
-    assert main([files[1], "--output", str(tmp_path / "out")]) == 0
+    assert main(["report", files[1], "--output", str(tmp_path / "out")]) == 0
 
 
 def test_nothing_readable_is_an_error_and_writes_nothing(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CLASS_NAMES, KNOWN, UNSEEN, squares
 
-from hf_mmcoa.cli.evaluate import main
+from hf_mmcoa.cli import main
 from hf_mmcoa.data.prompts import class_prompts
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, load_result, retrieval
 from hf_mmcoa.evaluation.retrieval import own_against_others, ranks_of_best, retrieval_table
@@ -296,12 +296,12 @@ def command(model, processor, tmp_path):
 
 
 def test_retrieval_from_the_command_line(command, tmp_path, capsys):
-    assert main([*command, "--task", "retrieval"]) == 0
+    assert main(["evaluate", *command, "--task", "retrieval"]) == 0
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["task"] == "retrieval" and found["attack_spec"]["num_steps"] == 2
     printed = capsys.readouterr().out
     assert "image to text" in printed and "multimodal" in printed
-    assert main([*command, "--task", "retrieval"]) == 1  # the file is there
+    assert main(["evaluate", *command, "--task", "retrieval"]) == 1  # the file is there
     assert "overwrite" in capsys.readouterr().err
 
 
@@ -309,6 +309,6 @@ def test_captions_beside_labels_are_asked_for(command, tmp_path, capsys):
     both = squares(6).add_column("title", class_prompts([CLASS_NAMES[k] for k in squares(6)["label"]]))
     both.save_to_disk(tmp_path / "both")
     command[command.index("--dataset") + 1] = str(tmp_path / "both")
-    assert main([*command, "--task", "retrieval"]) == 1
+    assert main(["evaluate", *command, "--task", "retrieval"]) == 1
     assert "text_column" in capsys.readouterr().err
-    assert main([*command, "--task", "retrieval", "--text_column", "title"]) == 0
+    assert main(["evaluate", *command, "--task", "retrieval", "--text_column", "title"]) == 0
