@@ -40,14 +40,14 @@ class OneAtATime:
     Args:
         encoder: the model.
         candidates: substitutes.
-        template_words: never changed.
+        unchangeable: words that are passed over, in lower case.
         forwards: "text": a text's variants are one batch, its candidates another. "variant": each of them alone.
     """
 
     def __init__(
-        self, encoder: encoding.DualEncoder, candidates: FixedCandidates, template_words: set[str], forwards: str
+        self, encoder: encoding.DualEncoder, candidates: FixedCandidates, unchangeable: set[str], forwards: str
     ) -> None:
-        self.encoder, self.candidates, self.template_words = encoder, candidates, template_words
+        self.encoder, self.candidates, self.unchangeable = encoder, candidates, unchangeable
         self.batch_size = {"text": 32, "variant": 1}[forwards]
         self.encoded = 0
 
@@ -65,7 +65,7 @@ class OneAtATime:
         places = [
             place
             for place in importance.argsort(descending=True, stable=True).tolist()
-            if words[place].casefold() not in STOP_WORDS and words[place] not in self.template_words
+            if words[place].casefold() not in self.unchangeable
         ]
         reached: list[str] = []
         for place in places:
@@ -127,10 +127,12 @@ def main() -> None:
         counts=counts,
         speedup=speedup,
         target=TARGET,
-        met=None if options.quick else speedup["per_text"]["wall"]["median"] >= TARGET,
+        met=None if options.quick else speedup["per_text"]["cpu"]["median"] >= TARGET,
     )
     measure.save(result, options.output)
     print(show(result))
+    if result["met"] is False:
+        sys.exit(1)
 
 
 def compare(measured: Subject, options: Any) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -147,9 +149,11 @@ def compare(measured: Subject, options: Any) -> tuple[list[dict[str, Any]], dict
         class_names=measured.class_names,
         protect_template=not options.attack_template,
     )
-    protected = set() if options.attack_template else set(DEFAULT_TEMPLATE.split())
-    per_text = OneAtATime(encoder, measured.candidates, protected, "text")
-    per_variant = OneAtATime(encoder, measured.candidates, protected, "variant")
+    unchangeable = set(STOP_WORDS - set(measured.class_names))  # "can" is a class
+    if not options.attack_template:
+        unchangeable |= set(DEFAULT_TEMPLATE.casefold().split())
+    per_text = OneAtATime(encoder, measured.candidates, unchangeable, "text")
+    per_variant = OneAtATime(encoder, measured.candidates, unchangeable, "variant")
     encoded = 0
 
     def encode(texts: list[str]) -> Tensor:
@@ -221,7 +225,7 @@ def show(result: dict[str, Any]) -> str:
     compared = sum(run["compared_texts"] for run in result["runs"])
     ties = sum(len(run["ties"]) for run in result["runs"])
     same = f"texts: {compared - ties} of {compared} the same, {ties} equally good up to rounding"
-    return f"{measure.table(header, rows)}\n{same}\n{measure.verdict(result, 'speed-up at least')}"
+    return f"{measure.table(header, rows)}\n{same}\n{measure.verdict(result, 'speed-up by CPU seconds at least')}"
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from transformers import TrainingArguments
 
 from .attacks.candidates import MASKED_LM
-from .data.prompts import DEFAULT_TEMPLATE
+from .data.prompts import DEFAULT_TEMPLATE, check_template
 
 
 @dataclass
@@ -68,7 +68,7 @@ class MMCoAConfig(TrainingArguments):
         default="auto",
         metadata={
             "help": "Resolution the budget applies at: the image's own, or the model's after resize and crop. "
-            "`auto`: what the benchmark says; else native if all sides of the first image are smaller than the model's."
+            "`auto`: what the benchmark says; else native if the first image is square and no larger than the model's."
         },
     )
 
@@ -108,6 +108,10 @@ class MMCoAConfig(TrainingArguments):
     adam_epsilon: float = field(default=1e-6, metadata={"help": "CLIP, arXiv:2103.00020, table 18; the release too."})
 
     def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
+        check_template(self.template)
         self.epsilon = pixels("epsilon", self.epsilon)
         self.step_size = pixels("step_size", self.step_size)
         limit = 1.0 if self.norm == "linf" else float("inf")
@@ -118,11 +122,17 @@ class MMCoAConfig(TrainingArguments):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("lambda_image", "lambda_text", "lambda_clean", "rho", "step_size"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.text_attack == "none" and self.objective == "mmcoa" and self.lambda_text > 0:
             raise ValueError(
                 '`text_attack="none"` leaves the text term without an attack: set `lambda_text=0` with it.'
+            )
+        if self.batch_eval_metrics:
+            raise ValueError("`batch_eval_metrics` is not supported: accuracies need all outcomes.")
+        if self.objective == "mmcoa" and self.lambda_image == self.lambda_text == self.lambda_clean == 0:
+            raise ValueError(
+                "`lambda_image`, `lambda_text` and `lambda_clean` are all 0: there is nothing to minimise."
             )
         if not (self.train_image_encoder or self.train_text_encoder):
             raise ValueError("`train_image_encoder` and `train_text_encoder` are both off: nothing would train.")
@@ -138,6 +148,12 @@ class MMCoAConfig(TrainingArguments):
         told = {name for name, value in now.items() if name in self._given or value != self._resolved.get(name)}
         kept = {name: now[name] for name in told if not name.endswith("_token")}
         return yaml.safe_dump({"output_dir": self.output_dir} | kept, sort_keys=True)
+
+
+_CHOICES = {
+    name: get_args(get_type_hints(MMCoAConfig)[name])
+    for name in ("objective", "targets", "norm", "perturb_at", "text_attack", "candidates")
+}
 
 
 def _default(each: Field[Any]) -> Any:

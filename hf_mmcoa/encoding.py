@@ -91,7 +91,7 @@ def text_embeds(
 
 
 def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
-    """Differentiable twin of the processor's PIL path: bicubic resize, centre crop, mean and std.
+    """Differentiable twin of the processor's PIL path: resize (always bicubic, as CLIP's), centre crop, mean and std.
 
     Values are clipped to [0, 1] after the bicubic resize, as PIL's 8-bit images are; without a resize nothing is
     clipped.
@@ -107,10 +107,9 @@ def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
     if image_processor.do_resize:
         height, width = images.shape[-2:]
         if (short := size.get("shortest_edge")) is not None:
-            scale = short / min(height, width)
             target = (
-                short if height <= width else int(height * scale),
-                short if width <= height else int(width * scale),
+                short if height <= width else int(short * height / width),
+                short if width <= height else int(short * width / height),
             )
         else:
             target = (size["height"], size["width"])
@@ -289,7 +288,8 @@ class DualEncoder:
         return embeds[torch.tensor(rows, device=embeds.device).argsort()] if len(parts) > 1 else embeds
 
     def _check_fit(self) -> None:
-        crop: Mapping[str, int] = getattr(self.image_processor, "crop_size", None) or self.image_processor.size
+        crops = getattr(self.image_processor, "do_center_crop", False)
+        crop: Mapping[str, int] = self.image_processor.crop_size if crops else self.image_processor.size
         seen = crop.get("height", crop.get("shortest_edge"))
         if seen != self.image_size:
             raise ValueError(

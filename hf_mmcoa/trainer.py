@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 import numpy as np
@@ -21,9 +21,10 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from . import encoding
+from .attacks.base import ImageAttack, TextAttack
 from .attacks.bert_attack import BertAttack
-from .attacks.candidates import candidate_source
-from .attacks.pgd import PGD, ImageLoss
+from .attacks.candidates import CandidateSource, candidate_source
+from .attacks.pgd import PGD
 from .attacks.text_embedding import TextEmbeddingPGD
 from .config import MMCoAConfig, pixels
 from .data.collator import ImageRows, ImageStream, check_labels, collate, resolve_columns
@@ -37,24 +38,12 @@ ARGUMENTS_FILE = "training_args.yaml"
 THREATS = ("clean", "image", "text", "multimodal")
 
 
-class ImageAttack(Protocol):
-    """What `image_attack` must be: `PGD` or anything with its call."""
-
-    def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor: ...
-
-
-class TextAttack(Protocol):
-    """What `text_attack` must be: `BertAttack` or anything with its call."""
-
-    def __call__(self, texts: Sequence[str], encode: Any) -> list[str]: ...
-
-
 class MMCoATrainer(Trainer):
     """Adversarial fine-tuning of a `CLIPModel`, and a `Trainer` in every other respect.
 
     Rows hold an image and a label, whose text is its class prompt, or an image and a text, or all three (then the text
     is the row's own and the label says which texts may be exchanged). Images are attacked away from their text among
-    all class prompts, or among the batch's texts where there are no classes; texts are attacked without the image.
+    all class prompts, or among the batch's texts where rows have their own; texts are attacked without the image.
 
     `evaluate()` reports `eval_clean_accuracy`, `eval_image_accuracy`, `eval_text_accuracy` and
     `eval_multimodal_accuracy` (worst case over image, text and both) under the training attack: a monitor for model
@@ -70,8 +59,10 @@ class MMCoATrainer(Trainer):
         class_names: read off the data set's `ClassLabel` when None.
         objective: an `Objective`; built from `args.objective` when None.
         image_attack: PGD as `args` say when None.
-        text_attack: BERT-Attack as `args` say when None; pass one to bring your own substitutes (`SynonymTable`).
-        **kwargs: everything else that `Trainer` takes: callbacks, optimizers, compute_metrics, model_init, ...
+        text_attack: BERT-Attack as `args` say when None.
+        candidates: where that takes its substitutes from (`SynonymTable`, ...); what `args` name when None.
+        model_init: makes the model, instead of `model`; as `Trainer`'s.
+        **kwargs: everything else that `Trainer` takes: callbacks, optimizers, compute_metrics, ...
 
     Raises:
         TypeError: if model or processor are no dual encoder's.
@@ -96,25 +87,24 @@ class MMCoATrainer(Trainer):
         objective: Objective | None = None,
         image_attack: ImageAttack | None = None,
         text_attack: TextAttack | None = None,
-        model_init: Callable[[], nn.Module] | None = None,
+        candidates: CandidateSource | None = None,
+        model_init: Callable[..., nn.Module] | None = None,
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else MMCoAConfig(output_dir="mmcoa_output")
         if (model is None) == (model_init is None):
             raise ValueError("pass one of `model` and `model_init`.")
-        build: Callable[[], Any] = model_init if model_init is not None else lambda: model
-        encoder = encoding.DualEncoder(build(), processing_class)  # type: ignore[arg-type]  # it refuses None
+        first_model = model if model is not None else _first_model(model_init)
+        encoder = encoding.DualEncoder(first_model, processing_class)  # type: ignore[arg-type]  # it refuses None
+        self._names_given = class_names is not None
         self.class_names = _find_class_names(class_names, train_dataset, eval_dataset)
         self.prompts = class_prompts(self.class_names, args.template) if self.class_names else None
         if self.prompts:
             encoder.tokenize(self.prompts)  # a prompt that is longer than the context fails here
         self._image_size = encoder.image_size
-        self._perturb_at = perturbation_size(args.perturb_at, train_dataset or eval_dataset, encoder.image_size)
-        trainable = (args.train_image_encoder, args.train_text_encoder, args.train_logit_scale)
+        self._perturb_setting = args.perturb_at
         if model is not None:
-            encoding.set_trainable(model, *trainable)
-        else:
-            kwargs["model_init"] = lambda: encoding.set_trainable(build(), *trainable)
+            _freeze(model, args)
 
         self._cached_encoder: encoding.DualEncoder | None = None
         user_metrics = kwargs.pop("compute_metrics", None)
@@ -125,6 +115,7 @@ class MMCoATrainer(Trainer):
             train_dataset=self._rows(train_dataset),
             eval_dataset=self._rows(eval_dataset),
             processing_class=processing_class,
+            model_init=model_init,  # type: ignore[arg-type]
             compute_metrics=lambda prediction: (
                 _accuracies(prediction) | (user_metrics(prediction) if user_metrics else {})
             ),
@@ -136,9 +127,12 @@ class MMCoATrainer(Trainer):
         self.add_callback(_ClampLogitScale())
         self.objective: Objective = objective if objective is not None else _objective(args)
         self.image_attack = image_attack if image_attack is not None else _image_attack(args)
-        self.text_attack = text_attack if text_attack is not None else self._build_word_attack()
+        self._given_candidates = candidates
+        self._builds_text_attack = text_attack is None and "words" in args.text_attack
+        self.text_attack: Any = self._build_word_attack() if self._builds_text_attack else text_attack
         self.embedding_attack = TextEmbeddingPGD(rho=args.rho, num_steps=args.num_text_steps)
-        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._term_sums: dict[str, Any] = {}
+        self._terms_summed = 0
         self._batch_of_step = (-1, 0)
         self._evaluation_texts: Tensor | None = None
 
@@ -166,6 +160,8 @@ class MMCoATrainer(Trainer):
             FloatingPointError: if the loss is not finite; the batch's row ids are saved first.
         """
         batch = self._read(inputs)
+        if not torch.isfinite(batch.anchors).all():  # the attacks would trip over it first, and not name the rows
+            self._stop_non_finite(batch.anchors.sum(), inputs)
         views = self.objective.views
         adv_images, iterates = (
             self._attack_images(batch, self._training_generator()) if "adv_images" in views else (None, [])
@@ -180,7 +176,8 @@ class MMCoATrainer(Trainer):
         if not torch.isfinite(loss):
             self._stop_non_finite(loss, inputs)
         for name, term in terms.items():
-            self._terms[name].append(term.detach())
+            self._term_sums[name] = self._term_sums.get(name, 0) + term.detach()
+        self._terms_summed += 1
         return (loss, embeds) if return_outputs else loss
 
     def _attack_images(self, batch: _Batch, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
@@ -207,7 +204,8 @@ class MMCoATrainer(Trainer):
         scale = self._encoder.logit_scale.detach()
 
         def loss_fn(embeds: Tensor) -> Tensor:
-            return F.cross_entropy(zero_shot_logits(embeds, anchors, scale), anchor_ids, reduction="none")
+            with torch.autocast(embeds.device.type, enabled=False):  # the encoder in bf16, the attack's loss in fp32
+                return F.cross_entropy(zero_shot_logits(embeds, anchors, scale), anchor_ids, reduction="none")
 
         tokens = self._encoder.tokenize(texts, truncation=True)
         with self.accelerator.autocast():
@@ -232,7 +230,9 @@ class MMCoATrainer(Trainer):
         }
         texts = {
             "texts": batch.texts if "texts" in views else [],
-            "prompts": (batch.texts if self.prompts is None else self.prompts) if "prompts" in views else [],
+            "prompts": (batch.texts if self.prompts is None or batch.keys is not None else self.prompts)
+            if "prompts" in views
+            else [],
             "adv_texts": adv_texts[0] if adv_texts is not None else [],
         }
         tokens = encoder.tokenize([text for part in texts.values() for text in part], truncation=True)
@@ -249,6 +249,9 @@ class MMCoATrainer(Trainer):
 
         image_parts = _split(image_embeds, {name: len(part) * len(batch.images) for name, part in images.items()})
         text_parts = _split(text_embeds, {name: len(part) for name, part in texts.items()})
+        prompts = text_parts["prompts"]
+        if prompts is not None and batch.keys is not None:  # in the order of the anchors, of all processes
+            prompts = self._distinct_rows(batch.keys, prompts[batch.text_ids])[1]
         rows = {
             name: text_parts[name][batch.text_ids] for name in ("texts", "adv_texts") if text_parts[name] is not None
         }
@@ -259,7 +262,7 @@ class MMCoATrainer(Trainer):
             text_embeds=_gather(rows.get("texts")),
             adv_text_embeds=_gather(rows.get("adv_texts")),
             targets=class_targets(gather_rows(batch.groups)) if self.args.targets == "class" else None,
-            prompt_embeds=text_parts["prompts"],
+            prompt_embeds=prompts,
             labels=batch.anchor_ids,
             iterate_embeds=image_parts["iterates"].split(len(batch.images)) if images["iterates"] else [],
         )
@@ -272,14 +275,15 @@ class MMCoATrainer(Trainer):
         encoding.check_images(images)
         texts = inputs.get("texts") if own_texts or self.prompts is None else None
         if texts is not None:
-            distinct = list(dict.fromkeys(texts))
+            distinct = sorted(set(texts), key=_digest)  # the order of the anchors
             index = {text: position for position, text in enumerate(distinct)}
             text_ids = torch.tensor([index[text] for text in texts], device=images.device)
             digests = torch.tensor([_digest(text) for text in distinct], device=images.device)
             keys, anchors = self._distinct_rows(digests[text_ids], self._encode_texts(distinct)[text_ids])
             text_anchor_ids = torch.searchsorted(keys, digests)
             groups = labels if labels is not None else digests[text_ids]
-            return _Batch(images, distinct, text_ids, anchors, text_anchor_ids[text_ids], text_anchor_ids, groups)
+            own = (text_anchor_ids[text_ids], text_anchor_ids)
+            return _Batch(images, distinct, text_ids, anchors, *own, groups, digests[text_ids])
         if self.prompts is None or labels is None:
             raise ValueError(
                 "the data set has neither a text column nor a label column with class names: images have nothing "
@@ -313,7 +317,10 @@ class MMCoATrainer(Trainer):
         """The unwrapped model and its processor: attacks run beside DDP, not through it."""
         model = self.accelerator.unwrap_model(self.model)
         if self._cached_encoder is None or self._cached_encoder.model is not model:
+            replaced = self._cached_encoder is not None
             self._cached_encoder = encoding.DualEncoder(model, self.processing_class)  # type: ignore[arg-type]
+            if replaced and self._builds_text_attack:  # by `model_init`: CLIP's own neighbours are the new model's
+                self.text_attack = self._build_word_attack()
         return self._cached_encoder
 
     def _generator(self, *key: int) -> torch.Generator:
@@ -405,24 +412,25 @@ class MMCoATrainer(Trainer):
         Raises:
             ValueError: if `resume_from_checkpoint` is not a checkpoint folder; those that exist are named.
         """
-        if (
-            isinstance(resume_from_checkpoint, (str, Path))
-            and not Path(resume_from_checkpoint, "trainer_state.json").is_file()
-        ):
-            last = get_last_checkpoint(self.args.output_dir) if self._output_dir.is_dir() else None
-            raise ValueError(
-                f"`resume_from_checkpoint`: {str(resume_from_checkpoint)!r} holds no trainer_state.json, so it is no "
-                "checkpoint of a Trainer. "
-                + (f"The last one in `output_dir` is {last!r}." if last else "There is none in `output_dir`.")
-            )
+        check_checkpoint(resume_from_checkpoint, str(self.args.output_dir))
+        self._start_counting()
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """The Trainer's, with the towers frozen that are not to train."""
+        return _freeze(super().call_model_init(trial), self.args)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The Trainer's without vectors such as the temperature: CLIP decays matrices only (arXiv:2103.00020, 2.5)."""
+        vectors = {name for name, weight in model.named_parameters() if weight.ndim < 2}
+        return [name for name in super().get_decay_parameter_names(model) if name not in vectors]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's, with the mean of every term of the objective since the last log."""
         if "loss" in logs:
-            for name, values in self._terms.items():
-                logs[name] = self.accelerator.reduce(torch.stack(values).mean(), reduction="mean").item()
-            self._terms.clear()
+            for name, total in self._term_sums.items():
+                logs[name] = self.accelerator.reduce(total / self._terms_summed, reduction="mean").item()
+            self._term_sums, self._terms_summed = {}, 0
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -433,6 +441,9 @@ class MMCoATrainer(Trainer):
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             (folder / ARGUMENTS_FILE).write_text(self.args.to_yaml())
 
+    def _start_counting(self) -> None:
+        self._term_sums, self._terms_summed, self._batch_of_step = {}, 0, (-1, 0)
+
     @property
     def _output_dir(self) -> Path:
         return Path(str(self.args.output_dir))
@@ -441,19 +452,30 @@ class MMCoATrainer(Trainer):
         """A `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
         if isinstance(dataset, dict):
             return {name: self._rows(part) for name, part in dataset.items()}
-        if isinstance(dataset, datasets.IterableDataset):
-            return ImageStream(dataset, perturb_at=self._perturb_at, image_size=self._image_size)
-        if not isinstance(dataset, datasets.Dataset):
+        if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
             return dataset
-        rows = ImageRows(dataset, perturb_at=self._perturb_at, image_size=self._image_size)
+        perturb_at = perturbation_size(self._perturb_setting, dataset, self._image_size)
+        reader = ImageStream if isinstance(dataset, datasets.IterableDataset) else ImageRows
+        rows = reader(dataset, perturb_at=perturb_at, image_size=self._image_size)
         if rows.columns.label is not None and self.class_names:
-            check_labels(dataset, rows.columns.label, len(self.class_names))
+            feature = dataset.features[rows.columns.label]
+            names = feature.names if isinstance(feature, datasets.ClassLabel) else self.class_names
+            if not self._names_given and list(names) != self.class_names:
+                raise ValueError(
+                    f"the data sets differ in their class names: {self.class_names[:5]}... and {list(names)[:5]}... "
+                    "Evaluate on other classes with `evaluate_robustness`, or pass `class_names` for all."
+                )
+            if isinstance(dataset, datasets.Dataset):
+                check_labels(dataset, rows.columns.label, len(self.class_names))
         return rows
 
     def _build_word_attack(self) -> BertAttack:
         args = self.args
-        encoder = self._encoder
-        source = candidate_source(args.candidates, encoder.model, encoder.tokenizer, args.masked_lm, args.align_to_cls)
+        source, encoder = self._given_candidates, self._encoder
+        if source is None:
+            source = candidate_source(
+                args.candidates, encoder.model, encoder.tokenizer, args.masked_lm, args.align_to_cls
+            )
         return BertAttack(
             candidates=source,
             num_candidates=args.num_candidates,
@@ -475,6 +497,17 @@ class MMCoATrainer(Trainer):
         )
 
 
+def check_checkpoint(folder: str | bool | None, output_dir: str) -> None:
+    """Raise ValueError if `folder` is a path and no checkpoint of a Trainer; the last one of `output_dir` is named."""
+    if not isinstance(folder, (str, Path)) or Path(folder, "trainer_state.json").is_file():
+        return
+    last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+    raise ValueError(
+        f"`resume_from_checkpoint`: {str(folder)!r} holds no trainer_state.json, so it is no checkpoint of a Trainer. "
+        + (f"The last one in `output_dir` is {last!r}." if last else "There is none in `output_dir`.")
+    )
+
+
 @dataclass(frozen=True)
 class _Batch:
     """One process's batch: what it holds and among what it is placed."""
@@ -486,6 +519,16 @@ class _Batch:
     anchor_ids: Tensor  # (B,), a sample's row of `anchors`
     text_anchor_ids: Tensor  # (len(texts),), a text's row of `anchors`
     groups: Tensor  # (B,), equal where two samples may exchange their texts
+    keys: Tensor | None = None  # (B,), what a sample's own text is known by on every process; None for class prompts
+
+
+def _first_model(model_init: Any) -> nn.Module:
+    """A model to check processor and data against before the Trainer makes its own."""
+    return model_init(None) if inspect.signature(model_init).parameters else model_init()
+
+
+def _freeze(model: nn.Module, args: MMCoAConfig) -> nn.Module:
+    return encoding.set_trainable(model, args.train_image_encoder, args.train_text_encoder, args.train_logit_scale)
 
 
 class _ClampLogitScale(TrainerCallback):

@@ -71,14 +71,14 @@ class ZeroShotClassifier(nn.Module):
     @property
     def prompt_embeds(self) -> Tensor:
         """Unit embedding of each class's prompts, (classes, dim), without gradient."""
-        # A tensor's version rises with every change in place, such as an optimizer's step: a cached embedding can't go
-        # stale.
+        # A tensor's version rises with every change in place, such as an optimizer's step (not with edits of `.data`).
         parameters = [*self.model.text_model.parameters(), *self.model.text_projection.parameters()]  # type: ignore[union-attr,operator]
         key = (parameters[0].device, parameters[0].dtype, tuple((id(weight), weight._version) for weight in parameters))
         if self._cached is None or self._cached[0] != key:
-            with torch.no_grad():
+            # In full precision and outside of inference mode, whatever the caller is in: later calls may differ.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(parameters[0].device.type, enabled=False):
                 embeds = torch.stack([self.encoder.encode_texts(prompts) for prompts in self._prompts]).mean(0)
-            self._cached = (key, nn.functional.normalize(embeds, dim=-1))
+                self._cached = (key, nn.functional.normalize(embeds, dim=-1))
         return self._cached[1]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,6 +27,7 @@ CASES = {
     "class prompts, diagonal": (False, {"targets": "diagonal"}),
     "class prompts, class": (False, {"targets": "class"}),
     "captions, class": (True, {"targets": "class"}),
+    "captions, iterates": (True, {"accumulate_attack_gradients": True}),
     "captions, embeddings": (True, {"targets": "diagonal", "text_attack": "words+embedding"}),
 }
 
@@ -37,7 +39,7 @@ def save_gradients(output_dir: str, batch_size: int) -> None:
         _one_step(f"{output_dir}/{name}", batch_size, captions, settings)
 
 
-def _one_step(output_dir: str, batch_size: int, captions: bool, settings: dict[str, str]) -> None:
+def _one_step(output_dir: str, batch_size: int, captions: bool, settings: dict[str, Any]) -> None:
     rows = picture_rows(text=captions)
     model, processor = tiny_clip(
         ["This is a photo of a cat dog red car feline hound scarlet"],

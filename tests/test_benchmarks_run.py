@@ -82,7 +82,7 @@ def test_another_text_than_the_best_is_an_error_and_a_tie_is_not(monkeypatch: py
     speed, subject = (importlib.import_module(name) for name in ("text_attack_speed", "subject"))
     measured = subject.subject(quick=True)
     encoder = speed.encoding.DualEncoder(measured.model, measured.processor)
-    slow = speed.OneAtATime(encoder, measured.candidates, {"This", "is", "a", "photo", "of"}, "text")
+    slow = speed.OneAtATime(encoder, measured.candidates, {"this", "is", "a", "photo", "of"}, "text")
     text = "This is a photo of a bear"
     (best,) = slow([text])
     assert best != text

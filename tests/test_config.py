@@ -53,6 +53,16 @@ def test_what_is_not_default_survives_yaml(tmp_path):
         ({"text_attack": "none"}, "lambda_text=0"),
         ({"train_image_encoder": False, "train_text_encoder": False}, "nothing would train"),
         ({"remove_unused_columns": True}, "`remove_unused_columns`"),
+        ({"batch_eval_metrics": True}, "`batch_eval_metrics`"),
+        ({"objective": "tecoa2"}, "`objective` must be one of mmcoa, clean, got 'tecoa2'"),
+        ({"targets": "clas"}, "`targets` must be one of"),
+        ({"text_attack": "word"}, "`text_attack` must be one of"),
+        ({"candidates": "neighbors"}, "`candidates` must be one of"),
+        ({"norm": "l1"}, "`norm` must be one of"),
+        ({"perturb_at": "224"}, "`perturb_at` must be one of"),
+        ({"step_size": "nan"}, "`step_size` must not be negative"),
+        ({"lambda_image": 0, "lambda_text": 0}, "nothing to minimise"),
+        ({"template": "a photo"}, "`template` needs exactly one"),
     ],
 )
 def test_values_out_of_range_are_refused(settings, message):

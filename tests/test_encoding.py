@@ -24,7 +24,7 @@ def encoder(tiny_clip, tiny_processor):
     return DualEncoder(tiny_clip, tiny_processor)
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 16), (20, 48), (100, 64)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 16), (20, 48), (100, 64), (10, 45)])
 def test_pixel_values_match_the_processors_pil_path(tiny_processor, height, width):
     rng = np.random.default_rng(0)
     smooth = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)

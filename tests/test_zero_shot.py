@@ -37,6 +37,15 @@ def test_prompts_are_encoded_once_until_a_weight_changes(classifier, images):
     handle.remove()
 
 
+def test_a_first_call_in_inference_mode_or_autocast_leaves_nothing_behind(classifier, images):
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        classifier(images)
+    classifier(images.requires_grad_()).sum().backward()
+    assert images.grad.abs().sum() > 0 and classifier.prompt_embeds.dtype == torch.float32
+    fresh = ZeroShotClassifier(classifier.model, classifier.encoder.processor, classifier.class_names)
+    assert torch.equal(classifier.prompt_embeds, fresh.prompt_embeds)
+
+
 def test_several_templates_are_averaged_in_embedding_space(tiny_clip, tiny_processor):
     templates = ["This is a photo of a {}", "a picture of the {}"]
     both = ZeroShotClassifier(tiny_clip, tiny_processor, ["cat", "dog"], templates)

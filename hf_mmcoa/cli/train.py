@@ -20,12 +20,11 @@ from transformers import CLIPModel, HfArgumentParser, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from .. import encoding
-from ..attacks.bert_attack import BertAttack
 from ..attacks.candidates import CandidateSource, candidate_source
 from ..attacks.held_out import known_and_unseen
 from ..config import MMCoAConfig
 from ..data import digits
-from ..data.benchmarks import describe, load_benchmark
+from ..data.benchmarks import load_benchmark
 from ..evaluation.gallery import attack_gallery, gallery_path, save_gallery
 from ..evaluation.picture import save_picture
 from ..evaluation.results import write_json
@@ -33,7 +32,7 @@ from ..evaluation.robustness import evaluate_robustness
 from ..evaluation.specification import ThreatModel
 from ..evaluation.table import robustness_table
 from ..tiny_clip import tiny_clip
-from ..trainer import MMCoATrainer
+from ..trainer import MMCoATrainer, check_checkpoint
 from .launch import start_missing_processes
 
 ROBUSTNESS_FILE = "robustness.json"
@@ -71,9 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if (status := start_missing_processes(argv)) is not None:
         return status
-    run, args = parse(argv)
     try:
-        train(run, args)
+        train(*parse(argv))
     except (ValueError, TypeError, OSError, LookupError, FloatingPointError) as error:
         print(f"hf-mmcoa train: {error}", file=sys.stderr)
         return 1
@@ -111,6 +109,9 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
     output = Path(str(args.output_dir))
     stages = _Stages(args.should_log, 4 if run.model_name_or_path else 5)
 
+    if run.model_name_or_path is None and run.dataset != "digits":
+        raise ValueError(f"`--dataset {run.dataset}` needs `--model_name_or_path`: the tiny CLIP knows digits only.")
+    check_checkpoint(args.resume_from_checkpoint, str(args.output_dir))
     data = load_benchmark(
         run.dataset, split=run.train_split, shots=run.shots, seed=args.data_seed or 0, data_dir=run.data_dir
     )
@@ -119,25 +120,17 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
     if run.model_name_or_path is not None:
         model, processor = encoding.load(run.model_name_or_path)
     else:
-        torch.set_num_threads(
-            1
-        )  # operations this small cost more to share than to do, eight times more on a busy machine
-        stages.begin(f"pretrain a tiny CLIP on {len(data)} digits and captions, without attack")
+        # Operations this small cost more to share than to do: on a busy machine two threads take eight times as long.
+        torch.set_num_threads(1)
+        stages.begin("pretrain a tiny CLIP on digits and captions, without attack")
         model, processor = pretrained_tiny_clip(args, run.pretrain_epochs)
     model.to(args.device)
 
     known, unseen = known_and_unseen(_substitutes(run, args, model, processor))
-    shared = (
-        "norm",
-        "epsilon",
-        "template",
-        "num_candidates",
-        "max_changes",
-        "protect_template",
-        "forbid_class_names",
-        "rho",
-    )
-    threat_model = ThreatModel.preset(run.preset, **{name: getattr(args, name) for name in shared})
+    attack = ("norm", "epsilon", "perturb_at", "rho")
+    text_budget = ("template", "num_candidates", "max_changes", "protect_template", "forbid_class_names")
+    shared = {name: getattr(args, name) for name in (*attack, *text_budget)}
+    threat_model = ThreatModel.preset(run.preset, **shared)
     measured: dict[str, Any] = {
         "dataset": test,
         "threat_model": threat_model,
@@ -161,15 +154,7 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
         train_dataset=data,
         eval_dataset=validation,
         processing_class=processor,
-        text_attack=BertAttack(
-            candidates=known,
-            num_candidates=args.num_candidates,
-            max_changes=args.max_changes,
-            template=args.template,
-            class_names=describe(data).class_names,
-            protect_template=args.protect_template,
-            forbid_class_names=args.forbid_class_names,
-        ),
+        candidates=known,
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -206,7 +191,7 @@ def pretrained_tiny_clip(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, Pro
         objective="clean",
         targets="class",
         num_train_epochs=epochs,
-        per_device_train_batch_size=128,
+        per_device_train_batch_size=max(128 // args.world_size, 1),  # as many steps on any number of processes
         learning_rate=1e-3,
         weight_decay=0.01,
         lr_scheduler_type="cosine",
@@ -215,6 +200,8 @@ def pretrained_tiny_clip(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, Pro
         logging_strategy="no",
         report_to="none",
         use_cpu=args.use_cpu,
+        bf16=args.bf16,
+        fp16=args.fp16,
         disable_tqdm=args.disable_tqdm,
     )
     MMCoATrainer(model, settings, digits.load_captioned_digits(args.seed), processing_class=processor).train()

@@ -66,7 +66,8 @@ def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
         return None
     name = (cell.train_on or cell.data).name if protocol.task == "iid" else protocol.name
     read = [protocol.described_candidates(data) for data in protocol.pretrained_on(cell.train_on or cell.data)]
-    decisive = [cell.settings["model"], read, protocol.training.get("template")]  # the last two give it its words
+    # Beside its own settings: what gives it its words, and the size at which it sees pictures.
+    decisive = [cell.settings["model"], read, *map(protocol.training.get, ("template", "perturb_at"))]
     return output / "models" / f"pretrained_{name}_seed{cell.seed}-{short_fingerprint(decisive)}"
 
 
@@ -121,7 +122,8 @@ def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
         weight_decay=0.01,
         lr_scheduler_type="cosine",
         seed=cell.seed,
-        **{**QUIET, "use_cpu": protocol.training.get("use_cpu", False)},
+        **QUIET,
+        **{name: protocol.training[name] for name in ("use_cpu", "perturb_at") if name in protocol.training},
     )
     trainer = MMCoATrainer(model, settings, datasets.concatenate_datasets(parts), processing_class=processor)
     trainer.remove_callback(PrinterCallback)
@@ -275,11 +277,12 @@ def _drawn(dataset: datasets.Dataset, max_samples: int | None) -> datasets.Datas
 
 
 def _captioned(dataset: datasets.Dataset, seed: int) -> datasets.Dataset:
-    """With a caption a picture, of `CAPTION_TEMPLATES`."""
-    templates = np.random.default_rng(seed).integers(len(CAPTION_TEMPLATES), size=len(dataset))
+    """With a caption a picture, of those `CAPTION_TEMPLATES` that name no class themselves ("one", of digits)."""
     names = dataset.features["label"].names
+    fitting = [template for template in CAPTION_TEMPLATES if not set(template.lower().split()) & set(names)]
+    templates = np.random.default_rng(seed).integers(len(fitting), size=len(dataset))
     texts = [
-        CAPTION_TEMPLATES[template].format(names[label])
+        fitting[template].format(names[label])
         for template, label in zip(templates, read_labels(dataset, "label"), strict=True)
     ]
     return dataset.add_column("text", texts)

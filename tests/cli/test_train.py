@@ -64,9 +64,41 @@ def test_the_whole_program(tmp_path, capsys):
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys):
-    assert train_main(["--dataset", "cifar1O", "--output_dir", str(tmp_path), *SMALL]) == 1
+    assert (
+        train_main(
+            [
+                "--model_name_or_path",
+                str(tmp_path / "none"),
+                "--dataset",
+                "cifar1O",
+                "--output_dir",
+                str(tmp_path),
+                *SMALL,
+            ]
+        )
+        == 1
+    )
     error = capsys.readouterr().err
     assert "hf-mmcoa train:" in error and "cifar10" in error and "Traceback" not in error
+
+
+def test_a_value_out_of_range_is_one_line(tmp_path, capsys):
+    assert train_main(["--epsilon", "8", "--output_dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "Did you mean 8/255" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "cifar10"], "needs `--model_name_or_path`"),
+        (["--resume_from_checkpoint", "nowhere"], "'nowhere' holds no trainer_state.json"),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_work(tmp_path, capsys, options, message):
+    assert train_main([*options, "--output_dir", str(tmp_path), *SMALL]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown and "[1/" not in shown
 
 
 def test_the_saved_folder_needs_nothing_of_ours(tmp_path):
