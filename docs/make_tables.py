@@ -10,18 +10,34 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from hf_mmcoa.evaluation.table import describe, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = {"digits": ROOT / "README.md"}  # marker -> the page that shows docs/results/<marker>
+TABLES = {  # marker -> the page that shows docs/results/<marker>
+    "digits": ROOT / "README.md",
+    "fashion-mnist": ROOT / "docs" / "protocols.md",
+}
+
+
+def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Results by name, a list over seeds: of files with `before` and `after`, or of a protocol's cells by objective."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(folder.glob("seed-*.json")):
+        for part, result in json.loads(file.read_text()).items():
+            results.setdefault(part, []).append(result)
+    for file in sorted(folder.glob("cells/*/result.json")):
+        objective = "no defence" if "_none_" in file.parent.name else "MMCoA"
+        results[objective] = [*results.get(objective, []), json.loads(file.read_text())]
+    return dict(sorted(results.items(), key=lambda pair: pair[0] in ("after", "MMCoA")))
 
 
 def table(name: str) -> str:
     """The table of docs/results/<name>, mean over its seeds, and the threat model that it holds under."""
-    runs = [json.loads(file.read_text()) for file in sorted((ROOT / "docs" / "results" / name).glob("*.json"))]
-    results = {part: [run[part] for run in runs] for part in runs[0]}
-    first = runs[0]["before"]
+    results = read(ROOT / "docs" / "results" / name)
+    runs = next(iter(results.values()))
+    first = runs[0]
     seeds = f"{len(runs)} seeds, 95% t-intervals over them" if len(runs) > 1 else "one seed, 95% Wilson intervals"
     note = f"{describe(first['attack_spec'])}. {first['num_samples']} test samples, {seeds}."
     return f"{markdown_table(results)}\n\n{note}"

@@ -269,7 +269,7 @@ class DualEncoder:
         """Images in [0, 1], (batch, 3, h, w), to unit vectors (batch, dim); differentiable in the images."""
         return image_embeds(self.model, self.pixel_values(images))
 
-    def encode_texts(self, texts: list[str], batch_size: int = 1024, truncation: bool = True) -> Tensor:
+    def encode_texts(self, texts: list[str], batch_size: int = 256, truncation: bool = True) -> Tensor:
         """Texts to unit vectors (texts, dim), in batches of like length: a short text is not padded to a long one."""
         if not texts:
             return torch.empty(0, int(self.model.config.projection_dim))  # type: ignore[union-attr,arg-type]

@@ -18,9 +18,12 @@ from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.cli.protocol import main
 from hf_mmcoa.data import fashion_mnist, few_shot_indices, find_benchmark
 from hf_mmcoa.data.digits import load_digits
+from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.protocols import read_protocol
-from hf_mmcoa.protocols.models import base_folder, last_checkpoint, trained_folder, training_rows
+from hf_mmcoa.protocols.cells import result_path
+from hf_mmcoa.protocols.models import _captioned, base_folder, last_checkpoint, trained_folder, training_rows
 from hf_mmcoa.protocols.specification import named_protocols
+from hf_mmcoa.protocols.table import protocol_table
 from hf_mmcoa.trainer import MMCoATrainer
 
 ROOT = Path(__file__).parents[1]
@@ -195,6 +198,11 @@ def test_fashion_words_are_many_and_no_class_shares_another_classes():
     ]
 
 
+def test_captions_name_no_other_class():
+    texts = _captioned(load_digits("train"), seed=0)["text"]
+    assert len(set(texts)) > 100 and not any(text.startswith("one ") for text in texts)  # "one {}", of a three
+
+
 def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path):
     for step, state in ((5, "{}"), (10, '{"global'), (15, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -272,6 +280,15 @@ def test_a_dry_run_tells_and_does_nothing(write, tmp_path, capsys):
     assert not (tmp_path / "grid").exists()
 
 
+def test_the_committed_table_is_what_its_results_say():
+    protocol = read_protocol(ROOT / "examples/protocols/fashion-mnist.yaml")
+    folder = ROOT / "docs/results/fashion-mnist"
+    finished = [(cell, load_result(result_path(cell, folder))) for cell in protocol.cells()]
+    for cell, result in finished:
+        assert result["cell"] == json.loads(json.dumps(cell.settings))
+    assert protocol_table(protocol, finished, {}) == (folder / "table.md").read_text()
+
+
 # Interruptions
 
 
@@ -309,7 +326,7 @@ def smoke(tmp_path_factory):
     content = yaml.safe_load((ROOT / "examples/protocols/smoke.yaml").read_text())
     content |= {"data_dir": "data", "seeds": [0], "batch_size": 4}
     content["tiny"]["epochs"] = 2
-    content["training"]["max_steps"] = 5
+    content["training"]["max_steps"] = 4
     content["threat_model"] |= {"num_steps": 2, "num_text_steps": 2}
     (folder / "smoke.yaml").write_text(yaml.safe_dump(content))
     return folder

@@ -53,9 +53,13 @@ class CandidateSource(Protocol):
 
 
 def coordinate_kl(embeds: Tensor, other_embeds: Tensor) -> Tensor:
-    """KL(softmax a || softmax b) over the coordinates of each row of two embeddings (texts, dim): (texts,), float32."""
-    log_p, log_q = embeds.float().log_softmax(-1), other_embeds.float().log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    """KL(softmax a || softmax b) over the coordinates of each row of two embeddings (texts, dim): (texts,), float32.
+
+    Unit vectors have flat softmaxes and KLs of about 1e-5, of which float32 sums lose percents: it sums in float64.
+    """
+    wide = torch.float32 if embeds.device.type == "mps" else torch.float64  # Apple's accelerator has no float64
+    log_p, log_q = embeds.to(wide).log_softmax(-1), other_embeds.to(wide).log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).float()
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -247,8 +247,8 @@ def _time(
         first = waiting[0].train_on or waiting[0].data
         pictures = sizes[first.name, first.train_split].rows or 0
         pictures = min(pictures, protocol.tiny.get("max_samples") or pictures)
-        # Forward and backward through both towers, weights too: about three image gradients.
-        pretraining = num_bases * protocol.tiny["epochs"] * pictures * 3 * speed.image_gradient
+        # Forward and backward through both towers, weights too: at most two image gradients.
+        pretraining = num_bases * protocol.tiny["epochs"] * pictures * 2 * speed.image_gradient
     for cell in trained:
         assert cell.train_on is not None
         size = sizes[cell.train_on.name, cell.train_on.train_split]

@@ -38,7 +38,7 @@ SHARED = (
     "rho",
     "template",
 )
-QUIET = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 _OURS = ("output_dir", "objective", "seed", "candidates", "resume_from_checkpoint")  # set by the cell, not by the YAML
 
 
@@ -340,7 +340,7 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None) -> Pr
     if data_dir is not None:
         values["data_dir"] = str(Path(data_dir).absolute())
     elif values.get("data_dir"):
-        values["data_dir"] = str(folder / values["data_dir"])
+        values["data_dir"] = str((folder / values["data_dir"]).resolve())
     for key in ("datasets", "evaluate_on"):
         values[key] = tuple(_data(each, values, folder) for each in _sequence(values.get(key, []), key))
     if values.get("train_on"):
@@ -370,7 +370,7 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
             f"a data set needs a `name` of letters, digits, '.', '_' and '-', got {values.get('name')!r}. "
             "A Hub id or path goes into `dataset` or `data_dir`."
         )
-    if values.get("data_dir") and "data_dir" in values:
+    if values.get("data_dir"):
         values["data_dir"] = str((folder / values["data_dir"]).resolve())
     else:
         values["data_dir"] = protocol.get("data_dir")
