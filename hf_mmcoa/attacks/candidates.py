@@ -341,7 +341,9 @@ class WordNetCandidates:
 
     def _relatives(self, word: str) -> list[str]:
         synsets = self._wordnet.synsets(word)
-        relatives = [*synsets, *(hyponym for synset in synsets for hyponym in synset.hyponyms())]
+        # nltk gives hyponyms in the order of a hash that every process draws anew; WordNet's own is that of their offsets.
+        hyponyms = (sorted(synset.hyponyms(), key=lambda each: each.offset()) for synset in synsets)
+        relatives = [*synsets, *(each for found in hyponyms for each in found)]
         lemmas = dict.fromkeys(lemma for synset in relatives for lemma in synset.lemma_names())
         return [lemma for lemma in lemmas if WORD.fullmatch(lemma) and lemma.casefold() != word.casefold()]
 

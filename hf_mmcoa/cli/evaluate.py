@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..attacks.candidates import CandidateSource, SynonymTable, candidate_source
+from ..attacks.candidates import CandidateSource, candidate_source
+from ..attacks.held_out import known_and_unseen
 from ..data.benchmarks import load_benchmark
+from ..data.synonyms import EMBEDDED, synonym_table
 from ..encoding import load
 from ..evaluation.gallery import attack_gallery, gallery_path, save_gallery
 from ..evaluation.prepare import ATTACKS
@@ -204,10 +205,8 @@ def _candidates(
 ) -> CandidateSource | Mapping[str, CandidateSource] | None:
     if given is None:
         return None
-    if list(given) == ["digits"]:
-        from ..data.digits import SYNONYMS  # scikit-learn is imported only where the digits are used
-
-        return dict(zip(("known", "unseen"), SYNONYMS.split(0), strict=True))
+    if len(given) == 1 and given[0] in EMBEDDED and (table := synonym_table(given[0])):
+        return dict(zip(("known", "unseen"), known_and_unseen(table), strict=True))
     pairs = [one.partition("=") if "=" in one else ("", "", one) for one in given]
     if len(pairs) > 1 and any(not name for name, _, _ in pairs):
         raise ValueError(
@@ -218,6 +217,6 @@ def _candidates(
 
 
 def _candidate_source(source: str, model: Any, processor: Any) -> CandidateSource:
-    if source.endswith(".json"):
-        return SynonymTable(json.loads(Path(source).read_text(encoding="utf-8")))
+    if (table := synonym_table(source)) is not None:
+        return table
     return candidate_source(source, model, processor.tokenizer)

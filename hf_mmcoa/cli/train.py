@@ -25,6 +25,7 @@ from ..attacks.held_out import known_and_unseen
 from ..config import MMCoAConfig
 from ..data import digits
 from ..data.benchmarks import load_benchmark
+from ..data.synonyms import EMBEDDED, synonym_table
 from ..evaluation.gallery import attack_gallery, gallery_path, save_gallery
 from ..evaluation.picture import save_picture
 from ..evaluation.results import write_json
@@ -209,9 +210,10 @@ def pretrained_tiny_clip(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, Pro
 
 
 def _substitutes(run: RunArguments, args: MMCoAConfig, model: nn.Module, processor: Any) -> CandidateSource:
-    """Plain synonyms for the digits; else what `--candidates` names, drawn from the model as it was before training."""
-    if run.dataset == "digits" and args.candidates == "neighbours":
-        return digits.SYNONYMS
+    """Plain synonyms for an embedded data set; else what `--candidates` names, of the model before training."""
+    table = synonym_table(run.dataset) if args.candidates == "neighbours" and run.dataset in EMBEDDED else None
+    if table is not None:
+        return table
     return candidate_source(
         args.candidates, copy.deepcopy(model), processor.tokenizer, args.masked_lm, args.align_to_cls
     )

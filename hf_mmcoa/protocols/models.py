@@ -21,14 +21,14 @@ from transformers import PrinterCallback, ProcessorMixin
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .. import encoding
-from ..attacks.bert_attack import BertAttack
-from ..attacks.candidates import CandidateSource, SynonymTable, candidate_source
+from ..attacks.candidates import CandidateSource, candidate_source
 from ..attacks.held_out import known_and_unseen
 from ..config import MMCoAConfig
 from ..data.benchmarks import describe
 from ..data.collator import read_labels
 from ..data.few_shot import few_shot_indices
 from ..data.prompts import class_prompts
+from ..data.synonyms import synonym_table
 from ..evaluation.results import write_json
 from ..tiny_clip import tiny_clip
 from ..trainer import MMCoATrainer
@@ -153,15 +153,7 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
         train_dataset=whole.select(rows),
         eval_dataset=whole.select(held_out) if held_out else None,
         processing_class=processor,
-        text_attack=BertAttack(
-            candidates=known,
-            num_candidates=args.num_candidates,
-            max_changes=args.max_changes,
-            template=args.template,
-            class_names=info.class_names,
-            protect_template=args.protect_template,
-            forbid_class_names=args.forbid_class_names,
-        ),
+        candidates=known,
     )
     if args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
@@ -213,30 +205,6 @@ def substitutes(
         args = protocol.arguments("unused", "clean", 0)
         source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, args.align_to_cls)
     return known_and_unseen(source, SPLIT_SEED)
-
-
-def synonym_table(name: str) -> SynonymTable | None:
-    """The table that a protocol names: an embedded one or a JSON file; None where it names a source.
-
-    Raises:
-        ValueError: if the file is missing or holds no table.
-    """
-    if name == "digits":
-        from ..data import digits  # scikit-learn is imported only where the digits are used
-
-        return digits.SYNONYMS
-    if name == "fashion-mnist":
-        from ..data import fashion_mnist
-
-        return fashion_mnist.SYNONYMS
-    if not name.endswith(".json"):
-        return None
-    try:
-        return SynonymTable(json.loads(Path(name).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ValueError(f"`candidates`: there is no file {name}.") from None
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"`candidates`: {name} holds no synonym table: {error}") from error
 
 
 def last_checkpoint(folder: Path) -> Path | None:
