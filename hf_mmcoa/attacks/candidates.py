@@ -341,7 +341,7 @@ class WordNetCandidates:
 
     def _relatives(self, word: str) -> list[str]:
         synsets = self._wordnet.synsets(word)
-        # nltk gives hyponyms in the order of a hash that every process draws anew; WordNet's own is that of their offsets.
+        # nltk gives hyponyms in the order of a hash that every process draws anew; offsets are WordNet's own order.
         hyponyms = (sorted(synset.hyponyms(), key=lambda each: each.offset()) for synset in synsets)
         relatives = [*synsets, *(each for found in hyponyms for each in found)]
         lemmas = dict.fromkeys(lemma for synset in relatives for lemma in synset.lemma_names())
