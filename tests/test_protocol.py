@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from hf_mmcoa.attacks.bert_attack import BertAttack
-from hf_mmcoa.cli.protocol import main
+from hf_mmcoa.cli import main
 from hf_mmcoa.data import fashion_mnist, few_shot_indices, find_benchmark
 from hf_mmcoa.data.digits import load_digits
 from hf_mmcoa.evaluation import load_result
@@ -215,7 +215,7 @@ def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path):
 
 
 def run(file, output, *options):
-    return main([str(file), "--output", str(output), *options])
+    return main(["protocol", str(file), "--output", str(output), *options])
 
 
 def test_the_grid_runs_once_and_a_changed_setting_is_refused(write, tmp_path, capsys):
@@ -333,7 +333,7 @@ def smoke(tmp_path_factory):
 
 
 def start(folder, output, *options):
-    code = "import sys; from hf_mmcoa.cli.protocol import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from hf_mmcoa.cli import main; sys.exit(main(['protocol', *sys.argv[1:]]))"
     command = [sys.executable, "-c", code, str(folder / "smoke.yaml"), "--output", str(output), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)

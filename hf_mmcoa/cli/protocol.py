@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 _DESCRIPTION = """\
@@ -29,15 +28,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     _add_arguments(parser)
     parser.set_defaults(run=run)
     return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`hf-mmcoa protocol` on its own; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="hf-mmcoa protocol", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    _add_arguments(parser)
-    return run(parser.parse_args(argv))
 
 
 def run(args: argparse.Namespace) -> int:
