@@ -4,7 +4,6 @@ the tables that are made from it.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import doctest
@@ -132,19 +131,14 @@ def imported(node: ast.AST) -> dict[str, Any]:
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_commands_parse(page):
     """`hf-mmcoa COMMAND ...` in shell blocks and in running text; `train` reads its options by another parser."""
-    import hf_mmcoa.cli
+    from hf_mmcoa.cli import build_parser
 
-    parser = argparse.ArgumentParser()
-    subparsers = parser.add_subparsers(dest="command", required=True)
-    for found in pkgutil.iter_modules(hf_mmcoa.cli.__path__):
-        command = importlib.import_module(f"hf_mmcoa.cli.{found.name}")
-        if hasattr(command, "add_parser") and found.name != "train":
-            command.add_parser(subparsers)
+    parser = build_parser()
     text = page.read_text(encoding="utf-8")
     lines = [line for block in blocks(page) if block.language == "bash" for line in block.text.splitlines()]
     lines += re.findall(r"`(hf-mmcoa \w+ [^`]*--[^`]*)`", text)
     for line in lines:
-        command, found, rest = re.sub(r"\$\(which hf-mmcoa\)", "hf-mmcoa", line).partition("hf-mmcoa ")
+        _, found, rest = re.sub(r"\$\(which hf-mmcoa\)", "hf-mmcoa", line).partition("hf-mmcoa ")
         if found and not rest.startswith("train") and "..." not in rest:
             parser.parse_args(shlex.split(rest))  # exits with status 2, which fails, if it cannot
 

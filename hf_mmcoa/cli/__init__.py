@@ -9,23 +9,33 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
-    from . import (
-        evaluate,
-        protocol,
-        report,
-        train,
-    )  # torch is imported when a command runs, not when `--help` of pip looks here
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["train"]:  # its options are those of MMCoAConfig, which a parser of its own reads
+        from . import train
+
+        return train.main(given[1:])
+    args = build_parser().parse_args(given)
+    return int(args.run(args))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All subcommands; the parsed arguments' `run` is the function to call."""
+    from . import evaluate, protocol, report  # torch is imported when a command runs, not when this module is
 
     parser = argparse.ArgumentParser(prog="hf-mmcoa", description="Make any CLIP robust, and prove it.")
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, evaluate, report, protocol):
-        command.add_parser(subparsers)
-    given = sys.argv[1:] if argv is None else list(argv)
-    if given[:1] == ["train"]:  # its options are those of MMCoAConfig, which a parser of its own reads
-        return train.main(given[1:])
-    args = parser.parse_args(given)
-    return int(args.run(args))
+    subparsers.add_parser("train", add_help=False, help="robust fine-tuning, measured before and after")
+    for command in (evaluate, report, protocol):
+        subparser = subparsers.add_parser(
+            command.__name__.rpartition(".")[2],
+            help=command.HELP,
+            description=command.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
 
 
 def _version() -> str:

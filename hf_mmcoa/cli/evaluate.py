@@ -27,7 +27,8 @@ from .launch import start_missing_processes
 
 SANITY_FAILED = 3
 
-_DESCRIPTION = """\
+HELP = "accuracy of a CLIP, clean and under attack"
+DESCRIPTION = """\
 Measure the zero-shot accuracy of a CLIP, clean and under image, text and multimodal attack. An interrupted run goes on
 where it was when the same command is given again. With --task retrieval: recall at 1, 5 and 10 between images and
 captions, clean and under attack, in one process and without resuming.
@@ -69,19 +70,6 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "num_text_steps": {"type": int, "help": "gradient steps of the embedding attack"},
     "seed": {"type": int, "help": "of the random starts"},
 }
-
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add `evaluate` to the subcommands of `hf-mmcoa`; the parsed arguments' `run` is the function to call."""
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="accuracy of a CLIP, clean and under attack",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_arguments(parser)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -152,7 +140,8 @@ def threat_model(args: argparse.Namespace) -> ThreatModel:
     return ThreatModel.preset(args.preset, **overrides)
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `hf-mmcoa evaluate`."""
     parser.add_argument(
         "--model", required=True, metavar="PATH_OR_ID", help="folder or Hub id of a CLIPModel with its processor"
     )

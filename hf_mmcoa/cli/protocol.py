@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
-_DESCRIPTION = """\
+HELP = "a grid of trainings and evaluations, resumable cell by cell"
+DESCRIPTION = """\
 Train and evaluate a grid of data sets, shots, objectives and seeds: one folder a cell, one table and one page of all.
 The same command again goes on where an interrupted one was; finished cells are never computed again.
 
@@ -15,19 +15,6 @@ numbers), DIR/table.md and DIR/index.html.
 
 exit status: 0, or 1 if a cell failed (the others are computed and shown all the same), 2 for a wrong argument
 """
-
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add `protocol` to the subcommands of `hf-mmcoa`; the parsed arguments' `run` is the function to call."""
-    parser = subparsers.add_parser(
-        "protocol",
-        help="a grid of trainings and evaluations, resumable cell by cell",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_arguments(parser)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `hf-mmcoa protocol`."""
     parser.add_argument(
         "protocol", metavar="NAME_OR_YAML", help="paper-iid, paper-ood, few-shot, or a YAML file (examples/protocols/)"
     )

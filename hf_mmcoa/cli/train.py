@@ -79,11 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def add_parser(subparsers: Any) -> None:
-    """List `train` among the subcommands; `main` parses its options."""
-    subparsers.add_parser("train", add_help=False, help="robust fine-tuning, measured before and after")
-
-
 def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
     """The command line, over `--config file.yaml`, over the embedded default's settings where no model is given."""
     early = argparse.ArgumentParser(add_help=False)

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import argparse
 import json
 
 import pytest
 from conftest import squares
 
-from hf_mmcoa.cli import main
-from hf_mmcoa.cli.evaluate import SANITY_FAILED, add_parser, threat_model
+from hf_mmcoa.cli import build_parser, main
+from hf_mmcoa.cli.evaluate import SANITY_FAILED, threat_model
 from hf_mmcoa.evaluation import load_result, robustness
 
 
@@ -79,9 +78,7 @@ def test_a_wrong_value_is_one_line_and_status_one(command, changes, text, capsys
 
 
 def test_options_change_the_preset_and_nothing_else():
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    args = parser.parse_args(
+    args = build_parser().parse_args(
         ["evaluate", "--model", "m", "--dataset", "d", "--preset", "paper", "--epsilon", "2/255", "--temperature", "10"]
     )
     spec = threat_model(args)
