@@ -16,7 +16,7 @@ from .data.prompts import DEFAULT_TEMPLATE, check_template
 class MMCoAConfig(TrainingArguments):
     """Arguments of `MMCoATrainer`, from Python, the command line or `--config file.yaml`.
 
-    All of `TrainingArguments`, then: the objective (`objective` to `train_logit_scale`), the image attack (`norm` to
+    All of `TrainingArguments`, then: the objective (`objective` to `template`), the image attack (`norm` to
     `perturb_at`) and the text attack (`text_attack` to `num_text_steps`). Defaults are the release's (METHODS,
     sections 2 and 3) except where an argument says otherwise. Different from `TrainingArguments`:
     `remove_unused_columns` is False (the trainer reads the data set's own columns), `adam_beta2` is 0.98 and
@@ -33,7 +33,7 @@ class MMCoAConfig(TrainingArguments):
     """
 
     # objective
-    objective: Literal["mmcoa", "clean"] = field(
+    objective: Literal["mmcoa", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf"] = field(
         default="mmcoa", metadata={"help": "What is minimised; `clean` is CLIP's own loss without attack."}
     )
     lambda_image: float = field(default=0.5, metadata={"help": "Weight of contrastive(I', T), at least 0."})
@@ -48,6 +48,17 @@ class MMCoAConfig(TrainingArguments):
     accumulate_attack_gradients: bool = field(
         default=False,
         metadata={"help": "Let the image attack's class gradients reach the weights, as the release does by accident."},
+    )
+    clean_weight: float = field(
+        default=0.0, metadata={"help": "`fare`, `fare+leaf`: share of the clean term in the image loss, in [0, 1]."}
+    )
+    trades: bool = field(
+        default=False,
+        metadata={"help": "`fare`, `fare+leaf`: attacked features follow the encoder's own clean ones (TRADES form)."},
+    )
+    release_scaling: bool = field(
+        default=False,
+        metadata={"help": "`pmg-aft`: sums instead of means, no logit scale, gradient through p(x), as the release."},
     )
     train_image_encoder: bool = field(default=True, metadata={"help": "Train the vision tower and its projection."})
     train_text_encoder: bool = field(default=True, metadata={"help": "Train the text tower and its projection."})
@@ -73,8 +84,12 @@ class MMCoAConfig(TrainingArguments):
     )
 
     # text attack
-    text_attack: Literal["words", "embedding", "words+embedding", "none"] = field(
-        default="words", metadata={"help": "Substituted words, perturbed token embeddings, or one after the other."}
+    text_attack: Literal["auto", "words", "embedding", "words+embedding", "characters", "none"] = field(
+        default="auto",
+        metadata={
+            "help": "Substituted words, perturbed token embeddings, one after the other, or typing errors. "
+            "`auto`: characters for `leaf` and `fare+leaf`, words for the others, as their papers do."
+        },
     )
     candidates: Literal["neighbours", "masked-lm", "hotflip", "wordnet"] = field(
         default="neighbours",
@@ -84,7 +99,7 @@ class MMCoAConfig(TrainingArguments):
     )
     masked_lm: str = field(default=MASKED_LM, metadata={"help": "Masked language model of `candidates=masked-lm`."})
     num_candidates: int = field(default=10, metadata={"help": "Substitutes tried per word, at least 1."})
-    max_changes: int = field(default=1, metadata={"help": "Words changed per text, at least 1."})
+    max_changes: int = field(default=1, metadata={"help": "Words, or characters, changed per text, at least 1."})
     protect_template: bool = field(
         default=True, metadata={"help": "Never change the template's words (the release does)."}
     )
@@ -124,10 +139,20 @@ class MMCoAConfig(TrainingArguments):
         for name in ("lambda_image", "lambda_text", "lambda_clean", "rho", "step_size"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if self.text_attack == "none" and self.objective == "mmcoa" and self.lambda_text > 0:
-            raise ValueError(
-                '`text_attack="none"` leaves the text term without an attack: set `lambda_text=0` with it.'
-            )
+        if self.text_attack == "none" and (
+            "leaf" in self.objective or (self.objective == "mmcoa" and self.lambda_text > 0)
+        ):
+            out = "set `lambda_text=0` with it" if self.objective == "mmcoa" else "name an attack, or leave it out"
+            raise ValueError(f'`text_attack="none"` leaves the text term of {self.objective} without an attack: {out}.')
+        for name, owners in _OWNERS.items():
+            if getattr(self, name) and self.objective not in owners:
+                raise ValueError(
+                    f"`{name}` belongs to `objective` {' and '.join(owners)}; {self.objective!r} does not read it."
+                )
+        if not 0 <= self.clean_weight <= 1:
+            raise ValueError(f"`clean_weight` must be in [0, 1], got {self.clean_weight}.")
+        if self.trades and self.clean_weight == 0:
+            raise ValueError("`trades` with `clean_weight=0` ties the encoder to nothing: give `clean_weight` above 0.")
         if self.batch_eval_metrics:
             raise ValueError("`batch_eval_metrics` is not supported: accuracies need all outcomes.")
         if self.objective == "mmcoa" and self.lambda_image == self.lambda_text == self.lambda_clean == 0:
@@ -139,6 +164,8 @@ class MMCoAConfig(TrainingArguments):
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: the trainer reads the data set's own columns.")
         given = {each.name for each in fields(self) if getattr(self, each.name) != _default(each)}
+        if self.text_attack == "auto":
+            self.text_attack = "characters" if "leaf" in self.objective else "words"
         super().__post_init__()
         self._given, self._resolved = given, self.to_dict()
 
@@ -150,6 +177,12 @@ class MMCoAConfig(TrainingArguments):
         return yaml.safe_dump({"output_dir": self.output_dir} | kept, sort_keys=True)
 
 
+_OWNERS = {
+    "clean_weight": ("fare", "fare+leaf"),
+    "trades": ("fare", "fare+leaf"),
+    "release_scaling": ("pmg-aft",),
+    "accumulate_attack_gradients": ("mmcoa",),
+}
 _CHOICES = {
     name: get_args(get_type_hints(MMCoAConfig)[name])
     for name in ("objective", "targets", "norm", "perturb_at", "text_attack", "candidates")

@@ -10,14 +10,17 @@ layer: the model's own forward does the rest, whatever its attention, pooling or
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -64,6 +67,11 @@ def text_ends(model: nn.Module, input_ids: Tensor) -> Tensor:
     eos = extract_model_from_parallel(model).text_model.eos_token_id
     # An id of 2 in old configs is wrong and means "the highest id" (transformers, pull request 24773).
     return input_ids.argmax(dim=-1) if eos == 2 else (input_ids == eos).int().argmax(dim=-1)
+
+
+def text_features(model: nn.Module, input_ids: Tensor) -> Tensor:
+    """Un-normalised text features, (texts, dim), float32, of an unwrapped dual encoder."""
+    return _pooled(model.get_text_features(input_ids=input_ids)).float()  # type: ignore[operator]
 
 
 def text_embeds(
@@ -138,6 +146,19 @@ def image_embeds(model: nn.Module, pixel_values: Tensor) -> Tensor:
     return F.normalize(_pooled(output).float(), dim=-1)
 
 
+def image_features(model: nn.Module, pixel_values: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Un-normalised features, (batch, dim), and, if asked, projected patch tokens, (batch, patches, dim); float32."""
+    output = model.get_image_features(pixel_values=pixel_values)  # type: ignore[operator]
+    return _pooled(output).float(), _patches(model, output) if patches else None
+
+
+def _patches(model: nn.Module, vision_output: Any) -> Tensor:
+    """Patch tokens as CLIP projects its class token: final layer norm, then the projection (arXiv:2410.21802)."""
+    clip = extract_model_from_parallel(model)
+    tokens = clip.vision_model.post_layernorm(vision_output.last_hidden_state[:, 1:])
+    return clip.visual_projection(tokens).float()
+
+
 def check_images(images: Tensor) -> None:
     """Raise unless `images` is a floating (batch, 3, height, width) tensor in [0, 1]."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
@@ -155,9 +176,28 @@ def check_images(images: Tensor) -> None:
 # Both
 
 
-def joint_embeds(
-    model: nn.Module, pixel_values: Tensor, input_ids: Tensor, token_shift: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class JointOutput:
+    """What both towers say of a batch, float32.
+
+    `image_embeds` (images, dim) and `text_embeds` (texts, dim) are L2-normalised, `image_features` and `text_features`
+    the same before that; `patches` are projected patch tokens, (images, patches, dim), where they were asked for.
+    """
+
+    image_embeds: Tensor
+    text_embeds: Tensor
+    image_features: Tensor
+    text_features: Tensor
+    patches: Tensor | None
+
+
+def joint_forward(
+    model: nn.Module,
+    pixel_values: Tensor,
+    input_ids: Tensor,
+    token_shift: Tensor | None = None,
+    patches: bool = False,
+) -> JointOutput:
     """Both towers in one forward of the (possibly wrapped) model, so that DDP, FSDP and DeepSpeed see one.
 
     Args:
@@ -166,23 +206,69 @@ def joint_embeds(
         input_ids: (texts, length); the numbers of images and texts may differ.
         token_shift: added to the token embeddings, (texts, length, width); a constant, so the table still gets
             gradients.
+        patches: also project the patch tokens.
 
     Returns:
-        L2-normalised image embeddings (images, dim) and text embeddings (texts, dim), float32.
+        The embeddings and features of both.
     """
     edit = None if token_shift is None else lambda output: output + token_shift.to(output.dtype)
     with edited_token_embeddings(model, edit):
         output = model(pixel_values=pixel_values, input_ids=input_ids)
-    return output.image_embeds.float(), output.text_embeds.float()
+    return JointOutput(
+        image_embeds=output.image_embeds.float(),
+        text_embeds=output.text_embeds.float(),
+        image_features=_pooled(output.vision_model_output).float(),
+        text_features=_pooled(output.text_model_output).float(),
+        patches=_patches(model, output.vision_model_output) if patches else None,
+    )
+
+
+PARTS = {
+    "image": ("vision_model", "visual_projection"),
+    "text": ("text_model", "text_projection"),
+    "logit_scale": ("logit_scale",),
+}
+"""The modules and parameters of each part of a dual encoder."""
 
 
 def set_trainable(model: nn.Module, image: bool, text: bool, logit_scale: bool) -> nn.Module:
     """Freeze the towers (each with its projection) and the temperature that are not to train, in place."""
-    parts = {"vision_model": image, "visual_projection": image, "text_model": text, "text_projection": text}
-    for name, trainable in (parts | {"logit_scale": logit_scale}).items():
+    for part, trainable in (("image", image), ("text", text), ("logit_scale", logit_scale)):
         if not trainable:
-            getattr(model, name).requires_grad_(False)
+            for name in PARTS[part]:
+                getattr(model, name).requires_grad_(False)
     return model
+
+
+def trains_text(model: nn.Module) -> bool:
+    """Whether any weight of the text encoder of an unwrapped dual encoder is trained."""
+    return any(weight.requires_grad for name in PARTS["text"] for weight in getattr(model, name).parameters())
+
+
+def frozen_copy(model: nn.Module, share: bool = True) -> nn.Module:
+    """The model as it is now, in eval mode and without gradient: the pretrained f0 and g0 of METHODS.
+
+    Args:
+        model: an unwrapped dual encoder; of a PEFT model, the model without its adapters is copied.
+        share: weights that do not train are shared with the copy and not copied. Off where a wrapper moves weights
+            about in memory (FSDP, DeepSpeed).
+    """
+    kept = {id(weight): weight for weight in model.parameters() if share and not weight.requires_grad}
+    copied = copy.deepcopy(model, kept)
+    copied = copied.unload() if isinstance(copied, PeftModel) else copied  # type: ignore[operator]
+    return copied.requires_grad_(False).eval()
+
+
+def check_same_architecture(teacher: nn.Module, model: nn.Module) -> None:
+    """Raise ValueError, naming a weight, unless all weights of the two models have the same names and shapes."""
+    theirs, ours = ({n: tuple(w.shape) for n, w in one.state_dict().items()} for one in (teacher, model))
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise ValueError(
+                f"`teacher` is of another architecture than `model`: {name} is {theirs.get(name, 'missing')} in the "
+                f"teacher and {ours.get(name, 'missing')} in the model. Pass the model that training starts from, or "
+                "leave `teacher` out: then a copy of it is taken."
+            )
 
 
 class DualEncoder:
@@ -268,6 +354,14 @@ class DualEncoder:
     def encode_images(self, images: Tensor) -> Tensor:
         """Images in [0, 1], (batch, 3, h, w), to unit vectors (batch, dim); differentiable in the images."""
         return image_embeds(self.model, self.pixel_values(images))
+
+    def image_features(self, images: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Images in [0, 1] to un-normalised features (batch, dim), and patch tokens (batch, patches, dim) if asked."""
+        return image_features(self.model, self.pixel_values(images), patches)
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        """Texts to un-normalised features, (texts, dim); those that are too long are cut."""
+        return text_features(self.model, self.tokenize(texts, truncation=True)["input_ids"])
 
     def encode_texts(self, texts: list[str], batch_size: int = 256, truncation: bool = True) -> Tensor:
         """Texts to unit vectors (texts, dim), in batches of like length: a short text is not padded to a long one."""

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from . import encoding
 from .attacks.base import ImageAttack, TextAttack
 from .attacks.bert_attack import BertAttack
 from .attacks.candidates import CandidateSource, candidate_source
+from .attacks.image_losses import embedding_loss
+from .attacks.levenshtein import LevenshteinAttack
 from .attacks.pgd import PGD
 from .attacks.text_embedding import TextEmbeddingPGD
 from .config import MMCoAConfig, pixels
@@ -32,7 +34,7 @@ from .data.perturbation import perturbation_size
 from .data.prompts import class_prompts
 from .distributed import gather_rows
 from .losses import class_targets, zero_shot_logits
-from .objectives import Clean, Embeddings, MMCoA, Objective
+from .objectives import FARE, LEAF, PMGAFT, TGAZSR, Clean, Embeddings, FAREAndLEAF, MMCoA, Objective, TeCoA
 
 ARGUMENTS_FILE = "training_args.yaml"
 THREATS = ("clean", "image", "text", "multimodal")
@@ -58,6 +60,8 @@ class MMCoATrainer(Trainer):
         processing_class: the model's `CLIPProcessor`; saved beside every checkpoint.
         class_names: read off the data set's `ClassLabel` when None.
         objective: an `Objective`; built from `args.objective` when None.
+        teacher: the frozen pretrained encoders f0 and g0, for objectives that read them; the model as it is given when
+            None. Never trained and never saved.
         image_attack: PGD as `args` say when None.
         text_attack: BERT-Attack as `args` say when None.
         candidates: where that takes its substitutes from (`SynonymTable`, ...); what `args` name when None.
@@ -85,6 +89,7 @@ class MMCoATrainer(Trainer):
         processing_class: ProcessorMixin | None = None,
         class_names: Sequence[str] | None = None,
         objective: Objective | None = None,
+        teacher: nn.Module | None = None,
         image_attack: ImageAttack | None = None,
         text_attack: TextAttack | None = None,
         candidates: CandidateSource | None = None,
@@ -103,8 +108,13 @@ class MMCoATrainer(Trainer):
             encoder.tokenize(self.prompts)  # a prompt that is longer than the context fails here
         self._image_size = encoder.image_size
         self._perturb_setting = args.perturb_at
+        self.objective: Objective = objective if objective is not None else _objective(args, encoder.image_size)
+        self._check_labels_for_objective(train_dataset)
+        self._processor, self._given_teacher = processing_class, teacher
+        self._teacher: encoding.DualEncoder | None = None
         if model is not None:
-            _freeze(model, args)
+            _freeze(model, args, self.objective)
+            self._take_teacher(model, args)
 
         self._cached_encoder: encoding.DualEncoder | None = None
         user_metrics = kwargs.pop("compute_metrics", None)
@@ -125,16 +135,18 @@ class MMCoATrainer(Trainer):
             args.dataloader_pin_memory = False  # pinning is for copies to an accelerator; torch warns without one
         self.model_accepts_loss_kwargs = False  # our loss is a batch mean: the Trainer divides it when it accumulates
         self.add_callback(_ClampLogitScale())
-        self.objective: Objective = objective if objective is not None else _objective(args)
         self.image_attack = image_attack if image_attack is not None else _image_attack(args)
         self._given_candidates = candidates
         self._builds_text_attack = text_attack is None and "words" in args.text_attack
         self.text_attack: Any = self._build_word_attack() if self._builds_text_attack else text_attack
+        if text_attack is None and args.text_attack == "characters":
+            self.text_attack = LevenshteinAttack(max_edits=args.max_changes)
         self.embedding_attack = TextEmbeddingPGD(rho=args.rho, num_steps=args.num_text_steps)
         self._term_sums: dict[str, Any] = {}
         self._terms_summed = 0
         self._batch_of_step = (-1, 0)
-        self._evaluation_texts: Tensor | None = None
+        self._evaluation_texts: tuple[Tensor, Tensor] | None = None
+        self._frozen_prompts: Tensor | None = None
 
     # The objective
 
@@ -159,7 +171,7 @@ class MMCoATrainer(Trainer):
         Raises:
             FloatingPointError: if the loss is not finite; the batch's row ids are saved first.
         """
-        batch = self._read(inputs)
+        batch = self._teach(self._read(inputs, own_texts=not self.objective.needs_labels))
         if not torch.isfinite(batch.anchors).all():  # the attacks would trip over it first, and not name the rows
             self._stop_non_finite(batch.anchors.sum(), inputs)
         views = self.objective.views
@@ -181,27 +193,36 @@ class MMCoATrainer(Trainer):
         return (loss, embeds) if return_outputs else loss
 
     def _attack_images(self, batch: _Batch, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
-        """Images moved away from their own anchor, and the points at which the attack took its gradients."""
-        scale, iterates = self._encoder.logit_scale.detach(), []
+        """Images moved away from what the objective says, and the points at which the attack took its gradients."""
+        scale, iterates = self._attacked_scale, []
 
-        def loss_fn(images: Tensor) -> Tensor:  # CE(s f(x') P^T, y), METHODS section 3
+        def class_loss(images: Tensor) -> Tensor:  # CE(s f(x') P^T, y), METHODS section 3
             iterates.append(images.detach())
             logits = zero_shot_logits(self._encode_images(images), batch.anchors, scale)
             return F.cross_entropy(logits, batch.anchor_ids, reduction="none")
 
+        def teacher_loss(images: Tensor) -> Tensor:  # ||f(x') - f0(x)||^2, un-normalised
+            with self.accelerator.autocast():
+                features, _ = self._encoder.image_features(images)
+            return embedding_loss(features, batch.teacher["teacher_image_features"])
+
+        loss_fn = teacher_loss if self.objective.image_attack_target == "teacher" else class_loss
         return self.image_attack(batch.images, loss_fn, generator=generator), iterates
 
     def _attack_texts(self, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> tuple[list[str], Tensor | None]:
-        """Each text with words substituted, and the shift of its token embeddings where those are attacked.
+        """Each text with words or characters substituted, and the shift of its token embeddings where those are
+        attacked.
 
         The embedding attack moves a text away from its own anchor among all of them, without any image.
         """
         kind = self.args.text_attack
-        if "words" in kind:
+        if isinstance(self.text_attack, LevenshteinAttack):
+            texts = self._attack_characters(texts)
+        elif "words" in kind:
             texts = self.text_attack(texts, self._encode_texts)
         if "embedding" not in kind:
             return texts, None
-        scale = self._encoder.logit_scale.detach()
+        scale = self._attacked_scale
 
         def loss_fn(embeds: Tensor) -> Tensor:
             with torch.autocast(embeds.device.type, enabled=False):  # the encoder in bf16, the attack's loss in fp32
@@ -213,6 +234,24 @@ class MMCoATrainer(Trainer):
         with torch.no_grad():
             return texts, moved - encoding.token_embeddings(self._encoder.model, tokens["input_ids"])
 
+    def _attack_characters(self, texts: list[str]) -> list[str]:
+        """LEAF's attack: away from the pretrained features where the objective has a teacher of texts."""
+        seed = self._generator(2, self.state.global_step, self._batch_of_step[1]).initial_seed()
+        generator = torch.Generator().manual_seed(seed)  # which places are tried is drawn on the CPU
+        reference = self._teacher_texts if "teacher_texts" in self.objective.views else None
+
+        def encode(trials: list[str]) -> Tensor:
+            with torch.no_grad(), self.accelerator.autocast():
+                return self._encoder.text_features(trials)
+
+        return self.text_attack(texts, encode, generator=generator, reference_encode=reference)
+
+    @property
+    def _attacked_scale(self) -> Tensor:
+        """What multiplies the cosines inside an attack."""
+        scale = self._encoder.logit_scale.detach()
+        return scale if self.objective.attack_with_logit_scale else torch.ones_like(scale)
+
     def _encode(
         self,
         model: nn.Module,
@@ -221,21 +260,29 @@ class MMCoATrainer(Trainer):
         iterates: list[Tensor],
         adv_texts: tuple[list[str], Tensor | None] | None,
     ) -> Embeddings:
-        """Every view that the objective reads from ONE forward of the wrapped model, gathered from all processes."""
+        """Every view that the objective reads from ONE forward of the wrapped model, gathered from all processes.
+
+        What a frozen text encoder says of clean texts is known from the anchors and not computed again.
+        """
         views, encoder = self.objective.views, self._encoder
+        frozen_texts = not encoding.trains_text(encoder.model)
         images = {
             "adv_images": [adv_images] if adv_images is not None else [],
-            "images": [batch.images] if "images" in views else [],
+            "images": [batch.images] if views & {"images", "patches"} else [],
             "iterates": iterates if "attack_iterates" in views else [],
         }
         texts = {
-            "texts": batch.texts if "texts" in views else [],
+            "texts": batch.texts if "texts" in views and not frozen_texts else [],
             "prompts": (batch.texts if self.prompts is None or batch.keys is not None else self.prompts)
-            if "prompts" in views
+            if "prompts" in views and not frozen_texts
             else [],
             "adv_texts": adv_texts[0] if adv_texts is not None else [],
         }
-        tokens = encoder.tokenize([text for part in texts.values() for text in part], truncation=True)
+        # The model's forward wants both: one picture or one text stands in for those that nobody reads.
+        pixels = encoder.pixel_values(
+            torch.cat([image for part in images.values() for image in part] or [batch.images[:1]])
+        )
+        tokens = encoder.tokenize([text for part in texts.values() for text in part] or ["a"], truncation=True)
         shift = None
         if adv_texts is not None and adv_texts[1] is not None:  # the attacked texts are the last rows
             clean_rows, padding = (
@@ -244,17 +291,25 @@ class MMCoATrainer(Trainer):
             )
             shift = F.pad(adv_texts[1], (0, 0, 0, padding, clean_rows, 0))
 
-        pixels = encoder.pixel_values(torch.cat([image for part in images.values() for image in part]))
-        image_embeds, text_embeds = encoding.joint_embeds(model, pixels, tokens["input_ids"], shift)
+        wants_patches = bool(views & {"patches", "adv_patches"})
+        output = encoding.joint_forward(model, pixels, tokens["input_ids"], shift, wants_patches)
 
-        image_parts = _split(image_embeds, {name: len(part) * len(batch.images) for name, part in images.items()})
-        text_parts = _split(text_embeds, {name: len(part) for name, part in texts.items()})
+        image_sizes = {name: len(part) * len(batch.images) for name, part in images.items()}
+        text_sizes = {name: len(part) for name, part in texts.items()}
+        image_parts = _split(output.image_embeds, image_sizes)
+        image_features = _split(output.image_features, image_sizes)
+        text_parts = _split(output.text_embeds, text_sizes)
+        adv_text_features = _split(output.text_features, text_sizes)["adv_texts"]
+        patches = _split(output.patches, image_sizes) if output.patches is not None else {}
         prompts = text_parts["prompts"]
         if prompts is not None and batch.keys is not None:  # in the order of the anchors, of all processes
             prompts = self._distinct_rows(batch.keys, prompts[batch.text_ids])[1]
         rows = {
             name: text_parts[name][batch.text_ids] for name in ("texts", "adv_texts") if text_parts[name] is not None
         }
+        if frozen_texts:
+            rows |= {"texts": batch.anchors[batch.anchor_ids]} if "texts" in views else {}
+            prompts = batch.anchors if "prompts" in views else None
         return Embeddings(
             logit_scale=encoder.logit_scale,
             image_embeds=_gather(image_parts["images"]),
@@ -265,7 +320,63 @@ class MMCoATrainer(Trainer):
             prompt_embeds=prompts,
             labels=batch.anchor_ids,
             iterate_embeds=image_parts["iterates"].split(len(batch.images)) if images["iterates"] else [],
+            image_features=image_features["images"],
+            adv_image_features=image_features["adv_images"],
+            adv_text_features=None if adv_text_features is None else adv_text_features[batch.text_ids],
+            patches=patches.get("images"),
+            adv_patches=patches.get("adv_images"),
+            **batch.teacher,
+            **self._teach_attacked(adv_images),
         )
+
+    # The frozen pretrained encoders
+
+    def _take_teacher(self, model: nn.Module, args: MMCoAConfig) -> None:
+        """Keep the model as it is now, or the teacher given, if the objective reads one."""
+        reads = any(view.startswith("teacher") for view in self.objective.views)
+        if not reads and self.objective.image_attack_target != "teacher":
+            return
+        # Weights that do not train are shared; not with several processes, where FSDP and DeepSpeed move them about.
+        frozen = encoding.frozen_copy(model, share=args.world_size == 1)
+        if self._given_teacher is not None:
+            encoding.check_same_architecture(self._given_teacher, frozen)
+            frozen = encoding.frozen_copy(self._given_teacher, share=False)
+        self._teacher = encoding.DualEncoder(frozen.to(args.device), self._processor)  # type: ignore[arg-type]
+        self._teacher_text_features: dict[str, Tensor] = {}
+
+    def _teach(self, batch: _Batch) -> _Batch:
+        """The batch with what the teacher says of it, in one forward of each of its towers that is read."""
+        views, found = self.objective.views, {}
+        if views & {"teacher_images", "teacher_patches"} or self.objective.image_attack_target == "teacher":
+            found = self._teach_images(batch.images, "teacher_image_features", "teacher_patches")
+        if "teacher_texts" in views:
+            found["teacher_text_features"] = self._teacher_texts(batch.texts)[batch.text_ids]
+        return replace(batch, teacher=found)
+
+    def _teach_attacked(self, adv_images: Tensor | None) -> Mapping[str, Tensor]:
+        """What the teacher says of the attacked images."""
+        if not self.objective.views & {"teacher_adv_images", "teacher_adv_patches"} or adv_images is None:
+            return {}
+        return self._teach_images(adv_images, "teacher_adv_image_features", "teacher_adv_patches")
+
+    def _teach_images(self, images: Tensor, features_name: str, patches_name: str) -> dict[str, Tensor]:
+        assert self._teacher is not None
+        with torch.no_grad(), self.accelerator.autocast():
+            features, patches = self._teacher.image_features(images, patches_name in self.objective.views)
+        return {features_name: features} | ({patches_name: patches} if patches is not None else {})
+
+    def _teacher_texts(self, texts: list[str]) -> Tensor:
+        """g0 of each text, (texts, dim); of class prompts computed once, for the teacher does not change."""
+        assert self._teacher is not None
+        known = self._teacher_text_features
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            with torch.no_grad(), self.accelerator.autocast():
+                features = self._teacher.text_features(new)
+            if self.prompts is None or not set(texts) <= set(self.prompts):  # captions are too many to keep
+                known = known | dict(zip(new, features, strict=True))
+            else:
+                known |= dict(zip(new, features, strict=True))
+        return torch.stack([known[text] for text in texts])
 
     # What a batch means
 
@@ -285,13 +396,33 @@ class MMCoATrainer(Trainer):
             own = (text_anchor_ids[text_ids], text_anchor_ids)
             return _Batch(images, distinct, text_ids, anchors, *own, groups, digests[text_ids])
         if self.prompts is None or labels is None:
+            if own_texts and not self._reads_texts:  # FARE: nothing but images
+                rows = torch.zeros(len(images), dtype=torch.long, device=images.device)
+                anchor = torch.zeros(1, int(self._encoder.model.config.projection_dim), device=images.device)  # type: ignore[union-attr,arg-type]
+                return _Batch(images, [], rows, anchor, rows, rows[:0], rows)
             raise ValueError(
                 "the data set has neither a text column nor a label column with class names: images have nothing "
                 "to match. Name the columns, or pass `class_names`."
             )
         classes, text_ids = torch.unique(labels, return_inverse=True)  # a sample's text is its class prompt
         distinct = [self.prompts[label] for label in classes.tolist()]
-        return _Batch(images, distinct, text_ids, self._encode_texts(self.prompts), labels, classes, labels)
+        return _Batch(images, distinct, text_ids, self._encode_prompts(), labels, classes, labels)
+
+    @property
+    def _reads_texts(self) -> bool:
+        """Whether the objective, or its image attack, reads any text."""
+        return self.objective.image_attack_target == "class" or bool(
+            self.objective.views & {"texts", "adv_texts", "prompts", "teacher_texts"}
+        )
+
+    def _encode_prompts(self) -> Tensor:
+        """Unit embeddings of all class prompts, (classes, dim); those of a frozen encoder are computed once."""
+        assert self.prompts is not None
+        if encoding.trains_text(self._encoder.model):
+            return self._encode_texts(self.prompts)
+        if self._frozen_prompts is None:
+            self._frozen_prompts = self._encode_texts(self.prompts)
+        return self._frozen_prompts
 
     def _distinct_rows(self, keys: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted distinct keys and a row of each: of the global batch in training, of this process's in evaluation."""
@@ -354,11 +485,14 @@ class MMCoATrainer(Trainer):
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
-            batch = self._read(inputs, own_texts=False)
+            batch = self._teach(self._read(inputs, own_texts=False))
             generator = self._generator(1, int(inputs["row_ids"][0]))
+            views = self.objective.views
             adv_images, iterates = self._attack_images(batch, generator)
-            image, adv_image = self._encode_images(batch.images), self._encode_images(adv_images)
-            text, adv_text = batch.anchors, self._attacked_anchors(batch)
+            features, patches = self._image_features(batch.images, "patches" in views)
+            adv_features, adv_patches = self._image_features(adv_images, "adv_patches" in views)
+            image, adv_image = F.normalize(features, dim=-1), F.normalize(adv_features, dim=-1)
+            text, (adv_text, adv_text_features) = batch.anchors, self._attacked_anchors(batch)
             wanted = iterates if "attack_iterates" in self.objective.views else []
             embeds = Embeddings(
                 logit_scale=self._encoder.logit_scale,
@@ -370,6 +504,13 @@ class MMCoATrainer(Trainer):
                 prompt_embeds=text,
                 labels=batch.anchor_ids,
                 iterate_embeds=[self._encode_images(images) for images in wanted],
+                image_features=features,
+                adv_image_features=adv_features,
+                adv_text_features=adv_text_features[batch.anchor_ids],
+                patches=patches,  # type: ignore[arg-type]
+                adv_patches=adv_patches,  # type: ignore[arg-type]
+                **batch.teacher,
+                **self._teach_attacked(adv_images),
             )
             loss, _ = self.objective(embeds)
             pairs = ((image, text), (adv_image, text), (image, adv_text), (adv_image, adv_text))
@@ -378,23 +519,25 @@ class MMCoATrainer(Trainer):
             right = [clean, clean & images, clean & texts, clean & images & texts & both]  # in the order of THREATS
         return loss.detach(), torch.stack(right, dim=1).float(), inputs["row_ids"]
 
-    def _attacked_anchors(self, batch: _Batch) -> Tensor:
-        """Embeddings of all anchors under the text attack, (anchors, dim)."""
+    def _image_features(self, images: Tensor, patches: bool) -> tuple[Tensor, Tensor | None]:
+        with self.accelerator.autocast():
+            return self._encoder.image_features(images, patches)
+
+    def _attacked_anchors(self, batch: _Batch) -> tuple[Tensor, Tensor]:
+        """Unit embeddings and features of all anchors under the text attack, (anchors, dim) each."""
         if self._evaluation_texts is not None:
             return self._evaluation_texts
         texts = batch.texts if self.prompts is None else self.prompts
         every = torch.arange(len(texts), device=batch.anchors.device)
         adv_texts, shift = self._attack_texts(texts, batch.anchors, every)
-        if shift is None:
-            embeds = self._encode_texts(adv_texts)
-        else:
-            tokens = self._encoder.tokenize(adv_texts, truncation=True)
-            clean = encoding.token_embeddings(self._encoder.model, tokens["input_ids"])
-            with self.accelerator.autocast():
-                embeds = encoding.text_embeds(self._encoder.model, **tokens, inputs_embeds=clean + shift)
+        tokens = self._encoder.tokenize(adv_texts, truncation=True)
+        edit = None if shift is None else lambda output: output + shift.to(output.dtype)
+        with encoding.edited_token_embeddings(self._encoder.model, edit), self.accelerator.autocast():
+            features = encoding.text_features(self._encoder.model, tokens["input_ids"])
+        found = (F.normalize(features, dim=-1), features)
         if self.prompts is not None:
-            self._evaluation_texts = embeds
-        return embeds
+            self._evaluation_texts = found
+        return found
 
     # The Trainer's own ways, with our data, terms and files
 
@@ -417,8 +560,10 @@ class MMCoATrainer(Trainer):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        """The Trainer's, with the towers frozen that are not to train."""
-        return _freeze(super().call_model_init(trial), self.args)
+        """The Trainer's, with the towers frozen that are not to train and a teacher taken where one is read."""
+        model = _freeze(super().call_model_init(trial), self.args, self.objective)
+        self._take_teacher(model, self.args)
+        return model
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The Trainer's without vectors such as the temperature: CLIP decays matrices only (arXiv:2103.00020, 2.5)."""
@@ -443,6 +588,18 @@ class MMCoATrainer(Trainer):
 
     def _start_counting(self) -> None:
         self._term_sums, self._terms_summed, self._batch_of_step = {}, 0, (-1, 0)
+        self._frozen_prompts = None
+
+    def _check_labels_for_objective(self, dataset: Any) -> None:
+        if not self.objective.needs_labels or not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+            return
+        if self.prompts is None or resolve_columns(dataset).label is None:
+            raise ValueError(
+                f"the objective {type(self.objective).__name__} needs class labels, and the data set has "
+                + ("no label column." if self.prompts is not None else "no class names.")
+                + " Name the classes with `class_names` and the column `label`, or take an objective that needs none: "
+                "mmcoa, clean, fare, leaf or fare+leaf."
+            )
 
     @property
     def _output_dir(self) -> Path:
@@ -520,6 +677,7 @@ class _Batch:
     text_anchor_ids: Tensor  # (len(texts),), a text's row of `anchors`
     groups: Tensor  # (B,), equal where two samples may exchange their texts
     keys: Tensor | None = None  # (B,), what a sample's own text is known by on every process; None for class prompts
+    teacher: Mapping[str, Tensor] = field(default_factory=dict)  # fields of `Embeddings`, of the clean batch
 
 
 def _first_model(model_init: Any) -> nn.Module:
@@ -527,8 +685,15 @@ def _first_model(model_init: Any) -> nn.Module:
     return model_init(None) if inspect.signature(model_init).parameters else model_init()
 
 
-def _freeze(model: nn.Module, args: MMCoAConfig) -> nn.Module:
-    return encoding.set_trainable(model, args.train_image_encoder, args.train_text_encoder, args.train_logit_scale)
+def _freeze(model: nn.Module, args: MMCoAConfig, objective: Objective) -> nn.Module:
+    image = args.train_image_encoder and "image" in objective.trains
+    text = args.train_text_encoder and "text" in objective.trains
+    if not (image or text):
+        raise ValueError(
+            f"{type(objective).__name__} trains {' and '.join(sorted(objective.trains))}; with `train_image_encoder="
+            f"{args.train_image_encoder}` and `train_text_encoder={args.train_text_encoder}` nothing would train."
+        )
+    return encoding.set_trainable(model, image, text, args.train_logit_scale and "logit_scale" in objective.trains)
 
 
 class _ClampLogitScale(TrainerCallback):
@@ -559,15 +724,26 @@ def _find_class_names(given: Sequence[str] | None, *data: Any) -> list[str] | No
     return None
 
 
-def _objective(args: MMCoAConfig) -> Objective:
-    if args.objective == "clean":
-        return Clean()
-    return MMCoA(
-        lambda_image=args.lambda_image,
-        lambda_text=args.lambda_text,
-        lambda_clean=args.lambda_clean,
-        accumulate_attack_gradients=args.accumulate_attack_gradients,
-    )
+def _objective(args: MMCoAConfig, image_size: int) -> Objective:
+    """The objective that `args.objective` names, with the fields of `args` that are its own."""
+    if args.objective == "mmcoa":
+        return MMCoA(
+            lambda_image=args.lambda_image,
+            lambda_text=args.lambda_text,
+            lambda_clean=args.lambda_clean,
+            accumulate_attack_gradients=args.accumulate_attack_gradients,
+        )
+    fare = FARE(clean_weight=args.clean_weight, trades=args.trades)
+    named: dict[str, Objective] = {
+        "clean": Clean(),
+        "tecoa": TeCoA(),
+        "fare": fare,
+        "pmg-aft": PMGAFT(release_scaling=args.release_scaling),
+        "tga-zsr": TGAZSR(image_size=image_size),
+        "leaf": LEAF(),
+        "fare+leaf": FAREAndLEAF(fare=fare),
+    }
+    return named[args.objective]
 
 
 def _image_attack(args: MMCoAConfig) -> PGD:
@@ -586,8 +762,8 @@ def _digest(text: str) -> int:
 
 
 def _split(rows: Tensor, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Consecutive rows by name; None where a part has none."""
-    parts = rows.split(list(sizes.values()))
+    """Consecutive rows by name; None where a part has none. Rows after the last part belong to nobody."""
+    parts = rows[: sum(sizes.values())].split(list(sizes.values()))
     return {name: part if len(part) else None for name, part in zip(sizes, parts, strict=True)}
 
 

@@ -54,7 +54,10 @@ def test_what_is_not_default_survives_yaml(tmp_path):
         ({"train_image_encoder": False, "train_text_encoder": False}, "nothing would train"),
         ({"remove_unused_columns": True}, "`remove_unused_columns`"),
         ({"batch_eval_metrics": True}, "`batch_eval_metrics`"),
-        ({"objective": "tecoa2"}, "`objective` must be one of mmcoa, clean, got 'tecoa2'"),
+        (
+            {"objective": "tecoa2"},
+            "`objective` must be one of mmcoa, clean, tecoa, fare, pmg-aft, tga-zsr, leaf, fare[+]leaf, got 'tecoa2'",
+        ),
         ({"targets": "clas"}, "`targets` must be one of"),
         ({"text_attack": "word"}, "`text_attack` must be one of"),
         ({"candidates": "neighbors"}, "`candidates` must be one of"),

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoTokenizer, BertConfig, BertModel, CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -49,11 +50,26 @@ def test_embeddings_equal_the_models_own(encoder, images):
         output = encoder.model(pixel_values=encoder.pixel_values(images), **tokens)
         assert torch.allclose(encoder.encode_images(images), output.image_embeds, atol=1e-6)
         assert torch.allclose(encoder.encode_texts(TEXTS), output.text_embeds, atol=1e-6)
-        image_embeds, text_embeds = encoding.joint_embeds(
-            encoder.model, encoder.pixel_values(images), tokens["input_ids"]
-        )
-    assert torch.allclose(image_embeds, output.image_embeds, atol=1e-6)
-    assert torch.allclose(text_embeds, output.text_embeds, atol=1e-6)
+        joint = encoding.joint_forward(encoder.model, encoder.pixel_values(images), tokens["input_ids"])
+        features, _ = encoder.image_features(images)
+    assert torch.allclose(joint.image_embeds, output.image_embeds, atol=1e-6)
+    assert torch.allclose(joint.text_embeds, output.text_embeds, atol=1e-6)
+    assert torch.allclose(F.normalize(joint.image_features, dim=-1), output.image_embeds, atol=1e-6)
+    assert torch.allclose(F.normalize(joint.text_features, dim=-1), output.text_embeds, atol=1e-6)
+    assert not torch.allclose(joint.image_features, output.image_embeds, atol=0.1)  # un-normalised
+    assert torch.allclose(joint.image_features, features, atol=1e-5)
+    assert torch.allclose(joint.text_features, encoder.text_features(TEXTS), atol=1e-5)
+    assert joint.patches is None
+
+
+def test_patches_are_projected_as_the_class_token_is(encoder, images):
+    vision = encoder.model.vision_model
+    with torch.no_grad():
+        hidden = vision(pixel_values=encoder.pixel_values(images)).last_hidden_state
+        projected = encoder.model.visual_projection(vision.post_layernorm(hidden))
+        features, patches = encoder.image_features(images, patches=True)
+    assert torch.allclose(projected[:, 0], features, atol=1e-5)
+    assert torch.allclose(projected[:, 1:], patches, atol=1e-5) and patches.shape == (4, 16, 32)
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["real eos id", "eos id 2 of old configs"])
@@ -112,8 +128,8 @@ def test_a_shift_leaves_gradient_to_the_table(encoder, images):
         shift[1].shape, generator=torch.Generator().manual_seed(0)
     )  # a constant one would be normalised away
     pixels = encoder.pixel_values(images)
-    _, plain = encoding.joint_embeds(encoder.model, pixels, tokens["input_ids"])
-    _, shifted = encoding.joint_embeds(encoder.model, pixels, tokens["input_ids"], shift)
+    plain = encoding.joint_forward(encoder.model, pixels, tokens["input_ids"]).text_embeds
+    shifted = encoding.joint_forward(encoder.model, pixels, tokens["input_ids"], shift).text_embeds
     assert torch.equal(plain[0], shifted[0]) and not torch.allclose(plain[1], shifted[1], atol=1e-3)
     shifted[1].sum().backward()
     assert encoding.token_embedding_layer(encoder.model).weight.grad.abs().sum() > 0

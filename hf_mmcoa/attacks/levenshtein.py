@@ -61,7 +61,11 @@ class LevenshteinAttack:
         object.__setattr__(self, "dictionary", frozenset(self.dictionary))
 
     def __call__(
-        self, texts: Sequence[str], encode: TextEncoder, generator: torch.Generator | None = None
+        self,
+        texts: Sequence[str],
+        encode: TextEncoder,
+        generator: torch.Generator | None = None,
+        reference_encode: TextEncoder | None = None,
     ) -> list[str]:
         """See `TextAttack`. Distances are squared Euclidean between what `encode` gives (un-normalised in LEAF).
 
@@ -69,6 +73,8 @@ class LevenshteinAttack:
             texts: any number, repeated ones at no cost.
             encode: texts to embeddings, (texts, dim).
             generator: of the samples, on the CPU; a fresh one seeded 0 when None. Without sampling it is not used.
+            reference_encode: gives the embeddings that texts are moved away from, the frozen encoder's in LEAF;
+                `encode` when None.
 
         Returns:
             As many texts, in the same order.
@@ -83,8 +89,10 @@ class LevenshteinAttack:
         if not distinct or self.max_edits == 0:
             return list(texts)
         with torch.no_grad():
-            clean = encode(distinct)
+            clean = (reference_encode or encode)(distinct)
             current, reached = distinct, clean.new_zeros(len(distinct))
+            if reference_encode is not None:  # a text may be away from its reference already
+                reached = embedding_loss(encode(distinct), clean)
             for _ in range(self.max_edits):
                 slots = self._worst_slots(current, clean, encode, generator)
                 trials = [

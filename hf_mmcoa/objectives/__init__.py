@@ -2,6 +2,24 @@
 
 from .base import Embeddings, Objective, View
 from .clean import Clean
+from .fare import FARE
+from .fare_leaf import FAREAndLEAF
+from .leaf import LEAF
 from .mmcoa import MMCoA
+from .pmg_aft import PMGAFT
+from .tecoa import TeCoA
+from .tga_zsr import TGAZSR
 
-__all__ = ["Clean", "Embeddings", "MMCoA", "Objective", "View"]
+__all__ = [
+    "FARE",
+    "LEAF",
+    "PMGAFT",
+    "TGAZSR",
+    "Clean",
+    "Embeddings",
+    "FAREAndLEAF",
+    "MMCoA",
+    "Objective",
+    "TeCoA",
+    "View",
+]

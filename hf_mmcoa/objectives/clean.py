@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..losses import contrastive_loss
-from .base import Embeddings, View
+from .base import Embeddings, Objective, View
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clean:
+class Clean(Objective):
     """Clean images against clean texts: `L = contrastive(I, T)`; both encoders train."""
 
     @property

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..losses import contrastive_loss, zero_shot_logits
-from .base import Embeddings, View
+from .base import Embeddings, Objective, View
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMCoA:
+class MMCoA(Objective):
     """Adversarial images against clean texts, clean images against adversarial texts; both encoders train.
 
         L = lambda_image * contrastive(I', T) + lambda_text * contrastive(I, T') + lambda_clean * contrastive(I, T)
