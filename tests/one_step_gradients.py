@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from test_trainer import SUBSTITUTES, picture_rows
 
 from hf_mmcoa import MMCoAConfig, MMCoATrainer
-from hf_mmcoa.attacks import BertAttack
+from hf_mmcoa.attacks import BertAttack, LevenshteinAttack
 from hf_mmcoa.tiny_clip import tiny_clip
 
 
@@ -19,7 +19,8 @@ class _SaveGradients(MMCoATrainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.is_world_process_zero():
             weights = self.accelerator.unwrap_model(model).named_parameters()
-            save_file({name: weight.grad for name, weight in weights}, f"{self.args.output_dir}/gradients.safetensors")
+            gradients = {name: weight.grad for name, weight in weights if weight.grad is not None}
+            save_file(gradients, f"{self.args.output_dir}/gradients.safetensors")
         return loss
 
 
@@ -29,6 +30,12 @@ CASES = {
     "captions, class": (True, {"targets": "class"}),
     "captions, iterates": (True, {"accumulate_attack_gradients": True}),
     "captions, embeddings": (True, {"targets": "diagonal", "text_attack": "words+embedding"}),
+    "frozen text encoder": (False, {"train_text_encoder": False}),
+    "tecoa": (False, {"objective": "tecoa"}),
+    "fare": (False, {"objective": "fare", "clean_weight": 0.5}),
+    "pmg-aft": (False, {"objective": "pmg-aft"}),
+    "tga-zsr": (False, {"objective": "tga-zsr"}),
+    "leaf": (True, {"objective": "leaf"}),
 }
 
 
@@ -41,12 +48,9 @@ def save_gradients(output_dir: str, batch_size: int) -> None:
 
 def _one_step(output_dir: str, batch_size: int, captions: bool, settings: dict[str, Any]) -> None:
     rows = picture_rows(text=captions)
-    model, processor = tiny_clip(
-        ["This is a photo of a cat dog red car feline hound scarlet"],
-        image_size=32,
-        patch_size=8,
-        width=32,
-    )
+    texts = ["This is a photo of a cat dog red car feline hound scarlet"]
+    model, processor = tiny_clip(texts, image_size=32, patch_size=8, width=32)
+    teacher, _ = tiny_clip(texts, image_size=32, patch_size=8, width=32, seed=1)  # unlike it: nothing is 0 at the start
     args = MMCoAConfig(
         output_dir=output_dir,
         per_device_train_batch_size=batch_size,
@@ -63,8 +67,9 @@ def _one_step(output_dir: str, batch_size: int, captions: bool, settings: dict[s
         disable_tqdm=True,
         **settings,
     )
-    text_attack = BertAttack(candidates=SUBSTITUTES)
-    _SaveGradients(model, args, train_dataset=rows, processing_class=processor, text_attack=text_attack).train()
+    words, characters = BertAttack(candidates=SUBSTITUTES), LevenshteinAttack(num_samples=None, alphabet="x")
+    given = {"teacher": teacher, "text_attack": characters if args.objective == "leaf" else words}
+    _SaveGradients(model, args, train_dataset=rows, processing_class=processor, **given).train()
 
 
 if __name__ == "__main__":

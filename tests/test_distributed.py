@@ -36,10 +36,12 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_take_the_step_of_one(folders, case):
     one, two = (load_file(folder / case / "gradients.safetensors") for folder in folders)
+    assert one.keys() == two.keys() and len(one) > 10
     norm = torch.cat([gradient.flatten() for gradient in one.values()]).norm()
     difference = torch.cat([(one[name] - two[name]).flatten() for name in one]).norm()
     assert norm > 0 and difference / norm < 1e-4
-    assert torch.allclose(one["logit_scale"], two["logit_scale"], rtol=1e-4)
+    if "logit_scale" in one:
+        assert torch.allclose(one["logit_scale"], two["logit_scale"], rtol=1e-4)
 
 
 def test_one_process_gathers_nothing():
