@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 from transformers import TrainingArguments
 
+from .adapters import check_lora
 from .attacks.candidates import MASKED_LM
 from .data.prompts import DEFAULT_TEMPLATE, check_template
 
@@ -17,10 +18,10 @@ class MMCoAConfig(TrainingArguments):
     """Arguments of `MMCoATrainer`, from Python, the command line or `--config file.yaml`.
 
     All of `TrainingArguments`, then: the objective (`objective` to `template`), the image attack (`norm` to
-    `perturb_at`) and the text attack (`text_attack` to `num_text_steps`). Defaults are the release's (METHODS,
-    sections 2 and 3) except where an argument says otherwise. Different from `TrainingArguments`:
-    `remove_unused_columns` is False (the trainer reads the data set's own columns), `adam_beta2` is 0.98 and
-    `adam_epsilon` 1e-6 (CLIP's and the release's optimiser).
+    `perturb_at`), the text attack (`text_attack` to `num_text_steps`), adapters (`lora` to `last_blocks`) and
+    `log_images_every`. Defaults are the release's (METHODS, sections 2 and 3) except where an argument says otherwise.
+    Different from `TrainingArguments`: `remove_unused_columns` is False (the trainer reads the data set's own columns),
+    `adam_beta2` is 0.98 and `adam_epsilon` 1e-6 (CLIP's and the release's optimiser).
 
     Lengths in pixels are fractions of [0, 1] and may be written as text: `epsilon="1/255"`.
 
@@ -40,6 +41,14 @@ class MMCoAConfig(TrainingArguments):
     lambda_text: float = field(default=0.5, metadata={"help": "Weight of contrastive(I, T'), at least 0."})
     lambda_clean: float = field(
         default=0.0, metadata={"help": "Weight of contrastive(I, T), at least 0; not in the paper."}
+    )
+    lambda_class: float = field(
+        default=0.0,
+        metadata={"help": "Weight of CE(s I' P^T, y), attacked images among all classes; not in the paper."},
+    )
+    lambda_distill: float = field(
+        default=0.0,
+        metadata={"help": "Weight of mean ||g(t') - g0(t)||^2, attacked texts to pretrained ones; not in the paper."},
     )
     targets: Literal["diagonal", "class"] = field(
         default="diagonal",
@@ -62,7 +71,9 @@ class MMCoAConfig(TrainingArguments):
     )
     train_image_encoder: bool = field(default=True, metadata={"help": "Train the vision tower and its projection."})
     train_text_encoder: bool = field(default=True, metadata={"help": "Train the text tower and its projection."})
-    train_logit_scale: bool = field(default=True, metadata={"help": "Train the temperature; it never exceeds ln 100."})
+    train_logit_scale: bool = field(
+        default=True, metadata={"help": "Train the temperature (of a CLIP at most ln 100) and SigLIP's bias."}
+    )
     template: str = field(default=DEFAULT_TEMPLATE, metadata={"help": "Class prompt with one {} for the class name."})
 
     # image attack
@@ -84,11 +95,12 @@ class MMCoAConfig(TrainingArguments):
     )
 
     # text attack
-    text_attack: Literal["auto", "words", "embedding", "words+embedding", "characters", "none"] = field(
+    text_attack: str = field(
         default="auto",
         metadata={
-            "help": "Substituted words, perturbed token embeddings, one after the other, or typing errors. "
-            "`auto`: characters for `leaf` and `fare+leaf`, words for the others, as their papers do."
+            "help": "`words` (substituted), `embedding` (perturbed token embeddings), `words+embedding` (one after the "
+            "other), `characters` (typing errors), `none`, or several joined by `|`: each text suffers one of them, "
+            "drawn anew in each step. `auto`: characters for `leaf` and `fare+leaf`, words for the others."
         },
     )
     candidates: Literal["neighbours", "masked-lm", "hotflip", "wordnet"] = field(
@@ -108,12 +120,44 @@ class MMCoAConfig(TrainingArguments):
     )
     align_to_cls: bool = field(
         default=True,
-        metadata={"help": "Read the masked LM at the word's own position; off: one to the left, the release's fault."},
+        metadata={"help": "A word gets its own candidates; off: those of the word to its left, the release's fault."},
     )
     rho: float = field(
         default=1.0, metadata={"help": "Radius of the embedding attack per token, in mean norms of the token table."}
     )
     num_text_steps: int = field(default=10, metadata={"help": "Steps of the embedding attack, at least 1."})
+
+    # adapters
+    lora: Literal["none", "image", "text", "both"] = field(
+        default="none",
+        metadata={"help": "Towers that get low-rank adapters (LoRA); nothing else trains then but the temperature."},
+    )
+    lora_rank: int = field(
+        default=8, metadata={"help": "Rank of an adapter, at least 1; 8: LoRA's code for RoBERTa, and peft's default."}
+    )
+    lora_alpha: float = field(
+        default=16.0, metadata={"help": "Scale of an adapter times its rank, above 0; 16: LoRA's code for RoBERTa."}
+    )
+    lora_dropout: float = field(
+        default=0.0, metadata={"help": "Dropout of an adapter's input, in [0, 1); 0: peft's default."}
+    )
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={"help": "Layers that are adapted, by the ends of their names; without it q_proj and v_proj (LoRA)."},
+    )
+    last_blocks: int | None = field(
+        default=None,
+        metadata={"help": "Train so many last blocks of each tower, its final layer norm and projection; else all."},
+    )
+
+    # tracking
+    log_images_every: int = field(
+        default=0,
+        metadata={
+            "help": "Steps between two pictures of attacked examples, to the trackers of `report_to` that take images; "
+            "0: none."
+        },
+    )
 
     # TrainingArguments, with our defaults
     remove_unused_columns: bool = field(
@@ -126,6 +170,7 @@ class MMCoAConfig(TrainingArguments):
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
+        _check_text_attack(self.text_attack)
         check_template(self.template)
         self.epsilon = pixels("epsilon", self.epsilon)
         self.step_size = pixels("step_size", self.step_size)
@@ -136,11 +181,11 @@ class MMCoAConfig(TrainingArguments):
         for name in ("num_steps", "num_candidates", "max_changes", "num_text_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        for name in ("lambda_image", "lambda_text", "lambda_clean", "rho", "step_size"):
+        for name in (*LAMBDAS, "rho", "step_size", "log_images_every"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.text_attack == "none" and (
-            "leaf" in self.objective or (self.objective == "mmcoa" and self.lambda_text > 0)
+            "leaf" in self.objective or (self.objective == "mmcoa" and (self.lambda_text or self.lambda_distill))
         ):
             out = "set `lambda_text=0` with it" if self.objective == "mmcoa" else "name an attack, or leave it out"
             raise ValueError(f'`text_attack="none"` leaves the text term of {self.objective} without an attack: {out}.')
@@ -155,12 +200,11 @@ class MMCoAConfig(TrainingArguments):
             raise ValueError("`trades` with `clean_weight=0` ties the encoder to nothing: give `clean_weight` above 0.")
         if self.batch_eval_metrics:
             raise ValueError("`batch_eval_metrics` is not supported: accuracies need all outcomes.")
-        if self.objective == "mmcoa" and self.lambda_image == self.lambda_text == self.lambda_clean == 0:
-            raise ValueError(
-                "`lambda_image`, `lambda_text` and `lambda_clean` are all 0: there is nothing to minimise."
-            )
+        if self.objective == "mmcoa" and not any(getattr(self, name) for name in LAMBDAS):
+            raise ValueError(f"{', '.join(f'`{name}`' for name in LAMBDAS)} are all 0: there is nothing to minimise.")
         if not (self.train_image_encoder or self.train_text_encoder):
             raise ValueError("`train_image_encoder` and `train_text_encoder` are both off: nothing would train.")
+        self._check_adapters()
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: the trainer reads the data set's own columns.")
         given = {each.name for each in fields(self) if getattr(self, each.name) != _default(each)}
@@ -168,6 +212,24 @@ class MMCoAConfig(TrainingArguments):
             self.text_attack = "characters" if "leaf" in self.objective else "words"
         super().__post_init__()
         self._given, self._resolved = given, self.to_dict()
+
+    def _check_adapters(self) -> None:
+        if self.last_blocks is not None and self.last_blocks < 0:
+            raise ValueError(f"`last_blocks` must not be negative, got {self.last_blocks}.")
+        if self.lora == "none":
+            names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
+            if idle := [name for name in names if getattr(self, name) != getattr(MMCoAConfig, name)]:
+                raise ValueError(f'`{idle[0]}` has no effect with `lora="none"`: set `lora` to image, text or both.')
+            return
+        check_lora(self.lora, self.lora_rank, self.lora_alpha, self.lora_dropout, prefix="lora_")
+        if self.last_blocks is not None:
+            raise ValueError(f'`lora="{self.lora}"` trains adapters and `last_blocks` trains blocks: choose one.')
+        for tower, trains in (("image", self.train_image_encoder), ("text", self.train_text_encoder)):
+            if self.lora in (tower, "both") and not trains:
+                raise ValueError(
+                    f'`lora="{self.lora}"` puts adapters on the {tower} tower and `train_{tower}_encoder` is off: '
+                    "choose one."
+                )
 
     def to_yaml(self) -> str:
         """Every argument that was given or changed, no token, as YAML that `hf-mmcoa train --config` reads."""
@@ -177,16 +239,31 @@ class MMCoAConfig(TrainingArguments):
         return yaml.safe_dump({"output_dir": self.output_dir} | kept, sort_keys=True)
 
 
+LAMBDAS = ("lambda_image", "lambda_text", "lambda_clean", "lambda_class", "lambda_distill")
 _OWNERS = {
     "clean_weight": ("fare", "fare+leaf"),
     "trades": ("fare", "fare+leaf"),
     "release_scaling": ("pmg-aft",),
     "accumulate_attack_gradients": ("mmcoa",),
+    "lambda_class": ("mmcoa",),
+    "lambda_distill": ("mmcoa",),
 }
 _CHOICES = {
     name: get_args(get_type_hints(MMCoAConfig)[name])
-    for name in ("objective", "targets", "norm", "perturb_at", "text_attack", "candidates")
+    for name in ("objective", "targets", "norm", "perturb_at", "candidates", "lora")
 }
+
+
+TEXT_ATTACKS = ("words", "embedding", "words+embedding", "characters")
+
+
+def _check_text_attack(value: str) -> None:
+    kinds = value.split("|")
+    if value not in ("auto", "none") and (set(kinds) - set(TEXT_ATTACKS) or len(set(kinds)) < len(kinds)):
+        raise ValueError(
+            f"`text_attack` must be auto, none, or some of {', '.join(TEXT_ATTACKS)}, each once, joined by `|`; "
+            f"got {value!r}."
+        )
 
 
 def _default(each: Field[Any]) -> Any:

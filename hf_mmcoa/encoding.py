@@ -1,17 +1,15 @@
-"""Pixels and texts to embeddings, differentiable: the only file that knows transformers' CLIP.
+"""Pixels and texts to embeddings, differentiable: with `towers`, the only files that know transformers' models.
 
-A new transformers release, or a new dual encoder, is a change to this file and to no other. Everything between an
-image in [0, 1] and the model's `pixel_values` is torch, read off the processor, so that an attack's budget applies to
-the image that the user has and not to a resized, normalised copy. Perturbed token embeddings enter through a hook on
-the embedding
-layer: the model's own forward does the rest, whatever its attention, pooling or `eos_token_id` convention.
+A new transformers release is a change here, a new dual encoder an object in `towers`. Everything between an image in
+[0, 1] and the model's `pixel_values` is torch, read off the processor, so that an attack's budget applies to the image
+that the user has and not to a resized, normalised copy. Perturbed token embeddings enter through a hook on the
+embedding layer: the model's own forward does the rest, whatever its attention, pooling or `eos_token_id` convention.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +20,18 @@ import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, CLIPConfig, CLIPModel, CLIPProcessor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import AutoConfig, AutoTokenizer
+from transformers.image_utils import PILImageResampling
+
+from .towers import architecture_of, towers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5: the scale never exceeds 100
+TOWERS = ("image", "text")
+"""The encoders."""
+
+RESIZES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
 
 # Texts
@@ -63,10 +66,46 @@ def edited_token_embeddings(model: nn.Module, edit: Callable[[Tensor], Tensor] |
 
 
 def text_ends(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """Position of the token at which the text encoder pools, (texts,), as transformers' CLIP finds it."""
-    eos = extract_model_from_parallel(model).text_model.eos_token_id
-    # An id of 2 in old configs is wrong and means "the highest id" (transformers, pull request 24773).
-    return input_ids.argmax(dim=-1) if eos == 2 else (input_ids == eos).int().argmax(dim=-1)
+    """Position of the token at which the text encoder pools, (texts,), as transformers' model finds it."""
+    return towers_of(model).text_ends(input_ids)
+
+
+def word_positions(model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """True on tokens of words: never BOS, the end-of-text token or padding; (texts, length)."""
+    return towers_of(model).word_positions(input_ids, attention_mask)
+
+
+def tokenize(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], truncation: bool, offsets: bool = False
+) -> dict[str, Tensor]:
+    """Texts as the model was trained to read them, on its device.
+
+    Args:
+        model: an unwrapped dual encoder.
+        tokenizer: its tokenizer.
+        texts: any number.
+        truncation: cut texts at the context's length.
+        offsets: also say where in its text each token lies; needs a fast tokenizer.
+
+    Returns:
+        `input_ids` and `attention_mask`, (texts, length), padded on the right to the longest text, or to the context
+        where the model reads padding; `offset_mapping`, (texts, length, 2).
+    """
+    kind, context = towers_of(model), int(model.config.text_config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+    encoded = tokenizer(
+        [text.lower() for text in texts] if kind.lowercase else texts,
+        padding=True,
+        padding_side="right",
+        pad_to_multiple_of=context if kind.reads_padding else None,
+        truncation=truncation,
+        max_length=context if truncation else None,
+        return_attention_mask=True,  # SigLIP's tokenizers leave it out by themselves
+        return_offsets_mapping=offsets,
+        return_tensors="pt",
+    )
+    names = ("input_ids", "attention_mask", *(["offset_mapping"] if offsets else []))
+    device = model.logit_scale.device
+    return {name: encoded[name].to(device) for name in names}  # type: ignore[arg-type,union-attr]
 
 
 def text_features(model: nn.Module, input_ids: Tensor) -> Tensor:
@@ -83,15 +122,17 @@ def text_embeds(
         model: an unwrapped dual encoder.
         input_ids: token ids, (texts, length). Still needed beside `inputs_embeds`: they say where the text ends.
         attention_mask: 1 on tokens, 0 on padding, (texts, length). CLIP's text encoder is causal and pools at the end
-            of the text, so with padding on the right it may be left out, which is faster.
+            of the text, so with padding on the right it may be left out, which is faster. SigLIP's reads padding: it
+            never gets the mask, and `input_ids` must have the context's length.
         inputs_embeds: what the token-embedding layer should have returned, (texts, length, width).
 
     Returns:
         (texts, dim), float32.
     """
     edit = None if inputs_embeds is None else lambda output: inputs_embeds.to(output.dtype)
+    mask = None if towers_of(model).reads_padding else attention_mask
     with edited_token_embeddings(model, edit):
-        output = model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)  # type: ignore[operator]
+        output = model.get_text_features(input_ids=input_ids, attention_mask=mask)  # type: ignore[operator]
     return F.normalize(_pooled(output).float(), dim=-1)
 
 
@@ -99,14 +140,13 @@ def text_embeds(
 
 
 def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
-    """Differentiable twin of the processor's PIL path: resize (always bicubic, as CLIP's), centre crop, mean and std.
+    """Differentiable twin of the processor's PIL path: resize (bicubic or bilinear), centre crop, mean and std.
 
-    Values are clipped to [0, 1] after the bicubic resize, as PIL's 8-bit images are; without a resize nothing is
-    clipped.
+    Values are clipped to [0, 1] after the resize, as PIL's 8-bit images are; without a resize nothing is clipped.
 
     Args:
         images: in [0, 1], (batch, 3, height, width), any size.
-        image_processor: a CLIP-like image processor; its size, crop size, mean and std are used.
+        image_processor: a CLIP-like image processor; its size, resampling, crop size, mean and std are used.
 
     Returns:
         (batch, 3, crop height, crop width).
@@ -122,7 +162,8 @@ def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
         else:
             target = (size["height"], size["width"])
         if target != (height, width):
-            images = F.interpolate(images, target, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+            mode = RESIZES[image_processor.resample]
+            images = F.interpolate(images, target, mode=mode, align_corners=False, antialias=True).clamp(0, 1)
     if getattr(image_processor, "do_center_crop", False):
         crop_height, crop_width = image_processor.crop_size["height"], image_processor.crop_size["width"]
         height, width = images.shape[-2:]
@@ -149,14 +190,7 @@ def image_embeds(model: nn.Module, pixel_values: Tensor) -> Tensor:
 def image_features(model: nn.Module, pixel_values: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
     """Un-normalised features, (batch, dim), and, if asked, projected patch tokens, (batch, patches, dim); float32."""
     output = model.get_image_features(pixel_values=pixel_values)  # type: ignore[operator]
-    return _pooled(output).float(), _patches(model, output) if patches else None
-
-
-def _patches(model: nn.Module, vision_output: Any) -> Tensor:
-    """Patch tokens as CLIP projects its class token: final layer norm, then the projection (arXiv:2410.21802)."""
-    clip = extract_model_from_parallel(model)
-    tokens = clip.vision_model.post_layernorm(vision_output.last_hidden_state[:, 1:])
-    return clip.visual_projection(tokens).float()
+    return _pooled(output).float(), towers_of(model).patches(output.last_hidden_state) if patches else None
 
 
 def check_images(images: Tensor) -> None:
@@ -219,30 +253,60 @@ def joint_forward(
         text_embeds=output.text_embeds.float(),
         image_features=_pooled(output.vision_model_output).float(),
         text_features=_pooled(output.text_model_output).float(),
-        patches=_patches(model, output.vision_model_output) if patches else None,
+        patches=towers_of(model).patches(output.vision_model_output.last_hidden_state) if patches else None,
     )
 
 
-PARTS = {
-    "image": ("vision_model", "visual_projection"),
-    "text": ("text_model", "text_projection"),
-    "logit_scale": ("logit_scale",),
-}
-"""The modules and parameters of each part of a dual encoder."""
-
-
 def set_trainable(model: nn.Module, image: bool, text: bool, logit_scale: bool) -> nn.Module:
-    """Freeze the towers (each with its projection) and the temperature that are not to train, in place."""
-    for part, trainable in (("image", image), ("text", text), ("logit_scale", logit_scale)):
+    """Freeze the towers (each with its projection) and the temperature (with SigLIP's bias) that are not to train, in
+    place."""
+    kind = towers_of(model)
+    parts = dict.fromkeys(kind.modules["image"], image) | dict.fromkeys(kind.modules["text"], text)
+    for name, trainable in (parts | dict.fromkeys(kind.scalars, logit_scale)).items():
         if not trainable:
-            for name in PARTS[part]:
-                getattr(model, name).requires_grad_(False)
+            getattr(model, name).requires_grad_(False)
     return model
+
+
+def train_last_blocks(model: nn.Module, last_blocks: int) -> nn.Module:
+    """Freeze all of a tower but its last transformer blocks, its final layer norm and its projection, in place.
+
+    A tower of which nothing trains stays frozen, and the temperature as it is: call it after `set_trainable`.
+
+    Args:
+        model: a `CLIPModel` or `SiglipModel`; what pools SigLIP's towers is its projection.
+        last_blocks: number of blocks that train; with 0 the final layer norm and the projection alone do.
+
+    Raises:
+        ValueError: if a tower has fewer blocks; the text says how many.
+    """
+    kind = towers_of(model)
+    trained = [name for name in TOWERS if any(weight.requires_grad for weight in tower_parameters(model, name))]
+    blocks = {name: list(kind.model.get_submodule(kind.blocks[name])) for name in trained}
+    for name in trained:
+        if not 0 <= last_blocks <= len(blocks[name]):
+            raise ValueError(
+                f"`last_blocks` must be from 0 to {len(blocks[name])}, the number of layers of the {name} "
+                f"tower, got {last_blocks}."
+            )
+    for name in trained:
+        for weight in tower_parameters(model, name):
+            weight.requires_grad_(False)
+        after = [kind.model.get_submodule(part) for part in kind.after_blocks[name]]
+        for part in (*blocks[name][len(blocks[name]) - last_blocks :], *after):
+            part.requires_grad_(True)
+    return model
+
+
+def tower_parameters(model: nn.Module, name: str) -> list[nn.Parameter]:
+    """The weights of the encoder "image" or "text", its projection included."""
+    kind = towers_of(model)
+    return [weight for part in kind.modules[name] for weight in kind.model.get_submodule(part).parameters()]
 
 
 def trains_text(model: nn.Module) -> bool:
     """Whether any weight of the text encoder of an unwrapped dual encoder is trained."""
-    return any(weight.requires_grad for name in PARTS["text"] for weight in getattr(model, name).parameters())
+    return any(weight.requires_grad for weight in tower_parameters(model, "text"))
 
 
 def frozen_copy(model: nn.Module, share: bool = True) -> nn.Module:
@@ -275,12 +339,13 @@ class DualEncoder:
     """A dual encoder and its processor as two functions, images and texts to unit vectors in one space.
 
     Args:
-        model: a `CLIPModel`, or a PEFT model around one; not wrapped by DDP and the like.
-        processor: the `CLIPProcessor` that belongs to it.
+        model: a `CLIPModel` or `SiglipModel`, or a PEFT model around one; not wrapped by DDP and the like.
+        processor: the `CLIPProcessor` or `SiglipProcessor` that belongs to it.
 
     Raises:
         TypeError: if the model has no two towers, or the processor lacks its tokenizer or image processor.
-        ValueError: if model and processor do not fit: image size, vocabulary, or end-of-text token.
+        ValueError: if model and processor do not fit: image size, resampling, vocabulary, or end-of-text token; or if
+            the model is a SigLIP 2 of changing resolution.
 
     Example:
         >>> encoder = DualEncoder(model, processor)  # doctest: +SKIP
@@ -306,6 +371,7 @@ class DualEncoder:
         self.processor = processor
         self.tokenizer: PreTrainedTokenizerBase = processor.tokenizer  # type: ignore[attr-defined]
         self.image_processor: Any = processor.image_processor  # type: ignore[attr-defined]
+        self.towers = towers_of(model)
         self._check_fit()
 
     @property
@@ -319,33 +385,34 @@ class DualEncoder:
         return int(self.model.config.text_config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
 
     @property
+    def embed_dim(self) -> int:
+        """Width of the joint space."""
+        return self.towers.embed_dim
+
+    @property
     def logit_scale(self) -> Tensor:
-        """Inverse temperature after `exp`, scalar, with gradient; at most 100."""
-        return self.model.logit_scale.float().clamp(max=MAX_LOGIT_SCALE).exp()  # type: ignore[union-attr,operator]
+        """Inverse temperature after `exp`, scalar, with gradient; of a CLIP at most 100."""
+        return self.model.logit_scale.float().clamp(max=self.towers.max_logit_scale).exp().squeeze()  # type: ignore[union-attr,operator]
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """What a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
+        return self.model.logit_bias.float().squeeze() if "logit_bias" in self.towers.scalars else None  # type: ignore[union-attr,operator]
 
     def tokenize(self, texts: list[str], truncation: bool = False) -> dict[str, Tensor]:
-        """Token ids and mask, padded on the right to the longest text, on the model's device.
+        """Token ids and mask, padded on the right, on the model's device; see the function `tokenize`.
 
         Raises:
             ValueError: if a text is longer than the context and `truncation` is off; the text is named.
         """
-        encoded = self.tokenizer(
-            texts,
-            padding=True,
-            padding_side="right",
-            truncation=truncation,
-            max_length=self.context_length if truncation else None,
-            return_tensors="pt",
-        )
-        length = encoded["input_ids"].shape[1]
-        if length > self.context_length:
-            longest = int(encoded["attention_mask"].sum(1).argmax())
+        encoded = tokenize(self.model, self.tokenizer, texts, truncation)
+        if encoded["input_ids"].shape[1] > self.context_length:
+            lengths = encoded["attention_mask"].sum(1)
             raise ValueError(
-                f"the text {texts[longest]!r} has {length} tokens, the model's context holds {self.context_length}. "
-                "Shorten the class name or the template."
+                f"the text {texts[int(lengths.argmax())]!r} has {int(lengths.max())} tokens, the model's context holds "
+                f"{self.context_length}. Shorten the class name or the template."
             )
-        device = self.model.logit_scale.device  # type: ignore[union-attr]
-        return {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}  # type: ignore[arg-type]
+        return encoded
 
     def pixel_values(self, images: Tensor) -> Tensor:
         """Images in [0, 1], (batch, 3, h, w), to what the model reads, (batch, 3, size, size); differentiable."""
@@ -366,7 +433,7 @@ class DualEncoder:
     def encode_texts(self, texts: list[str], batch_size: int = 256, truncation: bool = True) -> Tensor:
         """Texts to unit vectors (texts, dim), in batches of like length: a short text is not padded to a long one."""
         if not texts:
-            return torch.empty(0, int(self.model.config.projection_dim))  # type: ignore[union-attr,arg-type]
+            return torch.empty(0, self.embed_dim)
         order = (
             sorted(range(len(texts)), key=lambda row: len(texts[row])) if len(texts) > batch_size else range(len(texts))
         )
@@ -396,15 +463,12 @@ class DualEncoder:
                 f"`processor` knows {len(self.tokenizer)} tokens, `model` embeds {vocabulary}: "
                 "they do not belong together."
             )
-        pooled_at, eos = self.model.text_model.eos_token_id, self.tokenizer.eos_token_id  # type: ignore[union-attr]
-        # transformers reads a configured id of 2 as "pool at the highest id", the convention of CLIP's first
-        # checkpoints.
-        expected = len(self.tokenizer) - 1 if pooled_at == 2 else pooled_at
-        if eos != expected:
+        if self.image_processor.do_resize and self.image_processor.resample not in RESIZES:
             raise ValueError(
-                f"`processor` ends texts with token {eos}, `model` pools at token {expected} "
-                f"(config.text_config.eos_token_id = {pooled_at}): its text embeddings would not depend on the text."
+                f"`processor` resizes images with resample={self.image_processor.resample!r}; only "
+                f"{' and '.join(f'{int(code)} ({name})' for code, name in RESIZES.items())} are differentiable here."
             )
+        self.towers.check_tokenizer(self.tokenizer)
 
 
 def _pooled(output: Any) -> Tensor:
@@ -413,15 +477,13 @@ def _pooled(output: Any) -> Tensor:
 
 
 def load(model_name_or_path: str | Path) -> tuple[nn.Module, ProcessorMixin]:
-    """A CLIP folder or Hub id as `(model, processor)`, in eval mode, without remote code and without torchvision.
+    """A CLIP's or SigLIP's folder or Hub id as `(model, processor)`, in eval mode, without remote code and torchvision.
 
     Raises:
-        ValueError: if what lies there is no CLIP; the text says what it is.
+        ValueError: if what lies there is neither; the text says what it is.
     """
     name = str(model_name_or_path)
-    config = AutoConfig.from_pretrained(name)
-    if not isinstance(config, CLIPConfig):
-        raise ValueError(f"{name!r} is a {config.model_type!r} model; a dual encoder of type 'clip' is needed.")
+    kind = architecture_of(AutoConfig.from_pretrained(name), name)
     # The processor class that transformers picks by itself wants torchvision; the PIL one reads the same file.
-    processor = CLIPProcessor(CLIPImageProcessorPil.from_pretrained(name), AutoTokenizer.from_pretrained(name))
-    return CLIPModel.from_pretrained(name).eval(), processor
+    image_processor, tokenizer = kind.image_processor_class.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    return kind.model_class.from_pretrained(name).eval(), kind.processor_class(image_processor, tokenizer)

@@ -37,16 +37,44 @@ def contrastive_loss(
         >>> round(contrastive_loss(eye, eye, torch.tensor(1.0)).item(), 4)  # 2 log(1 + 1/e)
         0.6265
     """
-    if image_embeds.shape != text_embeds.shape:
-        raise ValueError(
-            f"`image_embeds` {tuple(image_embeds.shape)} and `text_embeds` {tuple(text_embeds.shape)} "
-            "must be of one shape."
-        )
+    _check_shapes(image_embeds, text_embeds)
     logits = logit_scale * image_embeds @ text_embeds.T  # (batch, batch)
     if targets is None:
         targets = torch.arange(len(logits), device=logits.device)
         return F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)
     return F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)
+
+
+def sigmoid_loss(
+    image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, logit_bias: Tensor, targets: Tensor | None = None
+) -> Tensor:
+    """Every pair of two views is its own yes-or-no question (SigLIP, arXiv:2303.15343, equation 1).
+
+        - mean_i sum_j log sigmoid(z_ij (s a_i . b_j + b))        z_ij = 1 where i and j belong together, else -1
+
+    Args:
+        image_embeds: L2-normalised embeddings A, (batch, dim).
+        text_embeds: L2-normalised embeddings B, (batch, dim).
+        logit_scale: inverse temperature s after `exp`, scalar.
+        logit_bias: b, scalar; SigLIP starts it at -10, because nearly all pairs are negatives.
+        targets: None for the diagonal (row i belongs to column i alone), or a matrix, (batch, batch), above 0 on the
+            pairs that belong together, from `class_targets`.
+
+    Returns:
+        Mean over rows, scalar; it grows with the batch, which has more columns.
+
+    Raises:
+        ValueError: if the two batches differ in shape.
+
+    Example:
+        >>> eye = torch.eye(2)
+        >>> round(sigmoid_loss(eye, eye, torch.tensor(1.0), torch.tensor(0.0)).item(), 4)  # log(1 + 1/e) + log 2
+        1.0064
+    """
+    _check_shapes(image_embeds, text_embeds)
+    logits = logit_scale * image_embeds @ text_embeds.T + logit_bias  # (batch, batch)
+    together = torch.eye(len(logits), device=logits.device) if targets is None else targets
+    return -F.logsigmoid(torch.where(together > 0, logits, -logits)).sum(1).mean()
 
 
 def class_targets(labels: Tensor) -> Tensor:
@@ -66,3 +94,11 @@ def zero_shot_logits(image_embeds: Tensor, prompt_embeds: Tensor, logit_scale: T
     """Class scores s I P^T, (batch, classes), of unit image embeddings (batch, dim) and prompt embeddings (classes,
     dim)."""
     return logit_scale * image_embeds @ prompt_embeds.T
+
+
+def _check_shapes(image_embeds: Tensor, text_embeds: Tensor) -> None:
+    if image_embeds.shape != text_embeds.shape:
+        raise ValueError(
+            f"`image_embeds` {tuple(image_embeds.shape)} and `text_embeds` {tuple(text_embeds.shape)} "
+            "must be of one shape."
+        )

@@ -5,25 +5,32 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from . import encoding
 
-def tiny_tokenizer(texts: Iterable[str], num_merges: int = 1000) -> CLIPTokenizer:
+WordVectors = Callable[[Sequence[str]], Tensor]
+
+
+def tiny_tokenizer(texts: Iterable[str], num_merges: int | None = 1000) -> CLIPTokenizer:
     """CLIP's byte-pair tokenizer with merges learnt from `texts`: a word that occurs in them tends to become one token.
+    With `num_merges=None` every word of them does.
 
     Learnt here and not by `tokenizers`, whose trainer breaks ties by a random hash: the same texts would give other
     token ids in every process, and a seed would not decide the model any more.
     """
-    counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
+    counts = Counter(word for text in texts for word in _words(text))
     words = {word: (*word[:-1], f"{word[-1]}</w>") for word in sorted(counts)}
     merges: list[tuple[str, str]] = []
-    while len(merges) < num_merges:
+    while num_merges is None or len(merges) < num_merges:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, pieces in words.items():
             for pair in pairwise(pieces):
@@ -39,6 +46,10 @@ def tiny_tokenizer(texts: Iterable[str], num_merges: int = 1000) -> CLIPTokenize
     return CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
 
 
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
+
+
 def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     merged: list[str] = []
     for piece in pieces:
@@ -47,6 +58,23 @@ def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
         else:
             merged.append(piece)
     return tuple(merged)
+
+
+def _checked(vectors: Tensor, words: list[str]) -> Tensor:
+    if vectors.ndim != 2 or len(vectors) != len(words) or not torch.isfinite(vectors).all():
+        raise ValueError(
+            f"`word_vectors` must give finite vectors ({len(words)} words, any width), got {tuple(vectors.shape)}."
+        )
+    return vectors
+
+
+def _principal_components(vectors: Tensor, width: int) -> Tensor:
+    """Centred vectors on their first `width` principal axes, (words, width); zero where there are fewer axes."""
+    centred = vectors.double() - vectors.double().mean(0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    found = centred @ axes[:width].T
+    signs = found.gather(0, found.abs().argmax(0, keepdim=True)).sign()  # an axis may point either way
+    return F.pad(found * signs, (0, width - found.shape[1])).float()
 
 
 def tiny_clip(
@@ -58,6 +86,7 @@ def tiny_clip(
     layers: int = 2,
     context_length: int = 16,
     seed: int = 0,
+    word_vectors: WordVectors | None = None,
 ) -> tuple[CLIPModel, CLIPProcessor]:
     """An untrained CLIP and its processor, from their configs.
 
@@ -69,11 +98,19 @@ def tiny_clip(
         layers: of both towers.
         context_length: most tokens of a text.
         seed: of the weights; the global random state stays as it is.
+        word_vectors: words to their vectors, (words, any width), such as `functools.partial(word_vectors, "minilm")` of
+            `hf_mmcoa.data.word_vectors`. Every word of `texts` then is one token, whose row of the token table starts
+            at the word's vector, reduced to `width` by PCA over these words and of the norm at which CLIP's own rows
+            start. All other tokens start as CLIP's do.
 
     Returns:
         `(model, processor)`, under 250,000 parameters at the default width, in eval mode.
+
+    Raises:
+        ValueError: if `word_vectors` gives no finite row per word.
     """
-    tokenizer = tiny_tokenizer(texts)
+    texts = list(texts)
+    tokenizer = tiny_tokenizer(texts, 1000 if word_vectors is None else None)
     tokenizer.model_max_length = context_length
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -108,6 +145,12 @@ def tiny_clip(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIPModel(config)
+    if word_vectors is not None:
+        words = sorted({word for text in texts for word in _words(text)})
+        rows = [tokenizer.convert_tokens_to_ids(f"{word}</w>") for word in words]
+        table = encoding.token_table(model)
+        norm = table.norm(dim=-1).mean()  # CLIP draws its rows; the lengths of BERT's say how rare a word is
+        table[rows] = norm * F.normalize(_principal_components(_checked(word_vectors(words), words), width), dim=-1)
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
     )

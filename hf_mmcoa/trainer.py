@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,18 +16,22 @@ import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 from transformers import EvalPrediction, ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import HubStrategy, get_last_checkpoint
+from transformers.utils.hub import PushInProgress
 
 from . import encoding
+from .adapters import TARGET_MODULES, add_lora
 from .attacks.base import ImageAttack, TextAttack
 from .attacks.bert_attack import BertAttack
-from .attacks.candidates import CandidateSource, candidate_source
+from .attacks.candidates import CandidateSource, MaskedLMCandidates, candidate_source
 from .attacks.image_losses import embedding_loss
 from .attacks.levenshtein import LevenshteinAttack
+from .attacks.misaligned import LeftNeighboursCandidates
 from .attacks.pgd import PGD
 from .attacks.text_embedding import TextEmbeddingPGD
 from .config import MMCoAConfig, pixels
@@ -35,13 +41,18 @@ from .data.prompts import class_prompts
 from .distributed import gather_rows
 from .losses import class_targets, zero_shot_logits
 from .objectives import FARE, LEAF, PMGAFT, TGAZSR, Clean, Embeddings, FAREAndLEAF, MMCoA, Objective, TeCoA
+from .towers import towers_of
+from .tracking import AttackedImages, attack_figures
 
 ARGUMENTS_FILE = "training_args.yaml"
 THREATS = ("clean", "image", "text", "multimodal")
+PUSHED_FOLDER = "_pushed"  # in `output_dir`: what is on its way to the Hub while training goes on
+
+logger = logging.getLogger(__name__)
 
 
 class MMCoATrainer(Trainer):
-    """Adversarial fine-tuning of a `CLIPModel`, and a `Trainer` in every other respect.
+    """Adversarial fine-tuning of a `CLIPModel` or `SiglipModel`, and a `Trainer` in every other respect.
 
     Rows hold an image and a label, whose text is its class prompt, or an image and a text, or all three (then the text
     is the row's own and the label says which texts may be exchanged). Images are attacked away from their text among
@@ -50,20 +61,21 @@ class MMCoATrainer(Trainer):
     `evaluate()` reports `eval_clean_accuracy`, `eval_image_accuracy`, `eval_text_accuracy` and
     `eval_multimodal_accuracy` (worst case over image, text and both) under the training attack: a monitor for model
     selection, weaker than `evaluate_robustness`. Logged in training beside the loss: the objective's own terms
-    (`loss_image`, `loss_text`, ...), unweighted, averaged since the last log.
+    (`loss_image`, `loss_text`, ...), unweighted, averaged since the last log, and what the attacks did
+    (`image_attack_success`, `image_perturbation`, ...; docs/tracking.md).
 
     Args:
-        model: a `CLIPModel`, changed in place; freezing a tower sets its `requires_grad`.
+        model: a `CLIPModel` or `SiglipModel`, changed in place; freezing a tower sets its `requires_grad`.
         args: the configuration.
         train_dataset: a `datasets.Dataset`, see above.
         eval_dataset: the same, or a dictionary of them.
-        processing_class: the model's `CLIPProcessor`; saved beside every checkpoint.
+        processing_class: the model's `CLIPProcessor` or `SiglipProcessor`; saved beside every checkpoint.
         class_names: read off the data set's `ClassLabel` when None.
         objective: an `Objective`; built from `args.objective` when None.
         teacher: the frozen pretrained encoders f0 and g0, for objectives that read them; the model as it is given when
             None. Never trained and never saved.
         image_attack: PGD as `args` say when None.
-        text_attack: BERT-Attack as `args` say when None.
+        text_attack: what replaces words, or characters if it is a `LevenshteinAttack`; as `args` say when None.
         candidates: where that takes its substitutes from (`SynonymTable`, ...); what `args` name when None.
         model_init: makes the model, instead of `model`; as `Trainer`'s.
         **kwargs: everything else that `Trainer` takes: callbacks, optimizers, compute_metrics, ...
@@ -79,6 +91,8 @@ class MMCoATrainer(Trainer):
     """
 
     args: MMCoAConfig
+    run_settings: Mapping[str, Any] = {}
+    """What repeats the run beside `args`: model, data. `hf-mmcoa train` sets it; goes into training_args.yaml."""
 
     def __init__(
         self,
@@ -113,7 +127,7 @@ class MMCoATrainer(Trainer):
         self._processor, self._given_teacher = processing_class, teacher
         self._teacher: encoding.DualEncoder | None = None
         if model is not None:
-            _freeze(model, args, self.objective)
+            model = _freeze(model, args, self.objective)
             self._take_teacher(model, args)
 
         self._cached_encoder: encoding.DualEncoder | None = None
@@ -135,17 +149,20 @@ class MMCoATrainer(Trainer):
             args.dataloader_pin_memory = False  # pinning is for copies to an accelerator; torch warns without one
         self.model_accepts_loss_kwargs = False  # our loss is a batch mean: the Trainer divides it when it accumulates
         self.add_callback(_ClampLogitScale())
+        if args.log_images_every:
+            self.add_callback(AttackedImages(self, eval_dataset, train_dataset, every=args.log_images_every))
         self.image_attack = image_attack if image_attack is not None else _image_attack(args)
         self._given_candidates = candidates
         self._builds_text_attack = text_attack is None and "words" in args.text_attack
         self.text_attack: Any = self._build_word_attack() if self._builds_text_attack else text_attack
-        if text_attack is None and args.text_attack == "characters":
-            self.text_attack = LevenshteinAttack(max_edits=args.max_changes)
+        given = isinstance(text_attack, LevenshteinAttack)
+        self.character_attack: Any = text_attack if given else LevenshteinAttack(max_edits=args.max_changes)
         self.embedding_attack = TextEmbeddingPGD(rho=args.rho, num_steps=args.num_text_steps)
         self._term_sums: dict[str, Any] = {}
         self._terms_summed = 0
+        self._figure_sums: dict[str, Any] = {}  # of each figure (sum, count), (2,)
         self._batch_of_step = (-1, 0)
-        self._evaluation_texts: tuple[Tensor, Tensor] | None = None
+        self._evaluation_texts: list[Tensor] | None = None
         self._frozen_prompts: Tensor | None = None
 
     # The objective
@@ -175,11 +192,10 @@ class MMCoATrainer(Trainer):
         if not torch.isfinite(batch.anchors).all():  # the attacks would trip over it first, and not name the rows
             self._stop_non_finite(batch.anchors.sum(), inputs)
         views = self.objective.views
-        adv_images, iterates = (
-            self._attack_images(batch, self._training_generator()) if "adv_images" in views else (None, [])
-        )
+        generator = self._training_generator()
+        adv_images, iterates = self._attack_images(batch, generator) if "adv_images" in views else (None, [])
         adv_texts = (
-            self._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids) if "adv_texts" in views else None
+            self._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids) if "adv_texts" in views else []
         )
 
         embeds = self._encode(model, batch, adv_images, iterates, adv_texts)
@@ -190,6 +206,8 @@ class MMCoATrainer(Trainer):
         for name, term in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0) + term.detach()
         self._terms_summed += 1
+        for name, figure in attack_figures(self, batch, embeds, adv_images, adv_texts).items():
+            self._figure_sums[name] = self._figure_sums.get(name, 0) + figure
         return (loss, embeds) if return_outputs else loss
 
     def _attack_images(self, batch: _Batch, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
@@ -209,14 +227,16 @@ class MMCoATrainer(Trainer):
         loss_fn = teacher_loss if self.objective.image_attack_target == "teacher" else class_loss
         return self.image_attack(batch.images, loss_fn, generator=generator), iterates
 
-    def _attack_texts(self, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> tuple[list[str], Tensor | None]:
-        """Each text with words or characters substituted, and the shift of its token embeddings where those are
-        attacked.
+    def _attack_texts(self, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> list[_AttackedTexts]:
+        """The texts under each attack that `text_attack` names."""
+        return [self._attack_texts_by(kind, texts, anchors, anchor_ids) for kind in self.args.text_attack.split("|")]
+
+    def _attack_texts_by(self, kind: str, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> _AttackedTexts:
+        """Each text with words or characters replaced, and the shift of its token embeddings where those are attacked.
 
         The embedding attack moves a text away from its own anchor among all of them, without any image.
         """
-        kind = self.args.text_attack
-        if isinstance(self.text_attack, LevenshteinAttack):
+        if kind == "characters":
             texts = self._attack_characters(texts)
         elif "words" in kind:
             texts = self.text_attack(texts, self._encode_texts)
@@ -244,7 +264,7 @@ class MMCoATrainer(Trainer):
             with torch.no_grad(), self.accelerator.autocast():
                 return self._encoder.text_features(trials)
 
-        return self.text_attack(texts, encode, generator=generator, reference_encode=reference)
+        return self.character_attack(texts, encode, generator=generator, reference_encode=reference)
 
     @property
     def _attacked_scale(self) -> Tensor:
@@ -258,7 +278,7 @@ class MMCoATrainer(Trainer):
         batch: _Batch,
         adv_images: Tensor | None,
         iterates: list[Tensor],
-        adv_texts: tuple[list[str], Tensor | None] | None,
+        adv_texts: Sequence[_AttackedTexts],
     ) -> Embeddings:
         """Every view that the objective reads from ONE forward of the wrapped model, gathered from all processes.
 
@@ -276,21 +296,14 @@ class MMCoATrainer(Trainer):
             "prompts": (batch.texts if self.prompts is None or batch.keys is not None else self.prompts)
             if "prompts" in views and not frozen_texts
             else [],
-            "adv_texts": adv_texts[0] if adv_texts is not None else [],
+            "adv_texts": [text for attacked, _ in adv_texts for text in attacked],
         }
         # The model's forward wants both: one picture or one text stands in for those that nobody reads.
         pixels = encoder.pixel_values(
             torch.cat([image for part in images.values() for image in part] or [batch.images[:1]])
         )
         tokens = encoder.tokenize([text for part in texts.values() for text in part] or ["a"], truncation=True)
-        shift = None
-        if adv_texts is not None and adv_texts[1] is not None:  # the attacked texts are the last rows
-            clean_rows, padding = (
-                len(tokens["input_ids"]) - len(adv_texts[0]),
-                tokens["input_ids"].shape[1] - adv_texts[1].shape[1],
-            )
-            shift = F.pad(adv_texts[1], (0, 0, 0, padding, clean_rows, 0))
-
+        shift = self._token_shift(tokens["input_ids"], adv_texts)
         wants_patches = bool(views & {"patches", "adv_patches"})
         output = encoding.joint_forward(model, pixels, tokens["input_ids"], shift, wants_patches)
 
@@ -304,14 +317,18 @@ class MMCoATrainer(Trainer):
         prompts = text_parts["prompts"]
         if prompts is not None and batch.keys is not None:  # in the order of the anchors, of all processes
             prompts = self._distinct_rows(batch.keys, prompts[batch.text_ids])[1]
-        rows = {
-            name: text_parts[name][batch.text_ids] for name in ("texts", "adv_texts") if text_parts[name] is not None
-        }
+        rows: dict[str, Tensor] = {}
+        if text_parts["texts"] is not None:
+            rows["texts"] = text_parts["texts"][batch.text_ids]
+        if adv_texts:
+            adv_ids = self._drawn_attack(len(adv_texts), len(batch.images)) * len(batch.texts) + batch.text_ids
+            rows["adv_texts"], adv_text_features = text_parts["adv_texts"][adv_ids], adv_text_features[adv_ids]
         if frozen_texts:
             rows |= {"texts": batch.anchors[batch.anchor_ids]} if "texts" in views else {}
             prompts = batch.anchors if "prompts" in views else None
         return Embeddings(
             logit_scale=encoder.logit_scale,
+            logit_bias=encoder.logit_bias,
             image_embeds=_gather(image_parts["images"]),
             adv_image_embeds=_gather(image_parts["adv_images"]),
             text_embeds=_gather(rows.get("texts")),
@@ -322,12 +339,32 @@ class MMCoATrainer(Trainer):
             iterate_embeds=image_parts["iterates"].split(len(batch.images)) if images["iterates"] else [],
             image_features=image_features["images"],
             adv_image_features=image_features["adv_images"],
-            adv_text_features=None if adv_text_features is None else adv_text_features[batch.text_ids],
+            adv_text_features=adv_text_features,
             patches=patches.get("images"),
             adv_patches=patches.get("adv_images"),
             **batch.teacher,
             **self._teach_attacked(adv_images),
         )
+
+    def _token_shift(self, input_ids: Tensor, adv_texts: Sequence[_AttackedTexts]) -> Tensor | None:
+        """What is added to the token embeddings of all texts of a forward, (texts, length, width): the attacked ones
+        are the last."""
+        if all(shift is None for _, shift in adv_texts):
+            return None
+        width = encoding.token_table(self._encoder.model).shape[1]
+        whole = torch.zeros(*input_ids.shape, width, device=input_ids.device)
+        row = len(input_ids) - sum(len(texts) for texts, _ in adv_texts)
+        for texts, shift in adv_texts:
+            if shift is not None:
+                whole[row : row + len(texts), : shift.shape[1]] = shift
+            row += len(texts)
+        return whole
+
+    def _drawn_attack(self, number: int, batch_size: int) -> Tensor:
+        """Which of several text attacks each sample's text suffers in this step, (batch,)."""
+        seed = self._generator(3, self.state.global_step, self._batch_of_step[1]).initial_seed()
+        drawn = torch.randint(number, (batch_size,), generator=torch.Generator().manual_seed(seed))
+        return drawn.to(self.args.device)
 
     # The frozen pretrained encoders
 
@@ -398,7 +435,7 @@ class MMCoATrainer(Trainer):
         if self.prompts is None or labels is None:
             if own_texts and not self._reads_texts:  # FARE: nothing but images
                 rows = torch.zeros(len(images), dtype=torch.long, device=images.device)
-                anchor = torch.zeros(1, int(self._encoder.model.config.projection_dim), device=images.device)  # type: ignore[union-attr,arg-type]
+                anchor = torch.zeros(1, self._encoder.embed_dim, device=images.device)
                 return _Batch(images, [], rows, anchor, rows, rows[:0], rows)
             raise ValueError(
                 "the data set has neither a text column nor a label column with class names: images have nothing "
@@ -492,29 +529,39 @@ class MMCoATrainer(Trainer):
             features, patches = self._image_features(batch.images, "patches" in views)
             adv_features, adv_patches = self._image_features(adv_images, "adv_patches" in views)
             image, adv_image = F.normalize(features, dim=-1), F.normalize(adv_features, dim=-1)
-            text, (adv_text, adv_text_features) = batch.anchors, self._attacked_anchors(batch)
+            text, adv_anchors = batch.anchors, self._attacked_anchors(batch)
+            # Each sample's loss is under one of the text attacks, in turn; its outcome is the worst over all of them.
+            turn = inputs["row_ids"].to(batch.anchor_ids.device) % len(adv_anchors)
+            adv_text_features = torch.stack(adv_anchors)[turn, batch.anchor_ids]
             wanted = iterates if "attack_iterates" in self.objective.views else []
             embeds = Embeddings(
                 logit_scale=self._encoder.logit_scale,
+                logit_bias=self._encoder.logit_bias,
                 image_embeds=image,
                 adv_image_embeds=adv_image,
                 text_embeds=text[batch.anchor_ids],
-                adv_text_embeds=adv_text[batch.anchor_ids],
+                adv_text_embeds=F.normalize(adv_text_features, dim=-1),
                 targets=class_targets(batch.groups) if self.args.targets == "class" else None,
                 prompt_embeds=text,
                 labels=batch.anchor_ids,
                 iterate_embeds=[self._encode_images(images) for images in wanted],
                 image_features=features,
                 adv_image_features=adv_features,
-                adv_text_features=adv_text_features[batch.anchor_ids],
+                adv_text_features=adv_text_features,
                 patches=patches,  # type: ignore[arg-type]
                 adv_patches=adv_patches,  # type: ignore[arg-type]
                 **batch.teacher,
                 **self._teach_attacked(adv_images),
             )
             loss, _ = self.objective(embeds)
-            pairs = ((image, text), (adv_image, text), (image, adv_text), (adv_image, adv_text))
-            clean, images, texts, both = ((i @ t.T).argmax(1) == batch.anchor_ids for i, t in pairs)
+            adv_texts = [F.normalize(features, dim=-1) for features in adv_anchors]
+
+            def stand(images: Tensor, anchors: Sequence[Tensor]) -> Tensor:
+                right = [(images @ each.T).argmax(1) == batch.anchor_ids for each in anchors]
+                return torch.stack(right).all(0)
+
+            clean, images = stand(image, [text]), stand(adv_image, [text])
+            texts, both = stand(image, adv_texts), stand(adv_image, adv_texts)
             # Worst cases, as in `evaluate_robustness`: an attacker may leave the image, the text or both alone.
             right = [clean, clean & images, clean & texts, clean & images & texts & both]  # in the order of THREATS
         return loss.detach(), torch.stack(right, dim=1).float(), inputs["row_ids"]
@@ -523,18 +570,18 @@ class MMCoATrainer(Trainer):
         with self.accelerator.autocast():
             return self._encoder.image_features(images, patches)
 
-    def _attacked_anchors(self, batch: _Batch) -> tuple[Tensor, Tensor]:
-        """Unit embeddings and features of all anchors under the text attack, (anchors, dim) each."""
+    def _attacked_anchors(self, batch: _Batch) -> list[Tensor]:
+        """Features of all anchors, (anchors, dim), under each text attack."""
         if self._evaluation_texts is not None:
             return self._evaluation_texts
         texts = batch.texts if self.prompts is None else self.prompts
         every = torch.arange(len(texts), device=batch.anchors.device)
-        adv_texts, shift = self._attack_texts(texts, batch.anchors, every)
-        tokens = self._encoder.tokenize(adv_texts, truncation=True)
-        edit = None if shift is None else lambda output: output + shift.to(output.dtype)
-        with encoding.edited_token_embeddings(self._encoder.model, edit), self.accelerator.autocast():
-            features = encoding.text_features(self._encoder.model, tokens["input_ids"])
-        found = (F.normalize(features, dim=-1), features)
+        found = []
+        for adv_texts, shift in self._attack_texts(texts, batch.anchors, every):
+            tokens = self._encoder.tokenize(adv_texts, truncation=True)
+            edit = None if shift is None else lambda output, shift=shift: output + shift.to(output.dtype)
+            with encoding.edited_token_embeddings(self._encoder.model, edit), self.accelerator.autocast():
+                found.append(encoding.text_features(self._encoder.model, tokens["input_ids"]))
         if self.prompts is not None:
             self._evaluation_texts = found
         return found
@@ -575,7 +622,11 @@ class MMCoATrainer(Trainer):
         if "loss" in logs:
             for name, total in self._term_sums.items():
                 logs[name] = self.accelerator.reduce(total / self._terms_summed, reduction="mean").item()
-            self._term_sums, self._terms_summed = {}, 0
+            for name, figure in self._figure_sums.items():
+                total, count = self.accelerator.reduce(figure, reduction="sum").tolist()
+                if count:
+                    logs[name] = total / count
+            self._term_sums, self._terms_summed, self._figure_sums = {}, 0, {}
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -584,10 +635,140 @@ class MMCoATrainer(Trainer):
         folder = Path(output_dir) if output_dir is not None else self._output_dir
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            (folder / ARGUMENTS_FILE).write_text(self.args.to_yaml())
+            settings = {**yaml.safe_load(self.args.to_yaml()), **self.run_settings}
+            for name in ("push_to_hub", "resume_from_checkpoint", *(key for key in settings if key.startswith("hub_"))):
+                settings.pop(name, None)  # who repeats the run starts from the beginning and publishes nothing
+            (folder / ARGUMENTS_FILE).write_text(yaml.safe_dump(settings, sort_keys=True))
+
+    # The Hub: our card, and no pickle
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """The Trainer's, and sees that the repository holds nothing else.
+
+        Raises:
+            ValueError: if it does, or if `hub_strategy` would push checkpoints, whose optimizer state is a pickle.
+            PermissionError: without a token that may write there.
+            ConnectionError: if the Hub cannot be reached.
+        """
+        from .hub import push  # `hub` imports this module
+
+        if self.args.push_to_hub and self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            raise ValueError(
+                f"`hub_strategy={self.args.hub_strategy}` would push optimizer.pt and rng_state.pth, "
+                "which are pickles: use every_save or end. Checkpoints to resume from stay in `output_dir`."
+            )
+        if not self.is_world_process_zero():
+            return
+        model, wanted = self.accelerator.unwrap_model(self.model), self.args.hub_model_id
+        adapter = getattr(model, "peft_config", {}).get("default")
+        api = push.connect(token or self.args.hub_token)
+        with push.telling(wanted or str(self._output_dir), self._output_dir):
+            self.hub_model_id: Any = push.full_id(api, wanted or self._output_dir.absolute().name)
+            push.open_repository(
+                api,
+                self.hub_model_id,
+                (adapter or model.config).to_dict(),
+                private=bool(private if private is not None else self.args.hub_private_repo),
+                revision=self.args.hub_revision,
+            )
+        self.push_in_progress = None
+
+    def create_model_card(  # type: ignore[override]  # what the Trainer asks its user for is read from files here
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | Sequence[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+    ) -> None:
+        """Write `README.md` of `output_dir`, from `training_args.yaml` and the results measured on these weights.
+
+        Args:
+            language, license, tags: as the Hub writes them.
+            model_name: unused: the card is named like the repository.
+            finetuned_from: Hub id of the base model, if the files do not say.
+        """
+        if self.is_world_process_zero():
+            self._pack(self._output_dir, language=language, license=license, tags=tags, base_model=finetuned_from)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The Trainer's; sends what `hf-mmcoa push` sends of `output_dir`, which is no pickle.
+
+        Args:
+            commit_message, blocking, token, revision, private: the Trainer's.
+            **kwargs: of `create_model_card`.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        kwargs.pop("model_name", None)  # the card is named like the repository
+        if "finetuned_from" in kwargs:
+            kwargs["base_model"] = kwargs.pop("finetuned_from")
+        package = self._pack(self._output_dir, **kwargs)
+        return self._send(package, commit_message or "End of training", not blocking, token, revision)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """The Trainer's, of safetensors and text only, from a copy that no later save changes."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if not self.args.hub_always_push and self.push_in_progress is not None and not self.push_in_progress.is_done():
+            return
+        from .hub.checkpoint import read_checkpoint
+
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self._finish_current_push()
+        copy = self._output_dir / PUSHED_FOLDER
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir(parents=True)
+        try:
+            for file in read_checkpoint(checkpoint_folder).files():
+                shutil.copy(file, copy)
+            job = self._send(self._pack(copy), f"Training in progress, step {self.state.global_step}", True)
+        except (ValueError, OSError) as error:  # the training is worth more than this push
+            logger.warning("training goes on, but step %d was not pushed: %s", self.state.global_step, error)
+            return
+        self.push_in_progress = PushInProgress([job])  # type: ignore[assignment,arg-type]  # as the Trainer does
+
+    def _finish_current_push(self) -> None:
+        """The Trainer's, and says what went wrong."""
+        super()._finish_current_push()
+        for job in getattr(getattr(self, "push_in_progress", None), "jobs", ()):
+            if (error := job.exception()) is not None:
+                logger.warning("a push during training broke off: %s. The next push brings all of it.", error)
+        self.push_in_progress = None
+
+    def _pack(self, folder: Path, **metadata: Any) -> Any:
+        """Write the folder's card; the `Package` that a push of it sends."""
+        from .hub.push import pack
+
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        model = None if sharded else self.accelerator.unwrap_model(self.model)
+        return pack(folder, self.hub_model_id, model=model, other_card="keep", **metadata)
+
+    def _send(
+        self, package: Any, message: str, background: bool, token: str | None = None, revision: str | None = None
+    ) -> Any:
+        from .hub import push
+
+        repo_id, api = str(self.hub_model_id), push.connect(token or self.args.hub_token)
+        with push.telling(repo_id, package.checkpoint.folder):
+            return push.send(api, repo_id, package.files, message, revision or self.args.hub_revision, background)
 
     def _start_counting(self) -> None:
         self._term_sums, self._terms_summed, self._batch_of_step = {}, 0, (-1, 0)
+        self._figure_sums = {}
         self._frozen_prompts = None
 
     def _check_labels_for_objective(self, dataset: Any) -> None:
@@ -633,6 +814,8 @@ class MMCoATrainer(Trainer):
             source = candidate_source(
                 args.candidates, encoder.model, encoder.tokenizer, args.masked_lm, args.align_to_cls
             )
+        if not args.align_to_cls and not isinstance(source, MaskedLMCandidates):
+            source = LeftNeighboursCandidates(source)
         return BertAttack(
             candidates=source,
             num_candidates=args.num_candidates,
@@ -665,6 +848,10 @@ def check_checkpoint(folder: str | bool | None, output_dir: str) -> None:
     )
 
 
+_AttackedTexts = tuple[list[str], Tensor | None]
+"""Texts, and what is added to their token embeddings, (texts, length, width), if anything."""
+
+
 @dataclass(frozen=True)
 class _Batch:
     """One process's batch: what it holds and among what it is placed."""
@@ -693,17 +880,37 @@ def _freeze(model: nn.Module, args: MMCoAConfig, objective: Objective) -> nn.Mod
             f"{type(objective).__name__} trains {' and '.join(sorted(objective.trains))}; with `train_image_encoder="
             f"{args.train_image_encoder}` and `train_text_encoder={args.train_text_encoder}` nothing would train."
         )
-    return encoding.set_trainable(model, image, text, args.train_logit_scale and "logit_scale" in objective.trains)
+    scale = args.train_logit_scale and "logit_scale" in objective.trains
+    model = encoding.set_trainable(model, image, text, scale)
+    if args.last_blocks is not None:
+        return encoding.train_last_blocks(model, args.last_blocks)
+    if args.lora != "none":
+        towers = [
+            tower for tower, trains in (("image", image), ("text", text)) if trains and args.lora in (tower, "both")
+        ]
+        if not towers:
+            raise ValueError(f'`lora="{args.lora}"`: {type(objective).__name__} does not train that tower.')
+        return add_lora(
+            model,  # type: ignore[arg-type]  # it refuses what is no CLIPModel
+            "both" if len(towers) == 2 else towers[0],  # type: ignore[arg-type]
+            args.lora_rank,
+            args.lora_alpha,
+            args.lora_dropout,
+            args.lora_target_modules or TARGET_MODULES,
+            train_logit_scale=scale,
+            seed=args.seed,
+        )
+    return model
 
 
 class _ClampLogitScale(TrainerCallback):
-    """Keep the temperature at most ln 100 after every optimizer step, as CLIP does."""
+    """Keep a CLIP's temperature at most ln 100 after every optimizer step, as CLIP does."""
 
     def on_optimizer_step(
         self, args: Any, state: TrainerState, control: TrainerControl, model: nn.Module | None = None, **kwargs: Any
     ) -> None:
         with torch.no_grad():
-            model.logit_scale.clamp_(max=encoding.MAX_LOGIT_SCALE)  # type: ignore[union-attr,operator]
+            model.logit_scale.clamp_(max=towers_of(model).max_logit_scale)  # type: ignore[arg-type,union-attr,operator]
 
 
 def _accuracies(prediction: EvalPrediction) -> dict[str, float]:
@@ -731,6 +938,8 @@ def _objective(args: MMCoAConfig, image_size: int) -> Objective:
             lambda_image=args.lambda_image,
             lambda_text=args.lambda_text,
             lambda_clean=args.lambda_clean,
+            lambda_class=args.lambda_class,
+            lambda_distill=args.lambda_distill,
             accumulate_attack_gradients=args.accumulate_attack_gradients,
         )
     fare = FARE(clean_weight=args.clean_weight, trades=args.trades)

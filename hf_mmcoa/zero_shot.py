@@ -19,8 +19,8 @@ class ZeroShotClassifier(nn.Module):
     The prompt embeddings are computed once and again when a weight of the text tower has changed since.
 
     Args:
-        model: a `CLIPModel`.
-        processor: its `CLIPProcessor`.
+        model: a `CLIPModel` or `SiglipModel`.
+        processor: its processor.
         class_names: at least two; cleaned as METHODS says (lower case, `_`, `-`, `/` become spaces).
         template: prompt with one `{}` for the class name, or several of them, averaged in embedding space (CLIP,
             section 3.1.4).
@@ -72,7 +72,7 @@ class ZeroShotClassifier(nn.Module):
     def prompt_embeds(self) -> Tensor:
         """Unit embedding of each class's prompts, (classes, dim), without gradient."""
         # A tensor's version rises with every change in place, such as an optimizer's step (not with edits of `.data`).
-        parameters = [*self.model.text_model.parameters(), *self.model.text_projection.parameters()]  # type: ignore[union-attr,operator]
+        parameters = encoding.tower_parameters(self.model, "text")
         key = (parameters[0].device, parameters[0].dtype, tuple((id(weight), weight._version) for weight in parameters))
         if self._cached is None or self._cached[0] != key:
             # In full precision and outside of inference mode, whatever the caller is in: later calls may differ.

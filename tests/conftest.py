@@ -1,12 +1,24 @@
-"""A two-layer CLIP on the CPU, built once; every test gets its own copy."""
+"""A two-layer CLIP and a two-layer SigLIP on the CPU, built once; every test gets its own copy."""
 
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
-from transformers import CLIPModel, CLIPProcessor
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPModel,
+    CLIPProcessor,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+    SiglipProcessor,
+    SiglipTextConfig,
+    SiglipVisionConfig,
+)
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from hf_mmcoa.tiny_clip import tiny_clip as build_tiny_clip
 
@@ -35,6 +47,59 @@ def tiny_clip(_built: tuple[CLIPModel, CLIPProcessor]) -> CLIPModel:
 def tiny_processor(_built: tuple[CLIPModel, CLIPProcessor]) -> CLIPProcessor:
     """The processor of `tiny_clip`; its words are those of `TEXTS`."""
     return _built[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_siglip_processor() -> SiglipProcessor:
+    """The processor of `tiny_siglip`; its tokenizer stands in for SigLIP's own, which needs sentencepiece.
+
+    As that one it ends texts with `</s>`, pads with the same, writes no BOS and gives no mask unless asked.
+    """
+    words = sorted({f"▁{word}" for text in TEXTS for word in text.lower().split()})
+    letters = ["▁", *"abcdefghijklmnopqrstuvwxyz"]
+    vocabulary = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")]
+    vocabulary += [(word, -1.0) for word in words] + [(letter, -10.0) for letter in letters if letter not in words]
+    tokenizer = Tokenizer(models.Unigram([*dict(vocabulary).items()], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    image_processor = SiglipImageProcessorPil(
+        size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    return SiglipProcessor(
+        image_processor,
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            eos_token="</s>",
+            pad_token="</s>",
+            unk_token="<unk>",
+            model_input_names=["input_ids"],
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def _built_siglip(tiny_siglip_processor: SiglipProcessor) -> SiglipModel:
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = SiglipTextConfig(
+        **tower,
+        vocab_size=len(tiny_siglip_processor.tokenizer),
+        max_position_embeddings=16,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    vision = SiglipVisionConfig(**tower, image_size=32, patch_size=8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = SiglipModel(SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict())).eval()
+    model.logit_scale.data.fill_(math.log(10))  # where SigLIP's training starts (arXiv:2303.15343, section 3.2)
+    model.logit_bias.data.fill_(-10.0)
+    return model
+
+
+@pytest.fixture
+def tiny_siglip(_built_siglip: SiglipModel) -> SiglipModel:
+    """An untrained SigLIP for 32x32 images and 16 tokens."""
+    return copy.deepcopy(_built_siglip)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_trainer import batch_of, changed_parameters, make, picture_rows, snapshot  # noqa: F401 (a fixture)
 
 from hf_mmcoa import encoding
-from hf_mmcoa.attacks import PGD, LevenshteinAttack
+from hf_mmcoa.attacks import PGD, LevenshteinAttack, SynonymTable
 from hf_mmcoa.objectives import FARE, Clean, Embeddings, Objective
 from hf_mmcoa.tiny_clip import tiny_clip as build_tiny_clip
 
@@ -75,10 +75,10 @@ def test_fare_needs_neither_texts_nor_labels(make):  # noqa: F811
 
 def test_leaf_replaces_characters_away_from_the_teachers_features(make):  # noqa: F811
     trainer = make(trainer={"text_attack": None}, objective="leaf")
-    assert trainer.text_attack == LevenshteinAttack(max_edits=1)
+    assert trainer.character_attack == LevenshteinAttack(max_edits=1)
     inputs = batch_of(trainer)
     seen = []
-    attack = trainer.text_attack.__call__
+    attack = trainer.character_attack.__call__
 
     def watched(texts, encode, **kwargs):
         attacked = attack(texts, encode, **kwargs)
@@ -89,7 +89,7 @@ def test_leaf_replaces_characters_away_from_the_teachers_features(make):  # noqa
     class Watched(LevenshteinAttack):
         __call__ = staticmethod(watched)
 
-    trainer.text_attack = Watched()
+    trainer.character_attack = Watched()
     loss, embeds = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
     ((texts, attacked, features, clean),) = seen
     assert len(texts) == 3 and all(a != b for a, b in zip(texts, attacked, strict=True))
@@ -272,3 +272,48 @@ def test_defences_log_their_terms(make):  # noqa: F811
 def test_an_objective_is_not_mistaken_for_another(make):  # noqa: F811
     assert isinstance(make(objective="clean").objective, Clean)
     assert make(objective="fare", clean_weight=0.2, trades=True).objective == FARE(clean_weight=0.2, trades=True)
+
+
+def test_misaligned_candidates_are_those_of_the_word_before(make):  # noqa: F811
+    table = SynonymTable({"cat": ("feline",), "dog": ("hound",), "of": ("banana",)})
+    given = {"text_attack": None, "candidates": table}
+    texts = ["This is a photo of cat"]
+    attacked = {}
+    for aligned in (True, False):
+        trainer = make(trainer=given, align_to_cls=aligned, template="This is a photo of {}")
+        attacked[aligned] = trainer.text_attack(texts, trainer._encode_texts)
+    assert attacked == {True: ["This is a photo of feline"], False: ["This is a photo of banana"]}
+
+
+def test_each_text_suffers_one_of_several_attacks_drawn_anew(make, images):  # noqa: F811
+    trainer = make(text_attack="words|embedding|characters", per_device_train_batch_size=12)
+    inputs = batch_of(trainer)
+    batch = trainer._read(inputs)
+    variants = trainer._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids)
+    words, embedding, characters = variants
+    assert words[1] is characters[1] is None and embedding[0] == batch.texts and embedding[1].abs().sum() > 0
+    assert words[0] == trainer.text_attack(batch.texts, trainer._encode_texts)
+    assert all(a != b for a, b in zip(characters[0], batch.texts, strict=True))
+    tokens = [trainer._encoder.tokenize(texts)["input_ids"] for texts, _ in variants]
+    encode = encoding.text_embeds
+    moved = encoding.token_embeddings(trainer.model, tokens[1]) + embedding[1]
+    expected = torch.stack([encode(trainer.model, tokens[0]), encode(trainer.model, tokens[1], inputs_embeds=moved)])
+    drawn = []
+    for _ in range(2):
+        _, embeds = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
+        which = trainer._drawn_attack(3, 12)
+        for row in range(12):
+            if which[row] < 2:
+                found = expected[which[row], batch.text_ids[row]]
+                assert torch.allclose(embeds.adv_text_embeds[row], found, atol=1e-5)
+        drawn.append(which)
+    assert set(drawn[0].tolist()) == {0, 1, 2} and not torch.equal(*drawn)
+
+
+def test_evaluation_takes_the_worst_of_several_text_attacks(make):  # noqa: F811
+    alone = {}
+    for kind in ("words", "embedding", "words|embedding"):
+        trainer = make(text_attack=kind, epsilon=0)
+        inputs = trainer._prepare_inputs(next(iter(trainer.get_eval_dataloader())))
+        alone[kind] = trainer.prediction_step(trainer.model, inputs, False)[1]
+    assert torch.equal(alone["words|embedding"], torch.minimum(alone["words"], alone["embedding"]))

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from processes import finish, kill_when, start
 
 from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.cli import main
@@ -21,8 +17,15 @@ from hf_mmcoa.data.digits import load_digits
 from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.protocols import read_protocol
 from hf_mmcoa.protocols.cells import result_path
-from hf_mmcoa.protocols.models import _captioned, base_folder, last_checkpoint, trained_folder, training_rows
-from hf_mmcoa.protocols.specification import named_protocols
+from hf_mmcoa.protocols.models import (
+    _captioned,
+    base_folder,
+    last_checkpoint,
+    substitutes,
+    trained_folder,
+    training_rows,
+)
+from hf_mmcoa.protocols.specification import STEPS, Method, named_protocols
 from hf_mmcoa.protocols.table import protocol_table
 from hf_mmcoa.trainer import MMCoATrainer
 
@@ -75,6 +78,20 @@ def write(tmp_path):
         ({"training": {"seed": 1}}, "`training` must not set seed"),
         ({"threat_model": {"preset": "standart"}}, "unknown preset 'standart'"),
         ({"threat_model": {"steps": 3}}, "`threat_model` has no field steps"),
+        ({"base": "cifar10"}, "`base` must be one of digits, fashion-mnist, got 'cifar10'"),
+        ({"objectives": [{"name": "mine"}]}, "`objectives`: expected an objective or"),
+        ({"objectives": ["mmcoa,targets"]}, "'mmcoa,targets': expected each FIELD=VALUE once, got 'targets'"),
+        ({"objectives": ["mmcoa,target=class"]}, "'mmcoa,target=class': MMCoAConfig has no field target"),
+        ({"objectives": ["mmcoa,targets=rows"]}, "`targets` must be one of diagonal, class, got 'rows'"),
+        ({"objectives": ["mmcoa,seed=3"]}, "'mmcoa,seed=3' must not set seed"),
+        ({"objectives": ["none,epsilon=0.1"]}, "'none,epsilon=0.1' is the model as it was given"),
+        ({"objectives": ["a b=mmcoa", "a-b=clean"]}, "`objectives` must name at least one value, each once"),
+        ({"objectives": ["mmcoa,max_steps=9"]}, "'mmcoa,max_steps=9' sets max_steps: with more or fewer gradient"),
+        (
+            {"objectives": ["mmcoa,masked_lm=bert"]},
+            "masked_lm, which changes nothing without the candidates masked",
+        ),
+        ({"objectives": ["mmcoa,candidates=bert"]}, "sets candidates to 'bert': neither a source"),
     ],
 )
 def test_a_mistake_names_file_field_and_way_out(write, changes, message):
@@ -114,6 +131,89 @@ def test_out_of_distribution_trains_once_for_all(write):
 def test_the_threat_model_is_the_trainings_where_it_says_so_and_the_presets_else(write):
     spec = read_protocol(write(threat_model={"preset": "strong", "restarts": 2})).attack_spec(5)
     assert (spec.epsilon, spec.restarts, spec.num_candidates, spec.seed) == (0.15, 2, 25, 5)
+
+
+def test_a_method_is_an_objective_with_settings_and_a_name(write):
+    rows = ["mmcoa", "mmcoa,targets=class,learning_rate=1e-3", {"name": "both ways", "objective": "mmcoa", "rho": 2}]
+    protocol = read_protocol(write(objectives=rows))
+    plain, text, named = protocol.cells()
+    assert [cell.name for cell in protocol.cells()] == [
+        "digits_2-shot_mmcoa_seed0",
+        "digits_2-shot_mmcoa-targets-class-learning_rate-1e-3_seed0",
+        "digits_2-shot_both-ways_seed0",
+    ]
+    assert (text.method.name, named.method.name) == ("mmcoa,targets=class,learning_rate=1e-3", "both ways")
+    assert "method" not in plain.settings and named.settings["method"] == "both ways"  # old cells keep their settings
+    assert text.settings["training"] == SMALL["training"] | {"targets": "class", "learning_rate": 1e-3}
+    args = protocol.arguments("unused", text.method, 3)
+    assert (args.targets, args.learning_rate, args.seed, args.max_steps) == ("class", 1e-3, 3, 2)
+    assert len({trained_folder(cell, Path("out")) for cell in (plain, text, named)}) == 3
+    assert [Method.read(method.to_json(), Path()) for method in protocol.objectives] == list(protocol.objectives)
+    assert protocol.objectives[0].to_json() == "mmcoa"
+
+
+def test_a_method_changes_its_training_and_never_the_evaluation(write):
+    changed = "mmcoa,epsilon=0.3,num_candidates=2,candidates=wordnet,template=a {}"
+    protocol = read_protocol(write(objectives=["mmcoa", changed]))
+    plain, own = (cell.settings for cell in protocol.cells())
+    differing = {key for key in {**plain, **own} if plain.get(key) != own.get(key)}
+    assert differing == {"training", "method", "train_candidates"}
+    assert own["training"]["epsilon"] == 0.3 and own["threat_model"]["epsilon"] == 0.15
+    assert own["train_candidates"] == "wordnet" and own["candidates"] == "digits"
+
+
+def test_substitutes_of_a_methods_own_are_trained_on(write, tmp_path):
+    (tmp_path / "words.json").write_text('{"one": ["ace", "unit"]}')
+    row = {"name": "mine", "objective": "mmcoa", "candidates": "words.json"}
+    protocol = read_protocol(write(objectives=[row]))
+    (cell,) = protocol.cells()
+    evaluated = substitutes(protocol, cell.data, None, None)
+    known, _ = substitutes(protocol, cell.data, None, None, cell.method)
+    assert len(known.table) == 1 and len(evaluated[0].table) == 10
+    assert cell.settings["train_candidates"].startswith("words.json ")
+    other = read_protocol(write(objectives=[row | {"candidates": "fashion-mnist"}])).cells()[0]
+    assert trained_folder(cell, tmp_path) != trained_folder(other, tmp_path)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_setting_that_decides_the_number_of_steps_is_refused(write, name):
+    with pytest.raises(ValueError, match=f"sets {name}: with more or fewer gradient steps"):
+        read_protocol(write(objectives=["mmcoa", f"mmcoa,{name}=1"]))
+
+
+def test_unequal_steps_are_compared_only_where_the_file_says_so(write):
+    file = write(objectives=["mmcoa", "long=mmcoa,max_steps=9"], unequal_steps=True)
+    assert [cell.settings["training"]["max_steps"] for cell in read_protocol(file).cells()] == [2, 9]
+
+
+def test_masked_language_model_settings_need_its_candidates(write):
+    file = write(objectives=["mmcoa,candidates=masked-lm,masked_lm=bert"])
+    assert read_protocol(file).cells()[0].settings["training"]["masked_lm"] == "bert"
+    read_protocol(write(objectives=["mmcoa,masked_lm=bert"], candidates="masked-lm"))
+
+
+def test_a_methods_masked_language_model_is_shifted_by_its_trainer_alone(write, monkeypatch, tiny_clip, tiny_processor):
+    calls = []
+    monkeypatch.setattr("hf_mmcoa.protocols.models.candidate_source", lambda *a: calls.append((a[0], *a[3:])))
+    file = write(objectives=["mmcoa,candidates=masked-lm,masked_lm=bert,align_to_cls=false"])
+    protocol = read_protocol(file)
+    substitutes(protocol, protocol.datasets[0], tiny_clip, tiny_processor, protocol.objectives[0])
+    assert calls == [("masked-lm", "bert", True)]
+
+
+def test_a_base_is_what_the_train_command_does_without_a_model(write):
+    default = yaml.safe_load((ROOT / "hf_mmcoa/cli/digits.yaml").read_text())
+    file = write(base="digits", datasets=None, candidates=None, tiny={"epochs": 1}, training={"max_steps": 7})
+    protocol = read_protocol(file)
+    assert dict(protocol.tiny) == {"image_size": 8, "patch_size": 2, "epochs": 1}
+    assert protocol.training["learning_rate"] == default["learning_rate"] and protocol.training["max_steps"] == 7
+    assert set(default) - set(protocol.training) == {
+        "output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size", "pretrain_epochs"
+    }  # fmt: skip
+    assert protocol.candidates == protocol.datasets[0].name == "digits"
+    whole = read_protocol(write(base="digits", datasets=None, tiny=None, training=None))
+    assert whole.tiny["epochs"] == default["pretrain_epochs"]
+    assert read_protocol(write(base="digits", datasets=None, tiny=None, model="some/clip")).tiny is None
 
 
 def test_other_substitutes_are_another_training(write, tmp_path):
@@ -332,27 +432,8 @@ def smoke(tmp_path_factory):
     return folder
 
 
-def start(folder, output, *options):
-    code = "import sys; from hf_mmcoa.cli import main; sys.exit(main(['protocol', *sys.argv[1:]]))"
-    command = [sys.executable, "-c", code, str(folder / "smoke.yaml"), "--output", str(output), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def finish(process):
-    _, error = process.communicate(timeout=900)
-    assert process.returncode == 0, error[-3000:]
-    return error
-
-
-def kill_when(process, condition):
-    """SIGKILL as soon as the condition holds; the process must still be at work then."""
-    deadline = time.monotonic() + 600
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def begin(folder, output, *options):
+    return start("protocol", folder / "smoke.yaml", "--output", output, *options)
 
 
 def contents(output):
@@ -363,25 +444,25 @@ def contents(output):
 @pytest.mark.slow
 def test_killed_twice_the_grid_ends_in_the_same_table(smoke):
     whole, killed = smoke / "whole", smoke / "killed"
-    finish(start(smoke, whole))
+    finish(begin(smoke, whole))
     assert len(list(whole.glob("cells/*/result.json"))) == 9
 
     def results():
         return len(list(killed.glob("cells/*/result.json")))
 
     # In the middle of an evaluation, and between the beginning of a later cell and its evaluation: in its training.
-    kill_when(start(smoke, killed), lambda: results() >= 1 and any(killed.glob("cells/*/*.partial/batch-00001.json")))
+    kill_when(begin(smoke, killed), lambda: results() >= 1 and any(killed.glob("cells/*/*.partial/batch-00001.json")))
     assert any(killed.glob("cells/*/evaluation.json.partial/batch-*.json"))
     begun = results()
     kill_when(
-        start(smoke, killed),
+        begin(smoke, killed),
         lambda: (
             results() > begun + 1
             and len(list(killed.glob("cells/*/settings.json"))) > results()
             and not any(killed.glob("cells/*/*.partial"))
         ),
     )
-    error = finish(start(smoke, killed))
+    error = finish(begin(smoke, killed))
     assert "9 cells, 0 finished" not in error
     assert contents(killed) == contents(whole)
 
@@ -389,6 +470,6 @@ def test_killed_twice_the_grid_ends_in_the_same_table(smoke):
 @pytest.mark.slow
 def test_two_processes_make_the_same_table(smoke):
     one, two = smoke / "one", smoke / "two"
-    finish(start(smoke, one))
-    finish(start(smoke, two, "--processes", "2"))
+    finish(begin(smoke, one))
+    finish(begin(smoke, two, "--processes", "2"))
     assert contents(one) == contents(two)

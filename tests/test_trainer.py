@@ -455,7 +455,7 @@ def test_every_step_and_every_accumulated_batch_has_its_own_random_start(make, r
 def embedding_shift(make, **config):
     trainer = make(text_attack="embedding", **config)
     batch = trainer._read(batch_of(trainer))
-    shift = trainer._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids)[1]
+    ((_, shift),) = trainer._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids)
     return shift.norm(dim=-1).max() / encoding.token_table(trainer.model).norm(dim=-1).mean()
 
 

@@ -276,8 +276,10 @@ class HotFlipCandidates:
         if not asked or not vocabulary:
             return ranked
         table = encoding.token_table(self.model).float()
-        encoded, offsets = _tokenize(self.tokenizer, [texts[row] for row in asked], table.device)
-        all_places = _places([texts[row] for row in asked], [words[row] for row in asked], offsets)
+        attacked = [texts[row] for row in asked]
+        encoded = encoding.tokenize(self.model, self.tokenizer, attacked, truncation=True, offsets=True)
+        offsets = encoded.pop("offset_mapping").tolist()
+        all_places = _places(attacked, [words[row] for row in asked], offsets)
         special = torch.tensor(self.tokenizer.all_special_ids, device=table.device)
         is_special = torch.isin(encoded["input_ids"], special).tolist()
         # An unknown word is CLIP's end-of-text token: pooling stops there, whatever stands in its place.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import encoding
+from ..encoding import word_positions
 from .pgd import gradient
 
 
@@ -18,8 +19,8 @@ from .pgd import gradient
 class TextEmbeddingPGD:
     """Raise a per-text loss by moving each word's token embedding inside an l2 ball (METHODS: text-embedding attack).
 
-    Only word positions move: never the first token (BOS), the end-of-text token or the padding behind it. Lengths are
-    given in units of the embedding table's mean row norm, so that one `rho` means the same for every model.
+    Only word positions move: never BOS, the end-of-text token or the padding behind it. Lengths are given in units of
+    the embedding table's mean row norm, so that one `rho` means the same for every model.
 
     Args:
         rho: radius per token, in mean row norms of the table. 1 reaches about as far as a neighbouring word.
@@ -80,11 +81,3 @@ class TextEmbeddingPGD:
 
     def _default_step(self) -> float:
         return 2.5 * self.rho / max(self.num_steps, 1)
-
-
-def word_positions(model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """True on tokens of words: behind BOS, before the token at which the encoder pools; (texts, length)."""
-    ends = encoding.text_ends(model, input_ids).unsqueeze(1)  # (texts, 1)
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
-    words = (positions > 0) & (positions < ends)
-    return words if attention_mask is None else words & attention_mask.bool()

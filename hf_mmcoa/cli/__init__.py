@@ -20,13 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All subcommands; the parsed arguments' `run` is the function to call."""
-    from . import evaluate, protocol, report  # torch is imported when a command runs, not when this module is
+    # torch is imported when a command runs, not when this module is
+    from . import compare, convert, demo, evaluate, interpolate, protocol, push, report
 
     parser = argparse.ArgumentParser(prog="hf-mmcoa", description="Make any CLIP robust, and prove it.")
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     subparsers.add_parser("train", add_help=False, help="robust fine-tuning, measured before and after")
-    for command in (evaluate, report, protocol):
+    for command in (evaluate, report, protocol, convert, push, compare, demo, interpolate):
         subparser = subparsers.add_parser(
             command.__name__.rpartition(".")[2],
             help=command.HELP,

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
         model, processor = load(args.model)
         dataset = load_benchmark(args.dataset, split=args.split, data_dir=args.data_dir, text_column=args.text_column)
-        given = _candidates(args.candidates, model, processor)
+        given = substitutes(args.candidates, model, processor)
         options: dict[str, Any] = {
             "attacks": args.attacks,
             "threat_model": spec,
@@ -146,21 +146,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", required=True, metavar="PATH_OR_ID", help="folder or Hub id of a CLIPModel with its processor"
     )
     parser.add_argument(
-        "--dataset", required=True, metavar="NAME_OR_PATH", help="a registered benchmark, a Hub id or a folder"
-    )
-    parser.add_argument(
         "--task",
         choices=["zero-shot", "retrieval"],
         default="zero-shot",
         help="what is measured; captions for retrieval",
-    )
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--data_dir", "--data-dir", metavar="FOLDER", help="where the data set's files lie already")
-    parser.add_argument(
-        "--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), metavar="KIND", help=f"of {', '.join(ATTACKS)}"
-    )
-    parser.add_argument(
-        "--preset", choices=list(PRESETS), default="standard", help="threat model; single options change it"
     )
     parser.add_argument("--output", metavar="FILE", help="JSON result; without it the numbers are only printed")
     parser.add_argument("--overwrite", action="store_true", help="replace another evaluation's result in --output")
@@ -169,6 +158,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--text_column", "--text-column", metavar="NAME", help="captions; needed beside labels or with an unusual name"
+    )
+    add_measurement_arguments(parser)
+
+
+def add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is measured on which data under which threat model: options of every command that evaluates."""
+    parser.add_argument(
+        "--dataset", required=True, metavar="NAME_OR_PATH", help="a registered benchmark, a Hub id or a folder"
+    )
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--data_dir", "--data-dir", metavar="FOLDER", help="where the data set's files lie already")
+    parser.add_argument(
+        "--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), metavar="KIND", help=f"of {', '.join(ATTACKS)}"
+    )
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), default="standard", help="threat model; single options change it"
     )
     parser.add_argument(
         "--candidates",
@@ -189,9 +194,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(*spellings, dest=name, default=None, **options)
 
 
-def _candidates(
+def substitutes(
     given: Sequence[str] | None, model: Any, processor: Any
 ) -> CandidateSource | Mapping[str, CandidateSource] | None:
+    """What `--candidates` names, built of a model where the source needs one."""
     if given is None:
         return None
     if len(given) == 1 and given[0] in EMBEDDED and (table := synonym_table(given[0])):

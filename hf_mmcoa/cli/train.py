@@ -7,7 +7,7 @@ import copy
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import CLIPModel, HfArgumentParser, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from .. import encoding
+from ..adapters import merge
 from ..attacks.candidates import CandidateSource, candidate_source
 from ..attacks.held_out import known_and_unseen
 from ..config import MMCoAConfig
@@ -32,12 +33,14 @@ from ..evaluation.results import write_json
 from ..evaluation.robustness import evaluate_robustness
 from ..evaluation.specification import ThreatModel
 from ..evaluation.table import robustness_table
-from ..tiny_clip import tiny_clip
+from ..hub.checkpoint import CARD_FILE
+from ..hub.measurements import PICTURE_FILE, ROBUSTNESS_FILE
+from ..pretraining import pretrain_tiny_clip
 from ..trainer import MMCoATrainer, check_checkpoint
 from .launch import start_missing_processes
 
-ROBUSTNESS_FILE = "robustness.json"
-PICTURE_FILE = "attacks.png"
+ADAPTER_FOLDER = "adapter"  # of a LoRA run
+PRETRAINED_FOLDER = "pretrained"  # the tiny CLIP before the defence, which is nowhere else
 
 
 @dataclass
@@ -90,7 +93,7 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
     given = _read_yaml(Path(known.config)) if known.config else {}
     base: dict[str, Any] = {"output_dir": "output/mmcoa", "report_to": "none"}
     if not (known.model_name_or_path or given.get("model_name_or_path")):
-        base |= yaml.safe_load(files(__package__).joinpath("digits.yaml").read_text())
+        base |= _digits_settings()
     options = {action.dest for action in parser._actions}
     if unknown := sorted(set(given) - options):
         parser.error(f"--config {known.config}: unknown options {', '.join(unknown)}")
@@ -120,6 +123,9 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
         torch.set_num_threads(1)
         stages.begin("pretrain a tiny CLIP on digits and captions, without attack")
         model, processor = pretrained_tiny_clip(args, run.pretrain_epochs)
+        if args.should_save:
+            model.save_pretrained(output / PRETRAINED_FOLDER)
+            processor.save_pretrained(output / PRETRAINED_FOLDER)
     model.to(args.device)
 
     known, unseen = known_and_unseen(_substitutes(run, args, model, processor))
@@ -152,23 +158,30 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
         processing_class=processor,
         candidates=known,
     )
+    trainer.run_settings = _run_settings(run, args)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if args.lora != "none":
+        trainer.save_model(str(output / ADAPTER_FOLDER), _internal_call=True)  # `push_to_hub` sends the merged model
+        trainer.model = model = merge(model)  # a plain CLIPModel from here on: what is measured is what is saved
 
     stages.begin("measure it again, under the same attacks")
     after = evaluate_robustness(model, processor, output=output / "results" / "after.json", overwrite=True, **measured)
 
     stages.begin("save")
-    trainer.save_model(str(output))
     results = {"before": before, "after": after}
-    if args.should_save:
+    if args.should_save:  # before the model, since saving it pushes all of it with `push_to_hub`
         write_json(results, output / ROBUSTNESS_FILE)
         gallery = attack_gallery(pictured | {"after": (model, processor)}, test, threat_model, candidates=known)
         save_gallery(gallery, gallery_path(output / ROBUSTNESS_FILE))
         save_picture(gallery, output / PICTURE_FILE)
+    trainer.save_model(str(output))
+    if args.should_save:
         print(f"\n{robustness_table(results)}\n")
-        print(f"model    {output}  (CLIPModel.from_pretrained reads it)")
+        print(f"model    {output}  ({type(model).__name__}.from_pretrained reads it)")
         print(f"numbers  {output / ROBUSTNESS_FILE}\npicture  {output / PICTURE_FILE}")
+        print(f"card     {output / CARD_FILE}  (`hf-mmcoa push` publishes all of it)")
+    trainer.create_model_card()
     stages.end()
     trainer.end()  # else the first of several processes to exit may pull the rug from under the others
     return results
@@ -181,27 +194,34 @@ def pretrained_tiny_clip(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, Pro
         args: its seed, device and progress bar are the run's.
         epochs: over the 1,200 training digits. 40 reach about 97% on the validation split (LAB.md: 20 to 40).
     """
-    model, processor = tiny_clip(digits.vocabulary(), image_size=digits.IMAGE_SIZE, patch_size=2, seed=args.seed)
-    settings = MMCoAConfig(  # LAB.md, "A tiny CLIP that works"
-        output_dir=args.output_dir,
-        objective="clean",
-        targets="class",
-        num_train_epochs=epochs,
-        per_device_train_batch_size=max(128 // args.world_size, 1),  # as many steps on any number of processes
-        learning_rate=1e-3,
-        weight_decay=0.01,
-        lr_scheduler_type="cosine",
+    model, processor, _ = pretrain_tiny_clip(
+        digits.vocabulary(),
+        digits.load_captioned_digits(args.seed),
+        image_size=digits.IMAGE_SIZE,
+        patch_size=2,
+        epochs=epochs,
         seed=args.seed,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
+        output_dir=args.output_dir,
         use_cpu=args.use_cpu,
         bf16=args.bf16,
         fp16=args.fp16,
         disable_tqdm=args.disable_tqdm,
     )
-    MMCoATrainer(model, settings, digits.load_captioned_digits(args.seed), processing_class=processor).train()
     return model, processor
+
+
+def _run_settings(run: RunArguments, args: MMCoAConfig) -> dict[str, Any]:
+    """What `--config training_args.yaml` needs beside the trainer's own arguments to repeat the run."""
+    settings = {each.name: getattr(run, each.name) for each in fields(run) if getattr(run, each.name) != each.default}
+    if run.model_name_or_path is None:  # an argument that is at its default would give way to digits.yaml's otherwise
+        arguments = args.to_dict()
+        settings |= {name: arguments[name] for name in _digits_settings() if name in arguments}
+    return {"dataset": run.dataset} | settings
+
+
+def _digits_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("digits.yaml").read_text())
+    return settings
 
 
 def _substitutes(run: RunArguments, args: MMCoAConfig, model: nn.Module, processor: Any) -> CandidateSource:

@@ -1,4 +1,4 @@
-"""Charts of results as PNG bytes: accuracy per threat, clean against robust, accuracy against epsilon.
+"""Charts of results as PNG bytes: accuracy per threat, clean against robust, accuracy against epsilon or alpha.
 
 matplotlib's objects without pyplot; colours that every common colour vision tells apart, and different markers.
 """
@@ -6,11 +6,12 @@ matplotlib's objects without pyplot; colours that every common colour vision tel
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .table import accuracies, estimate
+from .table import Estimate, accuracies, estimate
 
 # Okabe and Ito's palette, told apart with every common colour vision, and lighter on a dark page; as in the page's CSS.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#b0578d", "#a87900", "#3a9bd0", "#5b6670")
@@ -46,8 +47,16 @@ def robust_accuracy(series: Sequence[Series]) -> str | None:
     return None
 
 
-def _draw(size: tuple[float, float], dark: bool, draw: Callable[[Any, Sequence[str], str], None]) -> bytes:
-    """One chart of so many inches as PNG, with a legend on top if it has several entries."""
+def _draw(
+    size: tuple[float, float],
+    dark: bool,
+    draw: Callable[[Any, Sequence[str], str], None],
+    panels: int = 1,
+    columns: int | None = None,
+) -> bytes:
+    """One chart of so many inches as PNG, or several side by side, with a legend on top if it has several entries, of
+    so many columns.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -62,12 +71,18 @@ def _draw(size: tuple[float, float], dark: bool, draw: Callable[[Any, Sequence[s
     }  # fmt: skip
     with rc_context(style):
         figure = Figure(figsize=size, dpi=220, facecolor=page, layout="constrained")
-        axes = figure.add_subplot()
+        axes: Any = figure.subplots(1, panels)
         draw(axes, DARK_COLOURS if dark else COLOURS, ink)
-        handles, names = axes.get_legend_handles_labels()
+        handles: list[Any] = []
+        names: list[str] = []
+        for each in figure.axes:
+            entries = each.get_legend_handles_labels()
+            handles += entries[0]
+            names += entries[1]
         if len(names) > 1:
-            columns = 2 if max(map(len, names)) < 24 else 1
-            figure.legend(handles, names, loc="outside upper left", ncols=columns, handlelength=1.6)
+            columns = columns or (2 if max(map(len, names)) < 24 and panels == 1 else 1)
+            place: Any = "outside upper left" if panels == 1 else "outside right upper"  # beside the panel that has it
+            figure.legend(handles, names, loc=place, ncols=columns, handlelength=1.6)
         stream = io.BytesIO()
         FigureCanvasAgg(figure).print_png(stream)
         return stream.getvalue()
@@ -134,6 +149,60 @@ def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
     return _draw(NARROW, dark, draw)
 
 
+def dot_chart(points: Mapping[str, Mapping[str, Estimate]], labels: Mapping[str, str], dark: bool = False) -> bytes:
+    """A line a method, the best worst case on top, and on it a dot with its interval for each accuracy, as PNG.
+
+    Args:
+        points: method -> accuracy, such as "text_unseen_accuracy" -> its estimate. The kind of an accuracy gives its
+            colour and marker, and a further source of substitutes a hollow one.
+        labels: the accuracies that are shown, in the order of the legend, and what they are called there.
+    """
+    ranking = ("worst_case_accuracy", "multimodal_accuracy", "clean_accuracy")  # the second where the first is equal
+    known = [name for name in ranking if all(name in found for found in points.values())]
+    order = sorted(points, key=lambda method: [points[method][name].value for name in known], reverse=True)
+    order.reverse()  # the axis goes up
+    kinds = list(dict.fromkeys(_kind(name) for name in labels))
+    apart = min(0.12, 0.72 / max(len(labels), 1))
+
+    def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
+        for row in range(1, len(order), 2):
+            axes.axhspan(row - 0.5, row + 0.5, color=ink, alpha=0.045, linewidth=0)
+        for index, (name, label) in enumerate(labels.items()):
+            kind = kinds.index(_kind(name))
+            worst = name == "worst_case_accuracy"
+            colour = ink if worst else colours[kind % len(colours)]
+            further = name != f"{_kind(name)}_accuracy"
+            shown = [(row, points[method][name]) for row, method in enumerate(order) if name in points[method]]
+            axes.errorbar(
+                [100 * each.value for _, each in shown],
+                [row + ((len(labels) - 1) / 2 - index) * apart for row, _ in shown],
+                xerr=[
+                    [100 * (each.value - each.low) for _, each in shown],
+                    [100 * (each.high - each.value) for _, each in shown],
+                ],
+                fmt="P" if worst else MARKERS[kind % len(MARKERS)],
+                markersize=5,
+                color=colour,
+                markerfacecolor=axes.get_facecolor() if further else colour,
+                elinewidth=1,
+                label=label,
+            )
+        axes.set_yticks(range(len(order)), [textwrap.fill(method.replace(",", ", "), 30) for method in order])
+        axes.set_ylim(-0.5, len(order) - 0.5)
+        axes.set_xlim(-1.5, 101.5)
+        axes.set_xticks(range(0, 101, 20))
+        axes.set_xlabel("accuracy, percent, with 95% intervals")
+        axes.grid(axis="y", visible=False)
+
+    return _draw((7.6, 1.1 + 0.42 * len(order)), dark, draw, columns=4)
+
+
+def _kind(name: str) -> str:
+    """ "text" of "text_unseen_accuracy"."""
+    kind = name.removesuffix("_accuracy")
+    return next((known for known in ("text", "multimodal") if kind.startswith(f"{known}_")), kind)
+
+
 def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bool = False) -> bytes:
     """Accuracy under image and multimodal attack against epsilon, from the clean accuracy on, as PNG."""
 
@@ -169,6 +238,78 @@ def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bo
         axes.set_ylabel("accuracy, percent")
 
     return _draw(NARROW, dark, draw)
+
+
+def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> bytes:
+    """Between two models: clean against robust accuracy, and every accuracy against alpha, side by side, as PNG.
+
+    Args:
+        series: the mixture's results by alpha, in rising order.
+        dark: for a dark page.
+    """
+    every = list(series.values())
+    labels = {
+        name: label
+        for name, label in accuracies([result for one in every for result in one.results]).items()
+        if all(one.has(name) for one in every)
+    }
+    robust = robust_accuracy(every)
+
+    def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
+        tradeoff, curves = axes
+        x, y = ([estimate(one.results, str(name)) for one in every] for name in ("clean_accuracy", robust))
+        tradeoff.errorbar(
+            [100 * each.value for each in x],
+            [100 * each.value for each in y],
+            xerr=_whiskers(x),
+            yerr=_whiskers(y),
+            color=colours[1],
+            marker="o",
+            markersize=5,
+            linewidth=1.6,
+            elinewidth=0.6,
+        )
+        for alpha, across, up in zip(series, x, y, strict=True):
+            point = (100 * across.value, 100 * up.value)
+            behind = {"facecolor": tradeoff.get_facecolor(), "edgecolor": "none", "pad": 0.6}  # the line may pass there
+            tradeoff.annotate(
+                f"{alpha:g}", point, xytext=(6, 5), textcoords="offset points", size=8, color=ink, bbox=behind
+            )
+        tradeoff.set_ylim(-3, 103)
+        tradeoff.set_xlabel("clean accuracy, percent")
+        tradeoff.set_ylabel(f"{labels[str(robust)]} accuracy, percent")
+        tradeoff.set_title("the trade-off; points are labelled with alpha", size=9)
+
+        kinds: list[str] = []
+        for name, label in labels.items():
+            kind = label.partition(" (")[0]
+            dashes = "--" if kind in kinds else "-"  # further substitutes of one kind of attack
+            kinds = list(dict.fromkeys([*kinds, kind]))
+            place = kinds.index(kind)
+            found = [estimate(one.results, name) for one in every]
+            curves.errorbar(
+                list(series),
+                [100 * each.value for each in found],
+                yerr=_whiskers(found),
+                linestyle=dashes,
+                color=colours[place % len(colours)],
+                marker=MARKERS[place % len(MARKERS)],
+                markersize=4.5,
+                markerfacecolor=colours[place % len(colours)] if dashes == "-" else "none",
+                elinewidth=0.6,
+                label=label,
+            )
+        curves.set_xticks(list(series), [f"{alpha:g}" for alpha in series])
+        curves.set_ylim(-3, 103)
+        curves.set_xlabel("alpha: 0 is pretrained, 1 is robust")
+        curves.set_ylabel("accuracy, percent")
+
+    return _draw((2.3 * NARROW[0], NARROW[1] + 0.3), dark, draw, panels=2)
+
+
+def _whiskers(found: Sequence[Estimate]) -> list[list[float]]:
+    """Distances to both ends of the intervals, in percent, as matplotlib wants them."""
+    return [[100 * (each.value - each.low) for each in found], [100 * (each.high - each.value) for each in found]]
 
 
 def _chart_name(series: Series, others: Sequence[Series]) -> str:

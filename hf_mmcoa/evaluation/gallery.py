@@ -183,7 +183,7 @@ def _views(evaluation: Evaluation, rows: Sequence[Mapping[str, Any]]) -> list[Vi
     views = []
     for row in rows:
         images = row["image"][None].to(clean_embeds.device)
-        adv_images = _attacked_image(evaluation, images, row)
+        adv_images = attacked_image(evaluation, images, row)
         embeds, adv = encoder.encode_images(images), encoder.encode_images(adv_images)
         seen = {
             "clean": (embeds, clean_embeds),
@@ -202,9 +202,21 @@ def _views(evaluation: Evaluation, rows: Sequence[Mapping[str, Any]]) -> list[Vi
     return views
 
 
-def _attacked_image(evaluation: Evaluation, images: Tensor, row: Mapping[str, Any]) -> Tensor:
-    """One image, (1, 3, h, w), after the first attack that succeeds, or the last one if none does."""
+def attacked_image(
+    evaluation: Evaluation, images: Tensor, row: Mapping[str, Any], prompt_embeds: Tensor | None = None
+) -> Tensor:
+    """One image, (1, 3, h, w), after the first attack that succeeds, or the last one if none does.
+
+    Args:
+        evaluation: the model under attack, and by what.
+        images: the clean image, (1, 3, h, w), on the model's device.
+        row: its label and the `row_id` that seeds the attack.
+        prompt_embeds: what the image is attacked on and read with, (classes, dim); by default the evaluation's prompts.
+    """
     spec = evaluation.spec
+    known, judged = evaluation.attacker_embeds, evaluation.prompt_embeds
+    if prompt_embeds is not None:
+        known = judged = prompt_embeds
     for name, attack in evaluation.image_attacks.items():
         for restart in range(spec.restarts):
             attacked = attack_images(
@@ -212,8 +224,8 @@ def _attacked_image(evaluation: Evaluation, images: Tensor, row: Mapping[str, An
                 images,
                 torch.tensor([row["label"]], device=images.device),
                 encode=evaluation.encoder.encode_images,
-                attacked_prompts=evaluation.attacker_embeds,
-                judged_prompts=evaluation.prompt_embeds,
+                attacked_prompts=known,
+                judged_prompts=judged,
                 scale=evaluation.scale,
                 generator=seeded_generator(images.device, spec.seed, row["row_id"], name, restart),
                 skip_fallen=False,
@@ -254,10 +266,10 @@ def save_gallery(gallery: Gallery, path: str | Path) -> None:
                 {
                     "row_id": sample.row_id,
                     "label": sample.label,
-                    "image": _encode(sample.image),
+                    "image": to_base64(sample.image),
                     "views": {
                         name: {
-                            "perturbation": _encode(_to_grey(view.perturbation)),
+                            "perturbation": to_base64(_to_grey(view.perturbation)),
                             "largest": float(np.abs(view.perturbation).max()),
                             "prompt": view.prompt,
                             "adv_prompt": view.adv_prompt,
@@ -364,7 +376,8 @@ def to_picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray((image.transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8))
 
 
-def _encode(image: np.ndarray) -> str:
+def to_base64(image: np.ndarray) -> str:
+    """(3, height, width) in [0, 1] as the text of an 8-bit PNG."""
     stream = io.BytesIO()
     to_picture(image).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()

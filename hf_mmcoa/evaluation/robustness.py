@@ -63,8 +63,8 @@ def evaluate_robustness(
     The model is evaluated where it is, in eval mode; its mode, gradients and `requires_grad` are as before afterwards.
 
     Args:
-        model: a `CLIPModel`, wrapped or not.
-        processor: its `CLIPProcessor`.
+        model: a `CLIPModel` or `SiglipModel`, wrapped or not.
+        processor: its processor.
         dataset: pictures and labels, map-style.
         attacks: of "clean", "image", "text" and "multimodal". Multimodal brings image and text with it: an attacker of
             both may leave one alone. Which attacks of each kind are run is the threat model's business.

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..losses import contrastive_loss, sigmoid_loss
+
 View = Literal[
     "images",
     "adv_images",
@@ -43,6 +45,7 @@ class Embeddings:
     """
 
     logit_scale: Tensor
+    logit_bias: Tensor | None = None  # of a SigLIP
     image_embeds: Any = None  # a tensor, as all below, where the objective asked for its view
     text_embeds: Any = None
     adv_image_embeds: Any = None
@@ -91,9 +94,21 @@ class Objective(Protocol):
         """The loss, scalar, and its named terms for the log."""
 
 
+def pair_loss(image_embeds: Tensor, text_embeds: Tensor, embeds: Embeddings) -> Tensor:
+    """The loss between two views of the batch that the model was pretrained with: contrastive(A, B) of the objectives.
+
+    CLIP's `contrastive_loss`, or SigLIP's `sigmoid_loss` where the model has a logit bias.
+    """
+    if embeds.logit_bias is None:
+        return contrastive_loss(image_embeds, text_embeds, embeds.logit_scale, embeds.targets)
+    return sigmoid_loss(image_embeds, text_embeds, embeds.logit_scale, embeds.logit_bias, embeds.targets)
+
+
 def class_logits(features: Tensor, embeds: Embeddings, scaled: bool = True) -> Tensor:
-    """Zero-shot logits s bar(f) P^T of un-normalised features (batch, dim), (batch, classes); cosines if not
-    `scaled`."""
+    """Zero-shot logits s bar(f) P^T of un-normalised features (batch, dim), (batch, classes); cosines if not `scaled`.
+
+    For a softmax over classes: SigLIP's bias is the same for all of them and would change nothing.
+    """
     cosines = F.normalize(features, dim=-1) @ embeds.prompt_embeds.T
     return embeds.logit_scale * cosines if scaled else cosines
 

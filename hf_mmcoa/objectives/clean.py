@@ -1,4 +1,4 @@
-"""CLIP's own training (arXiv:2103.00020): no attack. The reference that every defence is measured against."""
+"""The model's own training (CLIP, arXiv:2103.00020; SigLIP, 2303.15343): no attack. The reference of every defence."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..losses import contrastive_loss
-from .base import Embeddings, Objective, View
+from .base import Embeddings, Objective, View, pair_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,5 +20,5 @@ class Clean(Objective):
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and itself as the term `loss_clean`."""
-        loss = contrastive_loss(embeds.image_embeds, embeds.text_embeds, embeds.logit_scale, embeds.targets)
+        loss = pair_loss(embeds.image_embeds, embeds.text_embeds, embeds)
         return loss, {"loss_clean": loss}

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,40 @@ def run_protocol(
     Raises:
         ValueError: if another process is at work in `output`, or `processes` is less than 1.
     """
-    if processes < 1:
-        raise ValueError(f"`processes` must be at least 1, got {processes}.")
     output = Path(output)
+    with locked(output):
+        failures = run_cells(protocol, output, processes, report)
+        write_tables(protocol, output, failures)
+        return failures
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """A folder that this process alone works in, made if need be.
+
+    Raises:
+        ValueError: if another process is at work in it.
+    """
     output.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output / ".lock", timeout=0)
     try:
-        with FileLock(output / ".lock", timeout=0):
-            return _run(protocol, output, processes, report)
+        lock.acquire()
     except Timeout:
         raise ValueError(f"`output`: another process runs a protocol in {output}. Wait for it, or end it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _run(protocol: Protocol, output: Path, processes: int, report: Callable[[str], None]) -> Failures:
+def run_cells(protocol: Protocol, output: Path, processes: int, report: Callable[[str], None]) -> Failures:
+    """Compute every cell that is not finished, in a folder that is `locked`; returns the cells that failed.
+
+    Raises:
+        ValueError: if `processes` is less than 1.
+    """
+    if processes < 1:
+        raise ValueError(f"`processes` must be at least 1, got {processes}.")
     cells = protocol.cells()
     failures: Failures = {}
     waiting = []
@@ -82,7 +105,6 @@ def _run(protocol: Protocol, output: Path, processes: int, report: Callable[[str
                 failures[name] = what.removeprefix("FAILED: ")
             done += not make_bases
             report(f"{'' if make_bases else f'[{done}/{len(waiting)}] '}{name}: {what} ({seconds:.0f} s)")
-    write_tables(protocol, output, failures)
     return failures
 
 
@@ -96,7 +118,7 @@ def write_tables(protocol: Protocol, output: Path, failures: Failures) -> None:
     left_out = {"predictions", "outcomes", "row_ids", "labels"}  # in each cell's own file
     write_json(
         {
-            "protocol": asdict(protocol),
+            "protocol": asdict(protocol) | {"objectives": [method.to_json() for method in protocol.objectives]},
             "failed": failures,
             "cells": {
                 cell.name: {
@@ -116,7 +138,7 @@ def write_tables(protocol: Protocol, output: Path, failures: Failures) -> None:
 
 def series_name(cell: Cell) -> str:
     """What repetitions of a cell share in the report."""
-    return "no defence" if cell.train_on is None else f"{cell.objective}, {shots_name(cell.shots)}"
+    return "no defence" if cell.train_on is None else f"{cell.method.name}, {shots_name(cell.shots)}"
 
 
 # Work

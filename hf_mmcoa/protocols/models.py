@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,16 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .. import encoding
 from ..attacks.candidates import CandidateSource, candidate_source
 from ..attacks.held_out import known_and_unseen
-from ..config import MMCoAConfig
 from ..data.benchmarks import describe
 from ..data.collator import read_labels
 from ..data.few_shot import few_shot_indices
 from ..data.prompts import class_prompts
 from ..data.synonyms import synonym_table
+from ..data.word_vectors import word_vectors
 from ..evaluation.results import write_json
-from ..tiny_clip import tiny_clip
+from ..pretraining import pretrain_tiny_clip
 from ..trainer import MMCoATrainer
-from .specification import QUIET, Cell, Data, Protocol, short_fingerprint, shots_name
+from .specification import Cell, Data, Method, Protocol, short_fingerprint, shots_name
 
 TRAINING_FILE = "training.json"
 HELD_OUT = 0.1  # of the training split, for model selection where `eval_strategy` asks for it
@@ -75,7 +76,7 @@ def trained_folder(cell: Cell, output: Path) -> Path | None:
     """Where the model of a cell lies once it is trained; None for an untouched one."""
     if cell.train_on is None:
         return None
-    name = f"{cell.train_on.name}_{shots_name(cell.shots)}_{cell.objective}_seed{cell.seed}"
+    name = f"{cell.train_on.name}_{shots_name(cell.shots)}_{cell.method.folder}_seed{cell.seed}"
     return output / "models" / f"{name}-{short_fingerprint(cell.training)}"
 
 
@@ -106,28 +107,21 @@ def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
         for data in protocol.pretrained_on(cell.train_on or cell.data)
     ]
     vocabulary = [text for data, dataset in read for text in _vocabulary(protocol, data, dataset)]
-    model, processor = tiny_clip(
-        vocabulary, image_size=tiny["image_size"], patch_size=tiny["patch_size"], seed=cell.seed
-    )
     parts = [_captioned(dataset, cell.seed) for _, dataset in read]
     if len(parts) > 1:  # class numbers of several data sets mean different things; their captions do not
         parts = [part.remove_columns("label") for part in parts]
-    settings = MMCoAConfig(  # LAB.md, "A tiny CLIP that works"
-        output_dir=str(folder.with_name(folder.name + ".unfinished")),
-        objective="clean",
-        targets="class",
-        num_train_epochs=tiny["epochs"],
-        per_device_train_batch_size=128,
-        learning_rate=1e-3,
-        weight_decay=0.01,
-        lr_scheduler_type="cosine",
+    _, _, trainer = pretrain_tiny_clip(
+        vocabulary,
+        datasets.concatenate_datasets(parts),
+        image_size=tiny["image_size"],
+        patch_size=tiny["patch_size"],
+        epochs=tiny["epochs"],
         seed=cell.seed,
-        **QUIET,
+        word_vectors=partial(word_vectors, tiny["word_vectors"]) if "word_vectors" in tiny else None,
+        output_dir=str(folder.with_name(folder.name + ".unfinished")),
+        disable_tqdm=True,
         **{name: protocol.training[name] for name in ("use_cpu", "perturb_at") if name in protocol.training},
     )
-    trainer = MMCoATrainer(model, settings, datasets.concatenate_datasets(parts), processing_class=processor)
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
     _keep(trainer, folder, {"pretrained_on": cell.settings["model"], "num_rows": sum(map(len, parts))})
 
 
@@ -143,10 +137,10 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
     work = folder.with_name(folder.name + ".unfinished")
     whole = cell.train_on.load(cell.train_on.train_split)
     info = describe(whole)
-    more = {} if "template" in protocol.training else {"template": info.template}
-    args = protocol.arguments(work, cell.objective, cell.seed, **more)
+    more = {} if "template" in cell.settings["training"] else {"template": info.template}
+    args = protocol.arguments(work, cell.method, cell.seed, **more)
     rows, held_out = training_rows(whole, cell, args.eval_strategy != "no")
-    known, _ = substitutes(protocol, cell.train_on, model, processor)
+    known, _ = substitutes(protocol, cell.train_on, model, processor, cell.method)
     trainer = MMCoATrainer(
         model,
         args,
@@ -168,7 +162,7 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
         "row_ids": rows if cell.shots is not None else "all" if not held_out else "all but held_out_rows",
         "held_out_rows": held_out,
         "steps": trainer.state.global_step,
-        "arguments": {"template": args.template, **protocol.training},
+        "arguments": {"template": args.template, **cell.settings["training"]},
         "text_attack": repr(trainer.text_attack),
         "image_attack": repr(trainer.image_attack),
     }
@@ -196,14 +190,17 @@ def training_rows(dataset: datasets.Dataset, cell: Cell, select: bool) -> tuple[
 
 
 def substitutes(
-    protocol: Protocol, data: Data, model: Any, processor: ProcessorMixin
+    protocol: Protocol, data: Data, model: Any, processor: ProcessorMixin, method: Method | None = None
 ) -> tuple[CandidateSource, CandidateSource]:
-    """Known and unseen substitutes for a data set, drawn from the model as it was before any training."""
-    name = data.candidates or protocol.candidates
+    """Known and unseen substitutes for a data set, drawn from the model as it was before any training; with a method
+    those that it is trained on.
+    """
+    name = (method.candidates if method else None) or data.candidates or protocol.candidates
     source: CandidateSource | None = synonym_table(name)
     if source is None:
-        args = protocol.arguments("unused", "clean", 0)
-        source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, args.align_to_cls)
+        args = protocol.arguments("unused", method or "clean", 0)
+        aligned = args.align_to_cls or method is not None  # the trainer shifts what it is given: not twice
+        source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, aligned)
     return known_and_unseen(source, SPLIT_SEED)
 
 

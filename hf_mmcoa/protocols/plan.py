@@ -149,7 +149,7 @@ def _state(cell: Cell, output: Path) -> str:
 def _downloads(protocol: Protocol) -> list[tuple[str, float | None]]:
     """What each data set and model needs from the Hub, with its size in megabytes where a row says it."""
     found: list[tuple[str, float | None]] = []
-    trains = any(objective != "none" for objective in protocol.objectives) or protocol.tiny is not None
+    trains = any(method.trains for method in protocol.objectives) or protocol.tiny is not None
     for data in protocol.all_data:
         evaluated = data in (protocol.datasets or protocol.evaluate_on)
         trained = trains and (data in protocol.datasets or data == protocol.train_on or protocol.tiny is not None)
@@ -256,11 +256,12 @@ def _time(
         if rows is None:
             unknown.add(f"{cell.train_on.name}/{cell.train_on.train_split}")
             continue
-        args = protocol.arguments("unused", cell.objective, cell.seed)
+        args = protocol.arguments("unused", cell.method, cell.seed)
         batch = min(args.train_batch_size, max(rows, 1))
         steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * max(rows // batch, 1)
-        attack = args.num_steps if cell.objective != "clean" else 0
-        texts = min(size.classes, batch) * (args.num_candidates + 6) if cell.objective != "clean" else size.classes * 3
+        attacks = cell.method.objective != "clean"
+        attack = args.num_steps if attacks else 0
+        texts = min(size.classes, batch) * (args.num_candidates + 6) if attacks else size.classes * 3
         training += steps * (batch * (attack + 3) * speed.image_gradient + texts * speed.text)
     for cell in waiting:
         samples = sizes[cell.data.name, cell.data.test_split].rows or protocol.max_test_samples

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from hf_mmcoa.objectives import FARE, LEAF, PMGAFT, TGAZSR, Embeddings, FAREAndLEAF, TeCoA
+from hf_mmcoa.objectives import FARE, LEAF, PMGAFT, TGAZSR, Embeddings, FAREAndLEAF, MMCoA, TeCoA
 from hf_mmcoa.objectives.tga_zsr import attention_map
 
 SCALE = 7.0
@@ -189,6 +189,12 @@ def test_leaf_is_the_squared_distance_of_unnormalised_text_features(embeds):
     assert loss.item() == pytest.approx(expected, rel=1e-5) and terms["loss_text"] == loss
 
 
+def test_mmcoa_may_add_a_class_term_and_the_distillation_of_leaf(embeds):
+    loss, terms = MMCoA(lambda_image=0, lambda_text=0, lambda_class=0.5, lambda_distill=0.25)(embeds)
+    assert terms == {"loss_class": TeCoA()(embeds)[0], "loss_distill": LEAF()(embeds)[0]}
+    assert loss.item() == pytest.approx((0.5 * terms["loss_class"] + 0.25 * terms["loss_distill"]).item())
+
+
 def test_fare_and_leaf_is_their_sum(embeds):
     fare = FARE(clean_weight=0.3)
     loss, terms = FAREAndLEAF(fare=fare)(embeds)
@@ -221,6 +227,11 @@ VIEWS = {
         (TGAZSR(image_size=6), {"adv_images", "prompts", "patches", "adv_patches", "teacher_patches"}, {"image"}),
         (TGAZSR(image_size=6, adv_weight=0), {"adv_images", "prompts", "patches", "teacher_patches"}, {"image"}),
         (LEAF(), {"adv_texts", "teacher_texts"}, {"text"}),
+        (
+            MMCoA(lambda_image=0, lambda_text=0, lambda_class=1, lambda_distill=1),
+            {"adv_images", "prompts", "adv_texts", "teacher_texts"},
+            {"image", "text", "logit_scale"},
+        ),
         (FAREAndLEAF(), {"adv_images", "teacher_images", "adv_texts", "teacher_texts"}, {"image", "text"}),
     ],
     ids=lambda value: repr(value) if not isinstance(value, set) else "",

@@ -1,0 +1,82 @@
+"""What a person typed or uploaded, checked before a model sees it: everything refused gets a sentence."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..data.images import to_rgb
+from ..data.prompts import clean_class_name
+
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 50_000_000  # 150 MB once decoded; a phone's picture has 12 to 50 million
+MAX_CLASSES = 100
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no decoder that runs another program, as EPS does
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """A file from anywhere as an upright RGB picture; of several frames the first. Nothing is decoded before its size
+    is known.
+
+    Raises:
+        ValueError: if the file or the picture is too large, or it is no picture in one of `FORMATS`.
+    """
+    path = Path(path)
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(
+            f"The file has {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read. Scale it down."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+            picture = Image.open(path, formats=FORMATS)
+        with picture:
+            width, height = picture.size
+            if width * height <= MAX_PIXELS:
+                return to_rgb(picture)
+    except Image.DecompressionBombError:
+        raise ValueError(f"The picture is far too large; at most {MAX_PIXELS:,} pixels are read.") from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all of them
+        reason = str(error).replace(str(path), path.name)  # where the server keeps it is nobody's business
+        raise ValueError(f"The file could not be read as a picture ({', '.join(FORMATS)}): {reason}") from error
+    raise ValueError(
+        f"The picture has {width} x {height} pixels; at most {MAX_PIXELS:,} in all are read. Scale it down."
+    )
+
+
+def parse_class_names(text: str) -> list[str]:
+    """Names separated by commas or line ends, in their order.
+
+    Raises:
+        ValueError: if there are fewer than two, more than `MAX_CLASSES`, or two that read the same in a prompt.
+
+    Example:
+        >>> parse_class_names("cat, red panda")
+        ['cat', 'red panda']
+    """
+    names = [" ".join(name.split()) for name in re.split(r"[,\n]", text) if name.strip()]
+    if len(names) < 2:
+        given = f"there is only {names[0]!r}" if names else "there is none"
+        raise ValueError(f"Type at least two class names, separated by commas; {given}.")
+    if len(names) > MAX_CLASSES:
+        raise ValueError(f"{len(names)} class names are too many for this page; at most {MAX_CLASSES}.")
+    _raise_if_alike(names)
+    return names
+
+
+def _raise_if_alike(names: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        cleaned = clean_class_name(name)
+        if not cleaned:
+            raise ValueError(f"The class name {name!r} has no letters; a prompt needs a word.")
+        if cleaned in seen:
+            both = (
+                f"{name!r} twice" if seen[cleaned] == name else f"{seen[cleaned]!r} and {name!r}, which read the same"
+            )
+            raise ValueError(f"The class names hold {both}: no model can tell them apart. Remove one.")
+        seen[cleaned] = name

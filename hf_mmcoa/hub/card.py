@@ -1,0 +1,449 @@
+"""The model card: what a checkpoint is, what was measured on it and what was not, from files and nothing else.
+
+Names in those files come from anywhere: whatever the template prints is escaped, unless the code here made it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import TrainingArguments
+
+from .._version import __version__
+from ..attacks.candidates import MASKED_LM
+from ..attacks.held_out import known_and_unseen
+from ..config import MMCoAConfig, pixels
+from ..data.benchmarks import find_benchmark
+from ..data.synonyms import EMBEDDED, synonym_table
+from ..evaluation.picture import threat_sentence
+from ..evaluation.prepare import ATTACKS
+from ..evaluation.specification import IMAGE_ATTACKS, PRESETS, ThreatModel
+from ..evaluation.table import accuracies, describe, escape_markdown, fraction, markdown_table
+from .checkpoint import Checkpoint, hub_id, read_checkpoint
+from .limits import limits
+from .measurements import PICTURE_FILE, Measurements, Section, measurements
+
+TAG = "hf_mmcoa"  # how a later push knows a repository that this library wrote
+TEMPLATE = "card_template.md"
+CITATION = """\
+@article{zhou2024revisiting,
+  title   = {Revisiting the Adversarial Robustness of Vision Language Models: a Multimodal Perspective},
+  author  = {Zhou, Wanqi and Bai, Shuanghao and Mandic, Danilo P. and Zhao, Qibin and Chen, Badong},
+  journal = {arXiv preprint arXiv:2404.19287},
+  year    = {2024}
+}
+@software{hf_mmcoa,
+  title   = {hf_mmcoa: robust fine-tuning of CLIP against image, text and multimodal attacks},
+  version = {VERSION}
+}"""
+
+# Of `training_args.yaml`: what says where things lie, and what is told elsewhere on the card.
+_NOT_SETTINGS = ("output_dir", "logging_dir", "resume_from_checkpoint", "report_to", "run_name", "disable_tqdm")
+_OF_THE_RUN = ("model_name_or_path", "dataset", "data_dir", "train_split", "test_split", "shots")
+# Of `TrainingArguments`: shown also where they are the default, since no training is understood without them.
+_ALWAYS: tuple[str, ...] = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+)
+_ALWAYS += ("gradient_accumulation_steps", "weight_decay", "seed")
+# Fields of a threat model that no option of `hf-mmcoa evaluate` changes.
+_NO_OPTION = ("candidates", "random_start", "protect_template", "forbid_class_names", "skip_fallen")
+# A result describes its source of substitutes; the command line names it.
+_SOURCES = {
+    "NeighbourCandidates()": "neighbours",
+    "HotFlipCandidates()": "hotflip",
+    "WordNetCandidates()": "wordnet",
+    f"MaskedLMCandidates({MASKED_LM!r}, align_to_cls=True)": "masked-lm",
+}
+
+
+class _Verbatim(str):
+    """Markdown or code that was made here: the template prints it as it stands."""
+
+
+def model_card(
+    folder: str | Path,
+    results: Sequence[str | Path] = (),
+    *,
+    repo_id: str | None = None,
+    base_model: str | None = None,
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+) -> ModelCard:
+    """The card of a checkpoint, with `model-index` metadata of the same numbers.
+
+    Args:
+        folder: a `CLIPModel` or an adapter, with `training_args.yaml` where it was trained here.
+        results: result files, or "NAME=FILE" to name a column; `robustness.json` and `results/*.json` of the folder
+            when none are given. Only what was measured on these very weights is said of them.
+        repo_id: "owner/name", for the lines that load it; the folder when None.
+        base_model: Hub id of what it was trained from, where the files do not say.
+        license: licence of the weights as the Hub writes it, such as "mit"; the card says that none is stated when
+            None.
+        language: of the prompts, as the Hub writes it.
+        tags: further ones.
+
+    Raises:
+        FileNotFoundError: if the folder or a given result file is missing.
+        ValueError: if there is nothing to publish, or a given result file speaks about other weights.
+    """
+    checkpoint = read_checkpoint(folder)
+    measured = measurements(checkpoint.folder, results, checkpoint.fingerprints())
+    return card_of(
+        checkpoint, measured, repo_id=repo_id, base_model=base_model, license=license, language=language, tags=tags
+    )
+
+
+def card_of(
+    checkpoint: Checkpoint,
+    measured: Measurements,
+    *,
+    repo_id: str | None = None,
+    base_model: str | None = None,
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+    note: str = "",
+) -> ModelCard:
+    """`model_card` of what was read already; `note` follows the summary."""
+    name = repo_id.rpartition("/")[2] if repo_id else checkpoint.folder.resolve().name
+    where = repo_id or str(checkpoint.folder)
+    base = base_model or checkpoint.base_model or _measured_base(measured)
+    dataset = _training_data(checkpoint)
+    body = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            name=name,
+            summary=_Verbatim(" ".join(filter(None, (_summary(checkpoint, base, dataset), note)))),
+            inside=_Verbatim(_inside(checkpoint)),
+            usage=_Verbatim(_usage(checkpoint, measured, where, base)),
+            sections=[_section_context(section) for section in measured.sections],
+            picture=PICTURE_FILE in measured.files,
+            measure=_Verbatim(f"hf-mmcoa evaluate --model {_shell(where)} --dataset cifar10 --output cifar10.json"),
+            limits=[_Verbatim(one) for one in _limits(measured)],
+            training=[_Verbatim(one) for one in _training(checkpoint, base)],
+            settings=_Verbatim(_settings(checkpoint.arguments)),
+            train=_Verbatim(_train_command(checkpoint)),
+            evaluations=[
+                _Verbatim(command)
+                for section in measured.sections
+                if (command := evaluate_command(section.result, where)) is not None
+            ],
+            licences=[_Verbatim(one) for one in _licences(license, base, dataset, measured)],
+            citation=_Verbatim(CITATION.replace("VERSION", __version__)),
+        )
+    )
+    data = ModelCardData(
+        language=list(language) if language is not None and not isinstance(language, str) else language,
+        license=license,
+        library_name="peft" if checkpoint.is_adapter else "transformers",
+        pipeline_tag="zero-shot-image-classification",
+        base_model=hub_id(base),
+        base_model_relation=("adapter" if checkpoint.is_adapter else "finetune") if hub_id(base) else None,
+        datasets=[found] if (found := _dataset_id(dataset)) else None,
+        tags=[
+            _family(checkpoint).lower(),
+            "adversarial-robustness",
+            TAG,
+            *([tags] if isinstance(tags, str) else tags or ()),
+        ],
+        metrics=["accuracy"] if measured.sections else None,
+        model_name=_one_line(name) if measured.sections else None,
+        eval_results=[one for section in measured.sections for one in _eval_results(section)] or None,
+    )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
+
+
+def evaluate_command(result: Mapping[str, Any], model: str) -> str | None:
+    """The `hf-mmcoa evaluate` line that repeats a result; None if options cannot say its threat model.
+
+    Args:
+        result: of `evaluate_robustness`.
+        model: folder or Hub id.
+    """
+    spec = result["attack_spec"]
+    candidates = _candidates_option(result)
+    if candidates is None or not set(spec["image_attacks"]) <= set(IMAGE_ATTACKS):
+        return None
+    presets = {name: ThreatModel.preset(name).to_dict() for name in PRESETS}
+    differences = {
+        name: {field: value for field, value in spec.items() if field not in _NO_OPTION and value != preset[field]}
+        for name, preset in presets.items()
+        if all(spec[field] == preset[field] for field in _NO_OPTION[1:])
+    }
+    if not differences:
+        return None
+    preset = min(differences, key=lambda name: len(differences[name]))
+    name, split = _dataset_and_split(result)
+    words = ["hf-mmcoa", "evaluate", "--model", model, "--dataset", name]
+    words += ["--split", split] if split and split != "test" else []
+    words += ["--attacks", *result["attacks"]] if set(result.get("attacks", ATTACKS)) != set(ATTACKS) else []
+    words += ["--preset", preset]
+    for field, value in differences[preset].items():
+        if value is not None:
+            words += [f"--{field}", *(map(str, value) if isinstance(value, list) else [_number(value)])]
+    words += candidates
+    rows = result["row_ids"]
+    words += ["--max_samples", str(len(rows))] if rows != list(range(len(rows))) else []
+    words += ["--batch_size", str(result["batch_size"])] if result.get("batch_size", 128) != 128 else []
+    return " ".join(map(_shell, [*words, "--output", "results.json"]))
+
+
+# What the template prints
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath(name).read_text(encoding="utf-8")),
+        finalize=lambda value: value if isinstance(value, _Verbatim) else escape_markdown(str(value)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # Markdown, not HTML: `finalize` escapes
+    )
+
+
+def _summary(checkpoint: Checkpoint, base: str | None, dataset: str | None) -> str:
+    family = _family(checkpoint)
+    what = f"A LoRA adapter for a {family}" if checkpoint.is_adapter else f"A {family}"
+    if not checkpoint.arguments:
+        return f"{what}, published with hf_mmcoa."
+    made = (
+        f"fine-tuned {f'from {_linked(base)} ' if base else ''}{f'on {escape_markdown(dataset)} ' if dataset else ''}"
+    )
+    if _setting(checkpoint.arguments, "objective") == "clean":
+        return f"{what}, {made}with hf_mmcoa, without any attack."
+    return (
+        f"{what}, {made}with hf_mmcoa to withstand attacks on images and texts "
+        f"(objective `{_setting(checkpoint.arguments, 'objective')}`; MMCoA is arXiv:2404.19287)."
+    )
+
+
+def _family(checkpoint: Checkpoint) -> str:
+    """CLIP or SigLIP."""
+    name: str = checkpoint.architecture.model_class.__name__.removesuffix("Model")
+    return {"Siglip": "SigLIP"}.get(name, name)
+
+
+def _inside(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    if checkpoint.is_adapter:
+        return f"an adapter of rank {int(config.get('r') or 0)} as safetensors and the processor"
+    vision, text = config.get("vision_config", {}), config.get("text_config", {})
+    size, patch = vision.get("image_size", 224), vision.get("patch_size", 32)
+    length = text.get("max_position_embeddings", 77)
+    return (
+        f"a plain `{checkpoint.architecture.model_class.__name__}` as safetensors and its processor, for images of "
+        f"{int(size)}x{int(size)} pixels in patches of {int(patch)} and texts of up to {int(length)} tokens"
+    )
+
+
+def _usage(checkpoint: Checkpoint, measured: Measurements, where: str, base: str | None) -> str:
+    first = measured.sections[0].result if measured.sections else {}
+    labels = list(first.get("class_names", ["cat", "dog"]))[:3]
+    template = first.get("attack_spec", {}).get("template") or _setting(checkpoint.arguments, "template")
+    ask = f'("image.png", candidate_labels={_quoted(labels)}, hypothesis_template={_quoted(template)})'
+    if not checkpoint.is_adapter:
+        return (
+            "from transformers import pipeline\n"
+            f'classify = pipeline("zero-shot-image-classification", model={_quoted(where)})\n'
+            f"print(classify{ask})"
+        )
+    model, processor = checkpoint.architecture.model_class.__name__, checkpoint.architecture.processor_class.__name__
+    return (
+        "from peft import PeftModel\n"
+        f"from transformers import {model}, {processor}\n"
+        f"model = PeftModel.from_pretrained({model}.from_pretrained({_quoted(base or '')}), {_quoted(where)})\n"
+        f"processor = {processor}.from_pretrained({_quoted(where)})"
+    )
+
+
+def _section_context(section: Section) -> dict[str, Any]:
+    spec = section.result["attack_spec"]
+    return {
+        "title": section.result.get("dataset", "unnamed data"),
+        "table": _Verbatim(markdown_table(section.columns)),
+        "caption": _Verbatim(
+            f"{threat_sentence(spec)} {escape_markdown(describe(spec))}. {section.result['num_samples']} samples. "
+            f"Measured on this checkpoint: {escape_markdown(section.own)}."
+        ),
+        "specification": _Verbatim(json.dumps(spec, indent=1, ensure_ascii=False)),
+    }
+
+
+def _limits(measured: Measurements) -> list[str]:
+    """Of all sections, each sentence once."""
+    if not measured.sections:
+        return ["Unknown: nothing was measured. Take it for a model that falls to every attack."]
+    return list(dict.fromkeys(one for section in measured.sections for one in limits(section.result)))
+
+
+def _training(checkpoint: Checkpoint, base: str | None) -> list[str]:
+    arguments = checkpoint.arguments
+    if not arguments:
+        return ["Not recorded: the folder has no training_args.yaml."]
+    said = [f"Base model: {_linked(base) if base else 'not recorded'}"]
+    if "dataset" in arguments:
+        row = find_benchmark(str(arguments["dataset"]))
+        source = f", {_linked(row.sources[0].hub_id)}" if row and hub_id(row.sources[0].hub_id) else ""
+        split = escape_markdown(str(arguments.get("train_split", "train")))
+        shots = f", {int(arguments['shots'])} images a class" if arguments.get("shots") else ""
+        said.append(f"Data: {escape_markdown(str(arguments['dataset']))}{source}, split {split}{shots}")
+    else:
+        said.append("Data: not recorded")
+    return said
+
+
+def _settings(arguments: Mapping[str, Any]) -> str:
+    """The method's own fields, given or default, what no training is understood without, and all else that is given."""
+    if not arguments:
+        return ""
+    inherited = {each.name for each in fields(TrainingArguments)}
+    own = [each.name for each in fields(MMCoAConfig) if each.name not in inherited]
+    others = [name for name in arguments if name not in (*_NOT_SETTINGS, *_OF_THE_RUN)]
+    names = dict.fromkeys([*own, *_ALWAYS, *(name for name in others if not name.startswith(("hub_", "push_to_hub")))])
+    return "\n".join(f"{name}: {_scalar(_setting(arguments, name))}" for name in names)
+
+
+def _setting(arguments: Mapping[str, Any], name: str) -> Any:
+    """A training argument as given, else its default."""
+    if name in arguments:
+        return arguments[name]
+    each = MMCoAConfig.__dataclass_fields__.get(name)
+    if each is None:
+        return None
+    return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+def _train_command(checkpoint: Checkpoint) -> str:
+    """One line; empty if what was trained on is not recorded."""
+    return (
+        "hf-mmcoa train --config training_args.yaml --output_dir reproduced"
+        if "dataset" in checkpoint.arguments
+        else ""
+    )
+
+
+def _licences(license: str | None, base: str | None, dataset: str | None, measured: Measurements) -> list[str]:
+    said = [f"Weights: {escape_markdown(license)}" if license else "Weights: no licence is stated"]
+    if hub_id(base):
+        said.append(f"The licence of the base model, {_linked(str(base))}, applies to what is made from it")
+    names = [dataset] if dataset else []
+    names += [_dataset_and_split(section.result)[0] for section in measured.sections]
+    for name in dict.fromkeys(names):
+        row = find_benchmark(name)
+        known = row.sources[0].licence if row else "unknown"
+        said.append(f"Data, {escape_markdown(name)}: {escape_markdown(known)}")
+    return said
+
+
+# Metadata
+
+
+def _eval_results(section: Section) -> list[EvalResult]:
+    """The checkpoint's own numbers of a section, as fractions, each with its interval and its threat."""
+    result = section.result
+    spec = result["attack_spec"]
+    name, split = _dataset_and_split(result)
+    within = f" ({'L2' if spec['norm'] == 'l2' else 'Linf'} {fraction(float(spec['epsilon']))})"
+
+    def metric(key: str, label: str) -> str:
+        if key == "clean_accuracy":
+            return "clean accuracy"
+        on_images = key.startswith(("image", "multimodal", "worst_case"))
+        return _one_line(f"accuracy under attack: {label}{within if on_images else ''}")
+
+    return [
+        EvalResult(
+            task_type="zero-shot-image-classification",
+            task_name="Zero-shot image classification under attack",
+            dataset_type=_one_line(_dataset_id(name) or Path(name).name),
+            dataset_name=_one_line(Path(name).name if Path(name).is_absolute() else name),
+            dataset_split=split,
+            metric_type="accuracy",
+            metric_name=metric(key, label),
+            metric_value=result[key],
+            metric_args={"interval_95": list(result[f"{key}_interval"]), "num_samples": result["num_samples"]},
+        )
+        for key, label in accuracies([result]).items()
+    ]
+
+
+def _training_data(checkpoint: Checkpoint) -> str | None:
+    return str(found) if (found := checkpoint.arguments.get("dataset")) else None
+
+
+def _measured_base(measured: Measurements) -> str | None:
+    """What `hf-mmcoa train` measured before training."""
+    return next((str(s.columns["before"]["model"]) for s in measured.sections if "before" in s.columns), None)
+
+
+def _dataset_id(name: str | None) -> str | None:
+    """The Hub id of a data set; None for embedded and local ones."""
+    row = find_benchmark(name) if name else None
+    return hub_id(row.sources[0].hub_id if row else name)
+
+
+def _dataset_and_split(result: Mapping[str, Any]) -> tuple[str, str | None]:
+    name, _, split = str(result.get("dataset", "unnamed")).rpartition("/")
+    return (name, split) if name else (split, None)
+
+
+def _candidates_option(result: Mapping[str, Any]) -> list[str] | None:
+    """The option that names the substitutes of a result; None if they were an object or a file."""
+    source, name = result["attack_spec"]["candidates"], _dataset_and_split(result)[0]
+    if "words" not in result["attack_spec"]["text_attacks"]:
+        return []
+    if isinstance(source, str):
+        return ["--candidates", _SOURCES[source]] if source in _SOURCES else None
+    table = synonym_table(name) if name in EMBEDDED else None
+    halves = known_and_unseen(table) if table is not None else ()
+    return ["--candidates", name] if list(source.values()) == [repr(half) for half in halves] else None
+
+
+# Text
+
+
+def _linked(name: str) -> str:
+    found = hub_id(name)
+    return f"[{escape_markdown(name)}](https://huggingface.co/{found})" if found else escape_markdown(name)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _quoted(value: Any) -> str:
+    """A Python literal on one line: nothing in it can end the code block."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _shell(word: str) -> str:
+    return shlex.quote(_one_line(word))
+
+
+def _scalar(value: Any) -> str:
+    """YAML on one line."""
+    if isinstance(value, (str, list, dict)):
+        return json.dumps(value, ensure_ascii=False)
+    return yaml.safe_dump(value).splitlines()[0]
+
+
+def _number(value: Any) -> str:
+    """An option's value that reads back as the same number, as 4/255 where that is what it is."""
+    written = fraction(value) if isinstance(value, float) else ""
+    return written if "/" in written and pixels("value", written) == value else str(value)

@@ -1,0 +1,138 @@
+"""Which result files speak about a checkpoint: by the fingerprint of its weights, not by where they lie.
+
+A card's numbers are those of the weights beside it. Result files carry the fingerprint of the weights that were
+measured, so a file that was left over from an earlier training, or copied from elsewhere, is found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.gallery import gallery_path
+from ..evaluation.report import _named_path, read_results
+from ..evaluation.table import setting_differences
+
+ROBUSTNESS_FILE = "robustness.json"  # of `hf-mmcoa train`: {"before": result, "after": result}
+PICTURE_FILE = "attacks.png"  # of the same run, for people
+RESULTS_FOLDER = "results"
+
+_Loaded = tuple[str, Path, dict[str, Any]]  # name of a column, source, result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Results under one threat model on the same samples, by name.
+
+    Args:
+        columns: name -> result, in the order in which they were read.
+        own: the name of the one that was measured on the checkpoint.
+    """
+
+    columns: dict[str, dict[str, Any]]
+    own: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The checkpoint's own."""
+        return self.columns[self.own]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """What was measured on a checkpoint.
+
+    Args:
+        sections: one a threat model and data set.
+        files: the files that they come from, by their path in a repository.
+        left_out: a text for each file in the folder that is not used, with the reason.
+    """
+
+    sections: list[Section] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[str]) -> Measurements:
+    """The results of a checkpoint, with those that they may be compared with.
+
+    Args:
+        folder: of the checkpoint; its `robustness.json` and `results/*.json` are read if none are given.
+        given: result files, or "NAME=FILE" to name a column. Every one must be used.
+        fingerprints: what the checkpoint's weights are known by.
+
+    Raises:
+        FileNotFoundError: if a given file is missing.
+        ValueError: if a given file is no result, or nothing in it was measured on these weights nor can be compared
+            with something that was.
+    """
+    loaded: list[_Loaded] = []
+    left_out: list[str] = []
+    for one in given or sorted(folder.glob(ROBUSTNESS_FILE)) + sorted((folder / RESULTS_FOLDER).glob("*.json")):
+        name, file = _named_path(one)
+        if file.name.endswith(".gallery.json"):
+            continue
+        try:
+            found = read_results(file)
+        except (ValueError, OSError) as error:
+            if given:
+                raise
+            left_out.append(str(error))
+            continue
+        known = [result for _, _, result in loaded]  # robustness.json holds what results/before.json does
+        loaded += [
+            (" ".join(filter(None, (name, key))), file, result) for key, result in found.items() if result not in known
+        ]
+    sections = [section for group in _groups(loaded) if (section := _section(group, fingerprints))]
+    used = [result for section in sections for result in section.columns.values()]
+    files: dict[str, Path] = {}
+    for file in dict.fromkeys(file for _, file, _ in loaded):
+        if any(result in used for _, source, result in loaded if source == file):
+            place = _place(folder, file)
+            if files.setdefault(place, file) != file:
+                raise ValueError(f"{files[place]} and {file} would both be {place} in the repository: rename one.")
+            if (gallery := gallery_path(file)).is_file():
+                files[gallery_path(place).as_posix()] = gallery
+            if place == ROBUSTNESS_FILE and (picture := file.with_name(PICTURE_FILE)).is_file():
+                files[PICTURE_FILE] = picture
+            continue
+        problem = f"{file} speaks about other weights than those in {folder}"
+        if given:
+            raise ValueError(
+                f"{problem}: no fingerprint in it is {' or '.join(sorted(fingerprints))}. Measure these weights with "
+                f"`hf-mmcoa evaluate --model {folder}`."
+            )
+        left_out.append(f"{problem}: it is left out.")
+    return Measurements(sections=sections, files=files, left_out=left_out)
+
+
+def _groups(loaded: Sequence[_Loaded]) -> list[list[tuple[str, dict[str, Any]]]]:
+    groups: list[list[tuple[str, dict[str, Any]]]] = []
+    for name, _, result in loaded:
+        group = next((group for group in groups if not setting_differences(group[0][1], result)), None)
+        if group is None:
+            groups.append(group := [])
+        group.append((name, result))
+    return groups
+
+
+def _section(group: Sequence[tuple[str, dict[str, Any]]], fingerprints: set[str]) -> Section | None:
+    """The results of one setting, if one of them is the checkpoint's own."""
+    columns: dict[str, dict[str, Any]] = {}
+    own = None
+    for name, result in group:
+        is_own = result.get("fingerprints", {}).get("model") in fingerprints
+        name = name or ("this checkpoint" if is_own else str(result.get("model", "another model")))
+        if name in columns:
+            name = f"{name}, seed {result['seed']} ({len(columns) + 1})"
+        columns[name] = result
+        own = own or (name if is_own else None)
+    return None if own is None else Section(columns=columns, own=own)
+
+
+def _place(folder: Path, file: Path) -> str:
+    """Where a result file goes in a repository: where it lies in the folder, else into `results/`."""
+    inside = file.resolve().is_relative_to(folder.resolve())
+    return file.resolve().relative_to(folder.resolve()).as_posix() if inside else f"{RESULTS_FOLDER}/{file.name}"
