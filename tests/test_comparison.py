@@ -18,7 +18,7 @@ from hf_mmcoa.evaluation.results import save_result
 from hf_mmcoa.evaluation.statistics import wilson_interval
 from hf_mmcoa.evaluation.table import Estimate
 from hf_mmcoa.protocols import read_protocol
-from hf_mmcoa.protocols.comparison import Row, compare_rows, read_rows, run_comparison, with_worst_text
+from hf_mmcoa.protocols.comparison import Row, compare_rows, read_rows, run_comparison, with_text_attacks
 from hf_mmcoa.protocols.specification import Method
 from hf_mmcoa.protocols.table import _training, comparison_table
 
@@ -52,17 +52,21 @@ def clean(*columns):
 
 
 def test_the_worst_text_is_over_every_source_character_and_embedding():
-    result = with_worst_text(make_result(TEXTS))
+    result = with_text_attacks(make_result(TEXTS))
     assert result["worst_text_accuracy"] == 0.3  # samples 0, 1 and 2 stand against all four
     assert result["worst_text_accuracy_interval"] == wilson_interval(3, 10)
     assert result["worst_case_accuracy"] == 0.1  # sample 2 alone stands against everything
-    assert "worst_text_accuracy" not in with_worst_text(make_result())  # of one text attack it would be a repetition
+    found = compare_rows([row("ours", TEXTS)])["methods"]["ours"]["accuracies"]
+    alone = {name: found[f"attacks/text/{name}"]["value"] for name in ("words", "words:unseen", "characters")}
+    assert alone == {"words": 0.6, "words:unseen": 0.6, "characters": 0.8}  # a wrong clean prediction stays wrong
+    assert "worst_text_accuracy" not in with_text_attacks(make_result())  # of one text attack it would be a repetition
 
 
 def test_columns_are_in_reading_order():
     columns = compare_rows([row("mmcoa", TEXTS)])["columns"]
     assert list(columns.values()) == [
-        "clean", "image", "text (known)", "text (unseen)", "text embedding", "text, worst",
+        "clean", "image", "words (known)", "words (unseen)", "characters", "text (known)", "text (unseen)",
+        "text embedding", "text, worst",
         "multimodal (known)", "multimodal (unseen)", "worst case",
     ]  # fmt: skip
 
@@ -264,7 +268,10 @@ def test_the_command_writes_numbers_table_and_plot(finished):
     assert numbers["specification"]["training"]["max_steps"] == 2 and "torch" in numbers["versions"]
     assert "seed" not in numbers["specification"]["threat_model"]
     text = (finished / "out/comparison.md").read_text()
-    assert "| method | seeds | clean | image | text (known) |" in text and "| text, worst |" in text
+    assert (
+        "| method | seeds | clean | image | words (known) | words (unseen) | characters |" in text
+        and "| text, worst |" in text
+    )
     assert "\n| ours | 1 | " in text and "\n## Against clean\n" in text and "(12 pairs)" in text
     assert "gradient steps: 2 for every method" in text and "- ours: mmcoa with candidates fashion-mnist, t" in text
     assert (finished / "out/comparison.png").read_bytes().startswith(b"\x89PNG")

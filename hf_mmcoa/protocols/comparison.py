@@ -246,7 +246,7 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
     if not rows:
         return {"columns": {}, "methods": {}, "reference": None, "tests": {}, "best": {}, "versions": {}}
     rows = [
-        dataclasses.replace(row, results={seed: with_worst_text(row.results[seed]) for seed in sorted(row.results)})
+        dataclasses.replace(row, results={seed: with_text_attacks(row.results[seed]) for seed in sorted(row.results)})
         for row in rows
     ]
     results = [result for row in rows for result in row.results.values()]
@@ -272,22 +272,24 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
     }
 
 
-def with_worst_text(result: Mapping[str, Any]) -> dict[str, Any]:
+def with_text_attacks(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result with `worst_text_accuracy`: per sample over every attack on the text alone, all sources of words,
-    characters and embeddings. Of fewer than two such attacks there is no worst case to speak of.
+    characters and embeddings; and, where a text accuracy is the worst over words and characters, each of them alone as
+    `attacks/<name>`. Of fewer than two such attacks there is no worst case to speak of.
     """
-    attacks = [name for name in result["outcomes"] if name.startswith("text/")]
-    if len(attacks) < 2:
-        return dict(result)
-    stands, total = worst_outcome(result, ["clean", *attacks]).count("1"), result["num_samples"]
-    return {**result, WORST_TEXT: stands / total, f"{WORST_TEXT}_interval": wilson_interval(stands, total)}
+    added = [WORST_TEXT, *_single_texts(result)] if len(_texts(result)) > 1 else []
+    found = dict(result)
+    for name in added:
+        stands, total = worst_outcome(result, _attacks(result)[name]).count("1"), result["num_samples"]
+        found |= {name: stands / total, f"{name}_interval": wilson_interval(stands, total)}
+    return found
 
 
 def paired_test(row: Row, reference: Row, column: str) -> dict[str, Any] | None:
     """A row against another, on the same samples and seeds; None where they share none.
 
     Args:
-        row: results `with_worst_text`.
+        row: results `with_text_attacks`.
         reference: likewise.
         column: an accuracy.
 
@@ -334,18 +336,38 @@ def _estimate(found: Mapping[str, Any]) -> Estimate:
 
 
 def _attacks(result: Mapping[str, Any]) -> dict[str, list[str]]:
-    texts = [name for name in result["outcomes"] if name.startswith("text/")]
-    return {**worst_cases(result), WORST_TEXT: ["clean", *texts]}
+    single = {name: ["clean", name.removeprefix("attacks/")] for name in _single_texts(result)}
+    return {**worst_cases(result), WORST_TEXT: ["clean", *_texts(result)], **single}
+
+
+def _texts(result: Mapping[str, Any]) -> list[str]:
+    return [name for name in result["outcomes"] if name.startswith("text/")]
+
+
+def _single_texts(result: Mapping[str, Any]) -> list[str]:
+    """Text attacks that have no column of their own, where characters are attacked beside words."""
+    texts = _texts(result)
+    return [f"attacks/{name}" for name in texts if name != "text/embedding"] if "text/characters" in texts else []
 
 
 def _columns(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Accuracies in reading order with their labels; the worst text after all other texts."""
+    """Accuracies in reading order with their labels: single text attacks before all texts, the worst text after."""
     labels = accuracies(results)
     if labels.pop(WORST_TEXT, None) is None:
         return labels
-    names = list(labels)
-    place = 1 + max(names.index(name) for name in names if name.startswith(("text", "embedding")))
-    return {name: labels.get(name, "text, worst") for name in [*names[:place], WORST_TEXT, *names[place:]]}
+    names, single = list(labels), list(dict.fromkeys(name for each in results for name in _single_texts(each)))
+    texts = [names.index(name) for name in names if name.startswith(("text", "embedding"))]
+    order = [*names[: min(texts)], *single, *names[min(texts) : max(texts) + 1], WORST_TEXT, *names[max(texts) + 1 :]]
+    known = {**labels, WORST_TEXT: "text, worst"}
+    return {name: known.get(name) or _single_label(name, labels) for name in order}
+
+
+def _single_label(name: str, labels: Mapping[str, str]) -> str:
+    """ "words (unseen)" of "attacks/text/words:unseen"; the first source is called as it is in the text's column."""
+    kind, _, source = name.removeprefix("attacks/text/").partition(":")
+    if kind == "characters":
+        return kind
+    return f"{kind} ({source})" if source else labels["text_accuracy"].replace("text", kind, 1)
 
 
 def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
