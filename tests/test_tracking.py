@@ -47,6 +47,10 @@ def test_success_is_counted_among_the_images_that_were_right():
         "image_attack_success": [1, 2],
         "text_attack_success": [1, 2],
     }
+    assert figures_of([0, 1, 2], [0, 2, 2], [3, 4, 2]) == {
+        "image_attack_success": [1, 3],
+        "text_attack_success": [2, 3],
+    }
 
 
 def test_accuracy_where_no_clean_image_is_encoded():

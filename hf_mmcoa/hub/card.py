@@ -47,7 +47,15 @@ CITATION = """\
 }"""
 
 # Of `training_args.yaml`: what says where things lie, and what is told elsewhere on the card.
-_NOT_SETTINGS = ("output_dir", "logging_dir", "resume_from_checkpoint", "report_to", "run_name", "disable_tqdm")
+_NOT_SETTINGS: tuple[str, ...] = (
+    "output_dir",
+    "logging_dir",
+    "resume_from_checkpoint",
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+)
+_NOT_SETTINGS += ("log_images_every",)
 _OF_THE_RUN = ("model_name_or_path", "dataset", "data_dir", "train_split", "test_split", "shots")
 # Of `TrainingArguments`: shown also where they are the default, since no training is understood without them.
 _ALWAYS: tuple[str, ...] = (
@@ -313,7 +321,7 @@ def _settings(arguments: Mapping[str, Any]) -> str:
     if not arguments:
         return ""
     inherited = {each.name for each in fields(TrainingArguments)}
-    own = [each.name for each in fields(MMCoAConfig) if each.name not in inherited]
+    own = [each.name for each in fields(MMCoAConfig) if each.name not in (*inherited, *_NOT_SETTINGS)]
     others = [name for name in arguments if name not in (*_NOT_SETTINGS, *_OF_THE_RUN)]
     names = dict.fromkeys([*own, *_ALWAYS, *(name for name in others if not name.startswith(("hub_", "push_to_hub")))])
     return "\n".join(f"{name}: {_scalar(_setting(arguments, name))}" for name in names)
