@@ -13,15 +13,17 @@ import inspect
 import pkgutil
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import pytest
 
 import hf_mmcoa
-from hf_mmcoa import attacks
+from hf_mmcoa import attacks, data, evaluation, objectives, protocols
 from hf_mmcoa.data.benchmarks import BENCHMARKS, load_benchmark
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, sanity
 from hf_mmcoa.evaluation.named_attacks import candidate_sources
@@ -30,9 +32,10 @@ from hf_mmcoa.evaluation.specification import IMAGE_ATTACKS, MULTIMODAL_ATTACKS,
 from hf_mmcoa.evaluation.table import fraction
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 OPTIONAL = ("foolbox", "art", "pyautoattack")  # packages of extras: their names are resolved where they are installed
-IDS = [page.name for page in PAGES]
+IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
 class Block(NamedTuple):
@@ -94,7 +97,7 @@ def test_python_blocks_name_what_exists(page):
     for block in blocks(page):
         if block.language != "python":
             continue
-        assert page.parent.name != "docs" or re.match(r"run$|norun: .", block.marker), f"{page.name}:{block.line}"
+        assert page not in DOCS or re.match(r"run$|norun: .", block.marker), f"{page.name}:{block.line}"
         tree = ast.parse(block.text)
         names: dict[str, Any] = {}
         for node in ast.walk(tree):
@@ -180,6 +183,32 @@ def test_links_lead_somewhere(page, target):
 def test_files_that_are_named_exist(page):
     for name in set(re.findall(r"`((?:[\w.]+/)+\w+\.(?:py|json|md))`", page.read_text(encoding="utf-8"))):
         assert (ROOT / name).exists() or (ROOT / "hf_mmcoa" / name).exists(), f"{page.name} names {name}"
+
+
+# The site
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs the extra `docs`")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0 and "WARNING" not in built.stderr, built.stderr
+    pages = {path.relative_to(tmp_path).as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
+    for name, page in pages.items():
+        page = re.sub(r"<!--.*?-->", "", page, flags=re.DOTALL)
+        fetched = re.findall(r"<(?:script|img|iframe)[^>]* src=\"(\w+:)?//|<link[^>]* href=\"(\w+:)?//", page)
+        assert not fetched, f"{name} fetches from another server"
+        for target in re.findall(r"<a [^>]*href=\"([^\"#?]+)", page):
+            if name == "404.html" or re.match(r"\w+:", target):  # the first may be shown at any depth
+                continue
+            there = (tmp_path / name).parent / unquote(target)
+            assert (there / "index.html" if there.is_dir() else there).exists(), f"{name} links to {target}"
+    for module in (hf_mmcoa, attacks, objectives, data, evaluation, protocols):
+        reference = pages[f"api/{module.__name__.rpartition('.')[2]}/index.html"]
+        for each in set(module.__all__) - {"__version__"}:
+            assert re.search(rf'id="{module.__name__}\.(\w+\.)?{each}"', reference), f"{module.__name__}.{each}"
+    assert "Radius of the image perturbation" in pages["api/hf_mmcoa/index.html"]  # a field's help
 
 
 # Tables

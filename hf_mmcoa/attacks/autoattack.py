@@ -41,8 +41,7 @@ class AutoAttack:
         epsilon: radius of the ball, as in `PGD`.
         norm: "linf" or "l2".
         version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "rand" for randomised models (APGD-CE
-        and
-            APGD-DLR, 20 evaluations a gradient), or "apgd-ce" and "apgd-t" alone.
+            and APGD-DLR, 20 evaluations a gradient), or "apgd-ce" and "apgd-t" alone.
 
     Raises:
         ValueError: if a setting is out of range.
