@@ -177,7 +177,7 @@ def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, op
     import gradio as gr
 
     # The reader's own fonts: nothing to load, and gradio's bold face lacks most letters.
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     theme = gr.themes.Default(primary_hue="emerald", neutral_hue="slate", **fonts)
     try:
         _, url, _ = page.launch(
