@@ -86,6 +86,17 @@ class MMCoAConfig(TrainingArguments):
     )
     num_steps: int = field(default=10, metadata={"help": "Steps of the image attack, at least 1."})
     random_start: bool = field(default=True, metadata={"help": "Start the image attack at a random point of the ball."})
+    attack_batch_size: int = field(
+        default=0,
+        metadata={"help": "Images that the attack differentiates at a time, to save memory; 0: the whole batch."},
+    )
+    encode_batch_size: int = field(
+        default=0,
+        metadata={
+            "help": "Images and texts that the loss's forward encodes at a time; the backward encodes them again, so "
+            "that a large batch needs the memory of a small one (GradCache, arXiv:2101.06983). 0: the whole batch."
+        },
+    )
     perturb_at: Literal["auto", "native", "model"] = field(
         default="auto",
         metadata={
@@ -181,7 +192,7 @@ class MMCoAConfig(TrainingArguments):
         for name in ("num_steps", "num_candidates", "max_changes", "num_text_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        for name in (*LAMBDAS, "rho", "step_size", "log_images_every"):
+        for name in (*LAMBDAS, "rho", "step_size", "log_images_every", "attack_batch_size", "encode_batch_size"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.text_attack == "none" and (

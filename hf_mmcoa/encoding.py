@@ -20,9 +20,12 @@ import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoTokenizer
 from transformers.image_utils import PILImageResampling
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .shared_prefix import SharedPrefix
 from .towers import architecture_of, towers_of
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 TOWERS = ("image", "text")
 """The encoders."""
+
+MASKED_ATTENTION = ("eager", "sdpa")
+"""Implementations of attention that take any mask."""
 
 RESIZES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
@@ -108,15 +114,13 @@ def tokenize(
     return {name: encoded[name].to(device) for name in names}  # type: ignore[arg-type,union-attr]
 
 
-def text_features(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """Un-normalised text features, (texts, dim), float32, of an unwrapped dual encoder."""
-    return _pooled(model.get_text_features(input_ids=input_ids)).float()  # type: ignore[operator]
-
-
-def text_embeds(
+def text_features(
     model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None
 ) -> Tensor:
-    """L2-normalised text embeddings.
+    """Un-normalised text features.
+
+    Of a causal encoder that is given neither mask nor embeddings, texts that begin alike are encoded together (see
+    `shared_prefix`): equal up to rounding.
 
     Args:
         model: an unwrapped dual encoder.
@@ -129,11 +133,29 @@ def text_embeds(
     Returns:
         (texts, dim), float32.
     """
+    kind = towers_of(model)
+    if not kind.reads_padding and attention_mask is None and inputs_embeds is None and len(input_ids) > 1:
+        ends = kind.text_ends(input_ids)
+        shared = SharedPrefix.of(input_ids, ends, int(kind.model.config.text_config.max_position_embeddings))
+        if shared is not None and kind.model.config.text_config._attn_implementation in MASKED_ATTENTION:
+            output = model.get_text_features(  # type: ignore[operator]
+                input_ids=shared.pack(input_ids),
+                attention_mask=shared.mask(token_table(model).dtype, input_ids.device),
+                position_ids=shared.positions(input_ids.device),
+            )
+            return kind.project_texts(output.last_hidden_state[shared.places(ends)]).float()
     edit = None if inputs_embeds is None else lambda output: inputs_embeds.to(output.dtype)
-    mask = None if towers_of(model).reads_padding else attention_mask
+    mask = None if kind.reads_padding else attention_mask
     with edited_token_embeddings(model, edit):
         output = model.get_text_features(input_ids=input_ids, attention_mask=mask)  # type: ignore[operator]
-    return F.normalize(_pooled(output).float(), dim=-1)
+    return _pooled(output).float()
+
+
+def text_embeds(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None
+) -> Tensor:
+    """L2-normalised `text_features`, (texts, dim), float32, of the same arguments."""
+    return F.normalize(text_features(model, input_ids, attention_mask, inputs_embeds), dim=-1)
 
 
 # Images
@@ -231,6 +253,7 @@ def joint_forward(
     input_ids: Tensor,
     token_shift: Tensor | None = None,
     patches: bool = False,
+    batch_size: int = 0,
 ) -> JointOutput:
     """Both towers in one forward of the (possibly wrapped) model, so that DDP, FSDP and DeepSpeed see one.
 
@@ -241,12 +264,14 @@ def joint_forward(
         token_shift: added to the token embeddings, (texts, length, width); a constant, so the table still gets
             gradients.
         patches: also project the patch tokens.
+        batch_size: images and texts that a tower encodes at a time; their activations are computed again, piece by
+            piece, in the backward. The gradient is that of the whole batch (GradCache, arXiv:2101.06983), the memory
+            that of a piece, for one more forward. 0: all at once.
 
     Returns:
         The embeddings and features of both.
     """
-    edit = None if token_shift is None else lambda output: output + token_shift.to(output.dtype)
-    with edited_token_embeddings(model, edit):
+    with _towers_in_pieces(model, batch_size, token_shift):
         output = model(pixel_values=pixel_values, input_ids=input_ids)
     return JointOutput(
         image_embeds=output.image_embeds.float(),
@@ -255,6 +280,53 @@ def joint_forward(
         text_features=_pooled(output.text_model_output).float(),
         patches=towers_of(model).patches(output.vision_model_output.last_hidden_state) if patches else None,
     )
+
+
+def _shift(token_shift: Tensor | None, rows: slice = slice(None)) -> Callable[[Tensor], Tensor] | None:
+    return None if token_shift is None else lambda output: output + token_shift[rows].to(output.dtype)
+
+
+@contextlib.contextmanager
+def _towers_in_pieces(model: nn.Module, batch_size: int, token_shift: Tensor | None) -> Iterator[None]:
+    """While the block runs, each tower of the model takes `batch_size` rows at a time; the shift is the texts'.
+
+    The towers' own forwards are replaced, not the model's, which a wrapper still sees called once.
+    """
+
+    def in_pieces(tower: nn.Module, key: str, shift: Tensor | None) -> Callable[..., BaseModelOutputWithPooling]:
+        whole = tower.forward
+
+        def encode(rows: slice, inputs: Tensor, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+            with edited_token_embeddings(model, _shift(shift, rows)):  # inside: the backward computes this again
+                output = whole(**{key: inputs[rows]}, **kwargs)
+            return output.last_hidden_state, output.pooler_output
+
+        def forward(**kwargs: Any) -> BaseModelOutputWithPooling:
+            inputs = kwargs.pop(key)
+            pieces = [slice(start, start + batch_size) for start in range(0, len(inputs), batch_size)]
+            outputs = [checkpoint(encode, rows, inputs, kwargs, use_reentrant=False) for rows in pieces]
+            hidden, pooled = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+            return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+
+        return forward
+
+    if batch_size == 0:
+        with edited_token_embeddings(model, _shift(token_shift)):
+            yield
+        return
+    plain = towers_of(model).model
+    towers = ((plain.vision_model, "pixel_values", None), (plain.text_model, "input_ids", token_shift))
+    with contextlib.ExitStack() as stack:
+        for tower, key, shift in towers:
+            stack.callback(_put_back, tower, vars(tower).get("forward"))
+            tower.forward = in_pieces(tower, key, shift)
+        yield
+
+
+def _put_back(tower: nn.Module, forward: Any) -> None:
+    del tower.forward
+    if forward is not None:  # somebody else had replaced it
+        tower.forward = forward
 
 
 def set_trainable(model: nn.Module, image: bool, text: bool, logit_scale: bool) -> nn.Module:

@@ -59,6 +59,9 @@ class Towers(Protocol):
     def patches(self, last_hidden_state: Tensor) -> Tensor:
         """The vision tower's tokens to patch tokens in the joint space, (images, patches, dim), float32."""
 
+    def project_texts(self, hidden: Tensor) -> Tensor:
+        """Last hidden states of the tokens at which texts are pooled, (texts, width), into the joint space."""
+
     def text_ends(self, input_ids: Tensor) -> Tensor:
         """Position of the token at which the text encoder pools, (texts,)."""
 
@@ -98,6 +101,9 @@ class CLIPTowers:
         """As the class token is projected: final layer norm, then the projection (arXiv:2410.21802)."""
         tokens = self.model.vision_model.post_layernorm(last_hidden_state[:, 1:])
         return self.model.visual_projection(tokens).float()
+
+    def project_texts(self, hidden: Tensor) -> Tensor:
+        return self.model.text_projection(hidden)
 
     def text_ends(self, input_ids: Tensor) -> Tensor:
         eos = self.model.text_model.eos_token_id
@@ -156,6 +162,9 @@ class SiglipTowers:
         images, patches, width = last_hidden_state.shape
         alone = last_hidden_state.reshape(images * patches, 1, width)
         return self.model.vision_model.head(alone).view(images, patches, -1).float()
+
+    def project_texts(self, hidden: Tensor) -> Tensor:
+        return self.model.text_model.head(hidden)
 
     def text_ends(self, input_ids: Tensor) -> Tensor:
         return torch.full_like(input_ids[:, 0], input_ids.shape[1] - 1)

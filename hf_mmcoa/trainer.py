@@ -27,6 +27,7 @@ from transformers.utils.hub import PushInProgress
 from . import encoding
 from .adapters import TARGET_MODULES, add_lora
 from .attacks.base import ImageAttack, TextAttack
+from .attacks.batching import in_pieces
 from .attacks.bert_attack import BertAttack
 from .attacks.candidates import CandidateSource, MaskedLMCandidates, candidate_source
 from .attacks.image_losses import embedding_loss
@@ -214,17 +215,25 @@ class MMCoATrainer(Trainer):
         """Images moved away from what the objective says, and the points at which the attack took its gradients."""
         scale, iterates = self._attacked_scale, []
 
-        def class_loss(images: Tensor) -> Tensor:  # CE(s f(x') P^T, y), METHODS section 3
-            iterates.append(images.detach())
+        def class_loss(images: Tensor, rows: slice) -> Tensor:  # CE(s f(x') P^T, y), METHODS section 3
             logits = zero_shot_logits(self._encode_images(images), batch.anchors, scale)
-            return F.cross_entropy(logits, batch.anchor_ids, reduction="none")
+            return F.cross_entropy(logits, batch.anchor_ids[rows], reduction="none")
 
-        def teacher_loss(images: Tensor) -> Tensor:  # ||f(x') - f0(x)||^2, un-normalised
+        def teacher_loss(images: Tensor, rows: slice) -> Tensor:  # ||f(x') - f0(x)||^2, un-normalised
             with self.accelerator.autocast():
                 features, _ = self._encoder.image_features(images)
-            return embedding_loss(features, batch.teacher["teacher_image_features"])
+            return embedding_loss(features, batch.teacher["teacher_image_features"][rows])
 
-        loss_fn = teacher_loss if self.objective.image_attack_target == "teacher" else class_loss
+        loss = in_pieces(
+            teacher_loss if self.objective.image_attack_target == "teacher" else class_loss,
+            self.args.attack_batch_size or len(batch.images),
+        )
+
+        def loss_fn(images: Tensor) -> Tensor:
+            if "attack_iterates" in self.objective.views:
+                iterates.append(images.detach())
+            return loss(images)
+
         return self.image_attack(batch.images, loss_fn, generator=generator), iterates
 
     def _attack_texts(self, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> list[_AttackedTexts]:
@@ -289,7 +298,7 @@ class MMCoATrainer(Trainer):
         images = {
             "adv_images": [adv_images] if adv_images is not None else [],
             "images": [batch.images] if views & {"images", "patches"} else [],
-            "iterates": iterates if "attack_iterates" in views else [],
+            "iterates": iterates,
         }
         texts = {
             "texts": batch.texts if "texts" in views and not frozen_texts else [],
@@ -305,7 +314,9 @@ class MMCoATrainer(Trainer):
         tokens = encoder.tokenize([text for part in texts.values() for text in part] or ["a"], truncation=True)
         shift = self._token_shift(tokens["input_ids"], adv_texts)
         wants_patches = bool(views & {"patches", "adv_patches"})
-        output = encoding.joint_forward(model, pixels, tokens["input_ids"], shift, wants_patches)
+        output = encoding.joint_forward(
+            model, pixels, tokens["input_ids"], shift, wants_patches, self.args.encode_batch_size
+        )
 
         image_sizes = {name: len(part) * len(batch.images) for name, part in images.items()}
         text_sizes = {name: len(part) for name, part in texts.items()}
@@ -533,7 +544,6 @@ class MMCoATrainer(Trainer):
             # Each sample's loss is under one of the text attacks, in turn; its outcome is the worst over all of them.
             turn = inputs["row_ids"].to(batch.anchor_ids.device) % len(adv_anchors)
             adv_text_features = torch.stack(adv_anchors)[turn, batch.anchor_ids]
-            wanted = iterates if "attack_iterates" in self.objective.views else []
             embeds = Embeddings(
                 logit_scale=self._encoder.logit_scale,
                 logit_bias=self._encoder.logit_bias,
@@ -544,7 +554,7 @@ class MMCoATrainer(Trainer):
                 targets=class_targets(batch.groups) if self.args.targets == "class" else None,
                 prompt_embeds=text,
                 labels=batch.anchor_ids,
-                iterate_embeds=[self._encode_images(images) for images in wanted],
+                iterate_embeds=[self._encode_images(images) for images in iterates],
                 image_features=features,
                 adv_image_features=adv_features,
                 adv_text_features=adv_text_features,
@@ -579,9 +589,13 @@ class MMCoATrainer(Trainer):
         found = []
         for adv_texts, shift in self._attack_texts(texts, batch.anchors, every):
             tokens = self._encoder.tokenize(adv_texts, truncation=True)
-            edit = None if shift is None else lambda output, shift=shift: output + shift.to(output.dtype)
-            with encoding.edited_token_embeddings(self._encoder.model, edit), self.accelerator.autocast():
-                found.append(encoding.text_features(self._encoder.model, tokens["input_ids"]))
+            with self.accelerator.autocast():
+                shifted = (
+                    None
+                    if shift is None
+                    else encoding.token_embeddings(self._encoder.model, tokens["input_ids"]) + shift
+                )
+                found.append(encoding.text_features(self._encoder.model, tokens["input_ids"], inputs_embeds=shifted))
         if self.prompts is not None:
             self._evaluation_texts = found
         return found

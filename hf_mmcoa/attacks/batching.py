@@ -1,0 +1,55 @@
+"""A per-image loss in pieces: the memory of an attack does not grow with its batch, its result does not change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .pgd import ImageLoss, value_and_gradient
+
+RowsLoss = Callable[[Tensor, slice], Tensor]
+"""Images, and which rows of the batch they are, to what to increase, one value per image."""
+
+
+def in_pieces(loss_fn: RowsLoss, batch_size: int) -> ImageLoss:
+    """The loss of a whole batch, computed and differentiated `batch_size` images at a time.
+
+    Each piece goes forwards and backwards before the next begins, so that the activations of one piece are in memory
+    and nothing is computed twice. For losses of which each value depends on its own image alone, and which are
+    differentiated in the images alone: those of attacks.
+
+    Args:
+        loss_fn: the loss of some rows.
+        batch_size: images at a time, at least 1.
+
+    Returns:
+        Images (batch, channels, height, width) to losses, (batch,).
+    """
+    return lambda images: _InPieces.apply(images, loss_fn, batch_size)
+
+
+class _InPieces(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, loss_fn: RowsLoss, batch_size: int) -> Tensor:
+        losses, grads = [], []
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, min(start + batch_size, len(images)))
+            piece = images[rows]
+            if ctx.needs_input_grad[0]:
+                loss, grad = value_and_gradient(lambda part, rows=rows: loss_fn(part, rows), piece)  # type: ignore[misc]
+                grads.append(grad)
+            else:
+                with torch.no_grad():
+                    loss = loss_fn(piece, rows)
+            losses.append(loss)
+        if grads:
+            ctx.save_for_backward(torch.cat(grads))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor, None, None]:
+        (grads,) = ctx.saved_tensors
+        return grads * grad_losses.view(-1, 1, 1, 1), None, None
