@@ -5,6 +5,7 @@ Speed does not depend on the weights' values. The tokenizer is CLIP's own, so th
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.util
 import random
@@ -24,6 +25,7 @@ from hf_mmcoa.tiny_clip import tiny_clip
 
 MERGES = 49152 - 256 - 2  # of CLIP's file of merges, those that it uses
 QUICK_CLASSES = 12
+COLOURS = ("red", "green", "blue", "black", "white", "yellow", "brown", "pink", "grey")
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,32 @@ class Subject:
     candidates: FixedCandidates
 
 
-def subject(quick: bool = False) -> Subject:
-    """A ViT-B/32 for the 100 classes of CIFAR-100; `quick`: a tiny CLIP for the first few of them."""
-    names = list(next(benchmark for benchmark in BENCHMARKS if benchmark.name == "cifar100").expected_names)
+def subject(quick: bool = False, classes: int = 100) -> Subject:
+    """A ViT-B/32 for the 100 classes of CIFAR-100 and, above that, colours of them; `quick`: a tiny CLIP, few classes.
+
+    Raises:
+        ValueError: if there are fewer names than `classes`.
+    """
+    plain = list(next(benchmark for benchmark in BENCHMARKS if benchmark.name == "cifar100").expected_names)
+    names = [*plain, *(f"{colour} {name}" for colour in COLOURS for name in plain)][:classes]
+    if len(names) < classes:
+        raise ValueError(f"`classes` must be at most {len(names)}, got {classes}: there are no more names.")
     if quick:
         # The words of the other classes are the vocabulary that substitutes are drawn from.
-        model, processor = tiny_clip(class_prompts(names), image_size=32, patch_size=8, context_length=77)
-        names = names[:QUICK_CLASSES]
+        model, processor = tiny_clip(class_prompts(plain), image_size=32, patch_size=8, context_length=77)
+        names = plain[:QUICK_CLASSES]
     else:
-        model, processor = vit_b32(clip_tokenizer())
+        model, processor = _vit_b32()
     taken = STOP_WORDS | {word for name in names for word in name.split()}
     vocabulary = sorted(processor.tokenizer.get_vocab())
     words = [token.removesuffix("</w>") for token in vocabulary if re.fullmatch("[a-z]{4,}</w>", token)]
     return Subject(model, processor, names, FixedCandidates([word for word in words if word not in taken]))
+
+
+@functools.cache
+def _vit_b32() -> tuple[CLIPModel, CLIPProcessor]:
+    """One for all: several would fill the memory."""
+    return vit_b32(clip_tokenizer())
 
 
 def clip_tokenizer() -> CLIPTokenizer:

@@ -48,6 +48,7 @@ def add_lora(
     target_modules: Sequence[str] = TARGET_MODULES,
     train_logit_scale: bool = False,
     seed: int = 0,
+    modules_to_save: Sequence[str] = (),
 ) -> AdaptedCLIP:
     """Give layers W of a CLIP a trainable update W + alpha / rank B A, and freeze everything else.
 
@@ -64,6 +65,8 @@ def add_lora(
             "visual_projection". They are looked for in those towers and their projections only.
         train_logit_scale: also train the temperature, and a SigLIP's bias; they are saved with the adapter.
         seed: of A; the global random state stays as it is.
+        modules_to_save: names of modules, or their ends, that train in full beside the adapters and are saved with
+            them (peft's term): what is small and that no adapter reaches, such as "patch_embedding" and "layer_norm1".
 
     Raises:
         TypeError: if the model is adapted already, or neither a CLIPModel nor a SiglipModel.
@@ -95,6 +98,7 @@ def add_lora(
         lora_dropout=dropout,
         target_modules=rf"(?=({inside})(\.|$)){_unless_fused(model)}(.*\.)?({ends})",  # peft asks for a full match
         base_model_name_or_path=model.name_or_path or None,
+        modules_to_save=_modules_in_full(model, chosen, modules_to_save) or None,
     )
     device = model.logit_scale.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -161,6 +165,18 @@ def _adapted_layers(model: CLIPModel, towers: Iterable[str], target_modules: Seq
                 f"`target_modules` {list(target_modules)} match nothing in the {tower} tower. {_what_there_is(layers)}"
             )
     return [layer for names in layers.values() for name, layer in names.items() if _ends_in(name, target_modules)]
+
+
+def _modules_in_full(model: CLIPModel, towers: Sequence[str], ends: Sequence[str]) -> list[str]:
+    """Full names of the towers' modules whose names end so."""
+    parts = [part for tower in towers for part in towers_of(model).modules[tower]]
+    there = [name for name, part in model.named_modules() if name.partition(".")[0] in parts and [*part.parameters()]]
+    for end in ends:
+        if not any(_ends_in(name, [end]) for name in there):
+            known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in there if not name[-1].isdigit()))
+            tower = " and ".join(towers)
+            raise ValueError(f"`modules_to_save`: {end!r} matches nothing in the {tower} tower: {known}.")
+    return [name for name in there if _ends_in(name, ends)]
 
 
 def _adaptable(model: nn.Module, parts: Iterable[str]) -> dict[str, Layer]:

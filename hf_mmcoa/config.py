@@ -46,9 +46,12 @@ class MMCoAConfig(TrainingArguments):
         default=0.0,
         metadata={"help": "Weight of CE(s I' P^T, y), attacked images among all classes; not in the paper."},
     )
-    lambda_distill: float = field(
-        default=0.0,
-        metadata={"help": "Weight of mean ||g(t') - g0(t)||^2, attacked texts to pretrained ones; not in the paper."},
+    lambda_distill: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of mean ||g(t') - g0(t)||^2, attacked texts to pretrained ones; not in the paper. Without "
+            "it 0.1 for `mmcoa` with `text_attack=auto` (docs/defences.md), else 0."
+        },
     )
     targets: Literal["diagonal", "class"] = field(
         default="diagonal",
@@ -111,7 +114,8 @@ class MMCoAConfig(TrainingArguments):
         metadata={
             "help": "`words` (substituted), `embedding` (perturbed token embeddings), `words+embedding` (one after the "
             "other), `characters` (typing errors), `none`, or several joined by `|`: each text suffers one of them, "
-            "drawn anew in each step. `auto`: characters for `leaf` and `fare+leaf`, words for the others."
+            "drawn anew in each step. `auto`: `words|embedding|characters` for `mmcoa`, whose paper has `words` alone; "
+            "characters for `leaf` and `fare+leaf`; words for the others."
         },
     )
     candidates: Literal["neighbours", "masked-lm", "hotflip", "wordnet"] = field(
@@ -133,8 +137,12 @@ class MMCoAConfig(TrainingArguments):
         default=True,
         metadata={"help": "A word gets its own candidates; off: those of the word to its left, the release's fault."},
     )
-    rho: float = field(
-        default=1.0, metadata={"help": "Radius of the embedding attack per token, in mean norms of the token table."}
+    rho: float | None = field(
+        default=None,
+        metadata={
+            "help": "Radius of the embedding attack per token, in mean norms of the token table. Without it 0.3 for "
+            "`mmcoa` with `text_attack=auto` (docs/defences.md), else 1, about as far as a neighbouring word."
+        },
     )
     num_text_steps: int = field(default=10, metadata={"help": "Steps of the embedding attack, at least 1."})
 
@@ -155,6 +163,13 @@ class MMCoAConfig(TrainingArguments):
     lora_target_modules: list[str] | None = field(
         default=None,
         metadata={"help": "Layers that are adapted, by the ends of their names; without it q_proj and v_proj (LoRA)."},
+    )
+    lora_modules_to_save: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Modules that train in full beside the adapters, by the ends of their names: small ones, such as "
+            "patch_embedding and layer_norm1."
+        },
     )
     last_blocks: int | None = field(
         default=None,
@@ -192,6 +207,8 @@ class MMCoAConfig(TrainingArguments):
         for name in ("num_steps", "num_candidates", "max_changes", "num_text_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        given = {each.name for each in fields(self) if getattr(self, each.name) != _default(each)}
+        self._resolve_text_attack()
         for name in (*LAMBDAS, "rho", "step_size", "log_images_every", "attack_batch_size", "encode_batch_size"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
@@ -218,17 +235,33 @@ class MMCoAConfig(TrainingArguments):
         self._check_adapters()
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: the trainer reads the data set's own columns.")
-        given = {each.name for each in fields(self) if getattr(self, each.name) != _default(each)}
-        if self.text_attack == "auto":
-            self.text_attack = "characters" if "leaf" in self.objective else "words"
         super().__post_init__()
         self._given, self._resolved = given, self.to_dict()
+
+    def _resolve_text_attack(self) -> None:
+        """`auto` as one choice: the attacks, how far they reach, and what holds the pretrained geometry."""
+        self.text_attack_is_auto = self.text_attack == "auto"
+        general = self.text_attack_is_auto and self.objective == "mmcoa" and self.lambda_text != 0
+        if self.text_attack_is_auto:
+            other = "characters" if "leaf" in self.objective else "words"
+            self.text_attack = GENERAL_TEXT_ATTACK if general else other
+        if self.rho is None:
+            self.rho = 0.3 if general else 1.0
+        if self.lambda_distill is None:
+            self.lambda_distill = 0.1 if general else 0.0
+
+    def use_words_only(self) -> None:
+        """The paper's form of the text attack in place of `auto`, where nothing else was asked for."""
+        if self.text_attack_is_auto and self.text_attack == GENERAL_TEXT_ATTACK:
+            self.text_attack = "words"
+            self.rho = self.rho if "rho" in self._given else 1.0
+            self.lambda_distill = self.lambda_distill if "lambda_distill" in self._given else 0.0
 
     def _check_adapters(self) -> None:
         if self.last_blocks is not None and self.last_blocks < 0:
             raise ValueError(f"`last_blocks` must not be negative, got {self.last_blocks}.")
         if self.lora == "none":
-            names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
+            names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save")
             if idle := [name for name in names if getattr(self, name) != getattr(MMCoAConfig, name)]:
                 raise ValueError(f'`{idle[0]}` has no effect with `lora="none"`: set `lora` to image, text or both.')
             return
@@ -264,6 +297,9 @@ _CHOICES = {
     for name in ("objective", "targets", "norm", "perturb_at", "candidates", "lora")
 }
 
+
+GENERAL_TEXT_ATTACK = "words|embedding|characters"
+"""What `mmcoa` trains against by itself: the form that carries over best to words that it never saw."""
 
 TEXT_ATTACKS = ("words", "embedding", "words+embedding", "characters")
 

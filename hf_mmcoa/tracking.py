@@ -79,18 +79,23 @@ def attack_figures(
 
 def _text_figures(trainer: MMCoATrainer, batch: _Batch, adv_texts: Sequence[_AttackedTexts]) -> dict[str, Tensor]:
     """How far the batch's distinct texts were changed, over all text attacks."""
-    changed: list[float] = []
-    lengths: list[Tensor] = []
-    for kind, (texts, shift) in zip(trainer.args.text_attack.split("|"), adv_texts, strict=False):
-        if kind != "embedding":
-            changed += [_words_changed(*pair) for pair in zip(batch.texts, texts, strict=True)]
-        if shift is not None:
-            length = shift.float().norm(dim=-1)  # (texts, tokens)
-            lengths.append(length[length > 0])
-    figures = {"text_perturbation": _mean(torch.tensor(changed, device=batch.anchors.device))} if changed else {}
-    if lengths:
+    kinds = trainer.args.text_attack.split("|")
+    figures: dict[str, Tensor] = {}
+    if not adv_texts:
+        return figures
+    if set(kinds) - {"embedding"}:
+        changed = [
+            _words_changed(*pair)
+            for attacked in adv_texts
+            if attacked.kind != "embedding"
+            for pair in zip(attacked.sources, attacked.texts, strict=True)
+        ]
+        figures["text_perturbation"] = _mean(torch.tensor(changed, device=batch.anchors.device))
+    if any("embedding" in kind for kind in kinds):  # of those drawn in this step, perhaps none
         unit = encoding.token_table(trainer._encoder.model).float().norm(dim=-1).mean()
-        figures["text_embedding_perturbation"] = _mean(torch.cat(lengths) / unit)
+        lengths = [attacked.shift.float().norm(dim=-1) for attacked in adv_texts if attacked.shift is not None]
+        moved = [length[length > 0] / unit for length in lengths]  # of each (texts, tokens)
+        figures["text_embedding_perturbation"] = _mean(torch.cat([unit.new_zeros(0), *moved]))
     return figures
 
 
@@ -200,7 +205,7 @@ def _threat_model(trainer: MMCoATrainer) -> ThreatModel:
         protect_template=args.protect_template,
         forbid_class_names=args.forbid_class_names,
         max_edits=args.max_changes,
-        rho=args.rho,
+        rho=args.rho or 0.0,
         num_text_steps=args.num_text_steps,
         seed=args.seed,
     )

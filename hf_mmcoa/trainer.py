@@ -72,11 +72,13 @@ class MMCoATrainer(Trainer):
         eval_dataset: the same, or a dictionary of them.
         processing_class: the model's `CLIPProcessor` or `SiglipProcessor`; saved beside every checkpoint.
         class_names: read off the data set's `ClassLabel` when None.
-        objective: an `Objective`; built from `args.objective` when None.
+        objective: an `Objective`; built from `args.objective` when None. With one, `args.text_attack="auto"` is words
+            alone.
         teacher: the frozen pretrained encoders f0 and g0, for objectives that read them; the model as it is given when
             None. Never trained and never saved.
         image_attack: PGD as `args` say when None.
-        text_attack: what replaces words, or characters if it is a `LevenshteinAttack`; as `args` say when None.
+        text_attack: what replaces words, or characters if it is a `LevenshteinAttack`; as `args` say when None. With
+            `args.text_attack="auto"` it is the only one.
         candidates: where that takes its substitutes from (`SynonymTable`, ...); what `args` name when None.
         model_init: makes the model, instead of `model`; as `Trainer`'s.
         **kwargs: everything else that `Trainer` takes: callbacks, optimizers, compute_metrics, ...
@@ -112,6 +114,8 @@ class MMCoATrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else MMCoAConfig(output_dir="mmcoa_output")
+        if text_attack is not None or objective is not None:
+            args.use_words_only()
         if (model is None) == (model_init is None):
             raise ValueError("pass one of `model` and `model_init`.")
         first_model = model if model is not None else _first_model(model_init)
@@ -158,7 +162,7 @@ class MMCoATrainer(Trainer):
         self.text_attack: Any = self._build_word_attack() if self._builds_text_attack else text_attack
         given = isinstance(text_attack, LevenshteinAttack)
         self.character_attack: Any = text_attack if given else LevenshteinAttack(max_edits=args.max_changes)
-        self.embedding_attack = TextEmbeddingPGD(rho=args.rho, num_steps=args.num_text_steps)
+        self.embedding_attack = TextEmbeddingPGD(rho=args.rho or 0.0, num_steps=args.num_text_steps)
         self._term_sums: dict[str, Any] = {}
         self._terms_summed = 0
         self._figure_sums: dict[str, Any] = {}  # of each figure (sum, count), (2,)
@@ -195,11 +199,9 @@ class MMCoATrainer(Trainer):
         views = self.objective.views
         generator = self._training_generator()
         adv_images, iterates = self._attack_images(batch, generator) if "adv_images" in views else (None, [])
-        adv_texts = (
-            self._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids) if "adv_texts" in views else []
-        )
+        adv_texts, adv_text_ids = self._attack_drawn_texts(batch) if "adv_texts" in views else ([], None)
 
-        embeds = self._encode(model, batch, adv_images, iterates, adv_texts)
+        embeds = self._encode(model, batch, adv_images, iterates, adv_texts, adv_text_ids)
         loss, terms = self.objective(embeds)
 
         if not torch.isfinite(loss):
@@ -236,21 +238,36 @@ class MMCoATrainer(Trainer):
 
         return self.image_attack(batch.images, loss_fn, generator=generator), iterates
 
-    def _attack_texts(self, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> list[_AttackedTexts]:
-        """The texts under each attack that `text_attack` names."""
-        return [self._attack_texts_by(kind, texts, anchors, anchor_ids) for kind in self.args.text_attack.split("|")]
+    def _attack_drawn_texts(self, batch: _Batch) -> tuple[list[_AttackedTexts], Tensor]:
+        """Each sample's text under one of the attacks that `text_attack` names; its row among all of them, (batch,).
 
-    def _attack_texts_by(self, kind: str, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> _AttackedTexts:
+        A text is attacked only in the ways that were drawn for it.
+        """
+        kinds = self.args.text_attack.split("|")
+        drawn = self._drawn_attack(len(kinds), len(batch.images))
+        found, rows, first = [], torch.zeros_like(batch.text_ids), 0
+        for number, kind in enumerate(kinds):
+            samples = drawn == number
+            used = torch.unique(batch.text_ids[samples])
+            texts = [batch.texts[row] for row in used.tolist()]
+            if texts:
+                found.append(self._attack_texts(kind, texts, batch.anchors, batch.text_anchor_ids[used]))
+                rows[samples] = first + torch.searchsorted(used, batch.text_ids[samples])
+            first += len(texts)
+        return found, rows
+
+    def _attack_texts(self, kind: str, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> _AttackedTexts:
         """Each text with words or characters replaced, and the shift of its token embeddings where those are attacked.
 
         The embedding attack moves a text away from its own anchor among all of them, without any image.
         """
+        sources = texts
         if kind == "characters":
             texts = self._attack_characters(texts)
         elif "words" in kind:
             texts = self.text_attack(texts, self._encode_texts)
         if "embedding" not in kind:
-            return texts, None
+            return _AttackedTexts(kind, sources, texts)
         scale = self._attacked_scale
 
         def loss_fn(embeds: Tensor) -> Tensor:
@@ -261,7 +278,8 @@ class MMCoATrainer(Trainer):
         with self.accelerator.autocast():
             moved = self.embedding_attack(self._encoder.model, **tokens, loss_fn=loss_fn)
         with torch.no_grad():
-            return texts, moved - encoding.token_embeddings(self._encoder.model, tokens["input_ids"])
+            shift = moved - encoding.token_embeddings(self._encoder.model, tokens["input_ids"])
+            return _AttackedTexts(kind, sources, texts, shift)
 
     def _attack_characters(self, texts: list[str]) -> list[str]:
         """LEAF's attack: away from the pretrained features where the objective has a teacher of texts."""
@@ -288,6 +306,7 @@ class MMCoATrainer(Trainer):
         adv_images: Tensor | None,
         iterates: list[Tensor],
         adv_texts: Sequence[_AttackedTexts],
+        adv_text_ids: Tensor | None,
     ) -> Embeddings:
         """Every view that the objective reads from ONE forward of the wrapped model, gathered from all processes.
 
@@ -305,7 +324,7 @@ class MMCoATrainer(Trainer):
             "prompts": (batch.texts if self.prompts is None or batch.keys is not None else self.prompts)
             if "prompts" in views and not frozen_texts
             else [],
-            "adv_texts": [text for attacked, _ in adv_texts for text in attacked],
+            "adv_texts": [text for attacked in adv_texts for text in attacked.texts],
         }
         # The model's forward wants both: one picture or one text stands in for those that nobody reads.
         pixels = encoder.pixel_values(
@@ -332,8 +351,8 @@ class MMCoATrainer(Trainer):
         if text_parts["texts"] is not None:
             rows["texts"] = text_parts["texts"][batch.text_ids]
         if adv_texts:
-            adv_ids = self._drawn_attack(len(adv_texts), len(batch.images)) * len(batch.texts) + batch.text_ids
-            rows["adv_texts"], adv_text_features = text_parts["adv_texts"][adv_ids], adv_text_features[adv_ids]
+            rows["adv_texts"] = text_parts["adv_texts"][adv_text_ids]
+            adv_text_features = adv_text_features[adv_text_ids]
         if frozen_texts:
             rows |= {"texts": batch.anchors[batch.anchor_ids]} if "texts" in views else {}
             prompts = batch.anchors if "prompts" in views else None
@@ -360,15 +379,15 @@ class MMCoATrainer(Trainer):
     def _token_shift(self, input_ids: Tensor, adv_texts: Sequence[_AttackedTexts]) -> Tensor | None:
         """What is added to the token embeddings of all texts of a forward, (texts, length, width): the attacked ones
         are the last."""
-        if all(shift is None for _, shift in adv_texts):
+        if all(attacked.shift is None for attacked in adv_texts):
             return None
         width = encoding.token_table(self._encoder.model).shape[1]
         whole = torch.zeros(*input_ids.shape, width, device=input_ids.device)
-        row = len(input_ids) - sum(len(texts) for texts, _ in adv_texts)
-        for texts, shift in adv_texts:
-            if shift is not None:
-                whole[row : row + len(texts), : shift.shape[1]] = shift
-            row += len(texts)
+        row = len(input_ids) - sum(len(attacked.texts) for attacked in adv_texts)
+        for attacked in adv_texts:
+            if attacked.shift is not None:
+                whole[row : row + len(attacked.texts), : attacked.shift.shape[1]] = attacked.shift
+            row += len(attacked.texts)
         return whole
 
     def _drawn_attack(self, number: int, batch_size: int) -> Tensor:
@@ -587,15 +606,14 @@ class MMCoATrainer(Trainer):
         texts = batch.texts if self.prompts is None else self.prompts
         every = torch.arange(len(texts), device=batch.anchors.device)
         found = []
-        for adv_texts, shift in self._attack_texts(texts, batch.anchors, every):
-            tokens = self._encoder.tokenize(adv_texts, truncation=True)
+        for kind in self.args.text_attack.split("|"):
+            attacked = self._attack_texts(kind, texts, batch.anchors, every)
+            ids = self._encoder.tokenize(attacked.texts, truncation=True)["input_ids"]
             with self.accelerator.autocast():
-                shifted = (
-                    None
-                    if shift is None
-                    else encoding.token_embeddings(self._encoder.model, tokens["input_ids"]) + shift
-                )
-                found.append(encoding.text_features(self._encoder.model, tokens["input_ids"], inputs_embeds=shifted))
+                shifted = None
+                if attacked.shift is not None:
+                    shifted = encoding.token_embeddings(self._encoder.model, ids) + attacked.shift
+                found.append(encoding.text_features(self._encoder.model, ids, inputs_embeds=shifted))
         if self.prompts is not None:
             self._evaluation_texts = found
         return found
@@ -862,8 +880,14 @@ def check_checkpoint(folder: str | bool | None, output_dir: str) -> None:
     )
 
 
-_AttackedTexts = tuple[list[str], Tensor | None]
-"""Texts, and what is added to their token embeddings, (texts, length, width), if anything."""
+@dataclass(frozen=True)
+class _AttackedTexts:
+    """What one text attack made of some texts."""
+
+    kind: str
+    sources: list[str]
+    texts: list[str]
+    shift: Tensor | None = None  # added to their token embeddings, (texts, length, width)
 
 
 @dataclass(frozen=True)
@@ -913,6 +937,7 @@ def _freeze(model: nn.Module, args: MMCoAConfig, objective: Objective) -> nn.Mod
             args.lora_target_modules or TARGET_MODULES,
             train_logit_scale=scale,
             seed=args.seed,
+            modules_to_save=args.lora_modules_to_save or (),
         )
     return model
 
@@ -953,7 +978,7 @@ def _objective(args: MMCoAConfig, image_size: int) -> Objective:
             lambda_text=args.lambda_text,
             lambda_clean=args.lambda_clean,
             lambda_class=args.lambda_class,
-            lambda_distill=args.lambda_distill,
+            lambda_distill=args.lambda_distill or 0.0,
             accumulate_attack_gradients=args.accumulate_attack_gradients,
         )
     fare = FARE(clean_weight=args.clean_weight, trades=args.trades)

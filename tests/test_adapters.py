@@ -69,6 +69,26 @@ def test_the_patch_embedding_is_adapted_too(tiny_clip, tiny_processor, images):
     assert torch.allclose(logits(merge(adapted), tiny_processor, images), found, atol=1e-5)
 
 
+IN_FULL = ["patch_embedding", "position_embedding", "layer_norm1"]
+
+
+def test_small_modules_train_in_full_and_merge_and_travel_with_the_adapter(tiny_clip, tiny_processor, images, tmp_path):
+    base = copy.deepcopy(tiny_clip)
+    adapted = add_lora(tiny_clip, "image", modules_to_save=IN_FULL)
+    in_full = {name for name in trainable(adapted) if ".lora_" not in name}
+    assert {name.partition("modules_to_save")[0].rstrip(".").rpartition(".")[2] for name in in_full} == set(IN_FULL)
+    assert all(".vision_model." in name for name in in_full)
+    expected = logits(shake(adapted), tiny_processor, images)
+    assert (expected - logits(base, tiny_processor, images)).abs().max() > 0.1
+    adapted.save_pretrained(tmp_path)
+    for again in (merge(adapted), load_adapted(base, tmp_path)):
+        assert torch.allclose(logits(again, tiny_processor, images), expected, atol=1e-3)
+    with pytest.raises(ValueError, match=r"'nowhere' matches nothing in the image tower: .*patch_embedding"):
+        add_lora(base, "image", modules_to_save=["nowhere"])
+    with pytest.raises(ValueError, match="'text_projection' matches nothing in the image tower"):
+        add_lora(base, "image", modules_to_save=["text_projection"])
+
+
 def test_a_new_adapter_changes_nothing_and_leaves_the_random_state(tiny_clip, tiny_processor, images):
     before, state = logits(tiny_clip, tiny_processor, images), torch.get_rng_state()
     adapted = add_lora(copy.deepcopy(tiny_clip))

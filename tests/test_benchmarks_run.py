@@ -16,10 +16,12 @@ COMMON = {"benchmark", "command", "date", "machine", "versions", "num_runs", "ru
 OPTIONS = {
     "text_attack_speed": ["--prompts", "24", "--sample", "4", "--single", "1"],
     "evaluation_speed": ["--images", "3", "--steps", "2"],
+    "training_step": ["--batch-size", "4", "--steps", "2"],
 }
 SIDES = {
     "text_attack_speed": {"ours", "per_text", "per_variant"},
     "evaluation_speed": {"floor", "evaluator", "early_stopping"},
+    "training_step": {"ours", "floor", "published"},
 }
 Run = Callable[..., dict[str, Any]]
 

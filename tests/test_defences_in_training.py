@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from test_trainer import batch_of, changed_parameters, make, picture_rows, snapshot  # noqa: F401 (a fixture)
 
-from hf_mmcoa import encoding
+from hf_mmcoa import MMCoAConfig, encoding
 from hf_mmcoa.attacks import PGD, LevenshteinAttack, SynonymTable
-from hf_mmcoa.objectives import FARE, Clean, Embeddings, Objective
+from hf_mmcoa.objectives import FARE, Clean, Embeddings, MMCoA, Objective
 from hf_mmcoa.tiny_clip import tiny_clip as build_tiny_clip
 
 IMAGE = ("vision_model.", "visual_projection.")
@@ -295,14 +295,17 @@ def test_each_text_suffers_one_of_several_attacks_drawn_anew(make, images):  # n
     trainer = make(text_attack="words|embedding|characters", per_device_train_batch_size=12)
     inputs = batch_of(trainer)
     batch = trainer._read(inputs)
-    variants = trainer._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids)
-    words, embedding, characters = variants
-    assert words[1] is characters[1] is None and embedding[0] == batch.texts and embedding[1].abs().sum() > 0
-    assert words[0] == trainer.text_attack(batch.texts, trainer._encode_texts)
-    assert all(a != b for a, b in zip(characters[0], batch.texts, strict=True))
-    tokens = [trainer._encoder.tokenize(texts)["input_ids"] for texts, _ in variants]
+    words, embedding, characters = (
+        trainer._attack_texts(kind, batch.texts, batch.anchors, batch.text_anchor_ids)
+        for kind in ("words", "embedding", "characters")
+    )
+    assert words.shift is characters.shift is None
+    assert embedding.texts == batch.texts and embedding.shift.abs().sum() > 0
+    assert words.texts == trainer.text_attack(batch.texts, trainer._encode_texts)
+    assert all(a != b for a, b in zip(characters.texts, batch.texts, strict=True))
+    tokens = [trainer._encoder.tokenize(attacked.texts)["input_ids"] for attacked in (words, embedding)]
     encode = encoding.text_embeds
-    moved = encoding.token_embeddings(trainer.model, tokens[1]) + embedding[1]
+    moved = encoding.token_embeddings(trainer.model, tokens[1]) + embedding.shift
     expected = torch.stack([encode(trainer.model, tokens[0]), encode(trainer.model, tokens[1], inputs_embeds=moved)])
     drawn = []
     for _ in range(2):
@@ -314,6 +317,38 @@ def test_each_text_suffers_one_of_several_attacks_drawn_anew(make, images):  # n
                 assert torch.allclose(embeds.adv_text_embeds[row], found, atol=1e-5)
         drawn.append(which)
     assert set(drawn[0].tolist()) == {0, 1, 2} and not torch.equal(*drawn)
+
+
+def test_a_text_is_attacked_only_as_was_drawn_for_it(make):  # noqa: F811
+    trainer = make(text_attack="words|embedding|characters", per_device_train_batch_size=12)
+    batch = trainer._read(batch_of(trainer))
+    trainer._training_generator()
+    which = trainer._drawn_attack(3, 12)
+    attacked, rows = trainer._attack_drawn_texts(batch)
+    sources = [(one.kind, text) for one in attacked for text in one.sources]
+    kinds = ("words", "embedding", "characters")
+    assert [sources[row] for row in rows] == [
+        (kinds[kind], batch.texts[text]) for kind, text in zip(which, batch.text_ids, strict=True)
+    ]
+    assert len(sources) == len(set(sources)) == len(set(zip(which.tolist(), batch.text_ids.tolist(), strict=True)))
+
+
+def test_by_itself_mmcoa_meets_three_text_attacks_and_keeps_the_pretrained_geometry(make, tmp_path):  # noqa: F811
+    def form(**settings):
+        args = MMCoAConfig(output_dir=str(tmp_path), **settings)
+        return args.text_attack, args.rho, args.lambda_distill
+
+    assert form() == ("words|embedding|characters", 0.3, 0.1)
+    assert form(rho=0.5, lambda_distill=0.0) == ("words|embedding|characters", 0.5, 0.0)
+    assert form(text_attack="words") == ("words", 1.0, 0.0)  # the paper's
+    assert form(lambda_text=0.0) == form(objective="tecoa") == ("words", 1.0, 0.0)
+    assert form(objective="leaf") == ("characters", 1.0, 0.0)
+    given = make().args  # an attack that is given is the only one
+    assert (given.text_attack, given.rho, given.lambda_distill) == ("words", 1.0, 0.0)
+    given = make(rho=0.7, lambda_distill=0.2).args
+    assert (given.text_attack, given.rho, given.lambda_distill) == ("words", 0.7, 0.2)
+    assert make(trainer={"text_attack": None, "objective": MMCoA()}).args.text_attack == "words"
+    assert make(trainer={"text_attack": None}).args.text_attack == "words|embedding|characters"
 
 
 def test_evaluation_takes_the_worst_of_several_text_attacks(make):  # noqa: F811

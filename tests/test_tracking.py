@@ -16,7 +16,7 @@ from hf_mmcoa import trainer as training
 from hf_mmcoa.config import MMCoAConfig
 from hf_mmcoa.objectives import Embeddings
 from hf_mmcoa.tracking import TAG, AttackedImages, attack_figures
-from hf_mmcoa.trainer import _Batch
+from hf_mmcoa.trainer import _AttackedTexts, _Batch
 
 
 def figures_of(clean, adv_image, adv_text, norm="linf", text_attack="words", adv_texts=(), adv_images=None):
@@ -67,7 +67,11 @@ def test_image_perturbation_is_in_the_norm_of_the_attack(norm, length):
 
 
 def test_text_perturbation_is_the_share_of_changed_words():
-    attacks = [(["a red truck", "a cat", "a dog"], None), (["a red c ar", "acat", "a dgo"], None)]
+    clean = ["a red car", "a cat", "a dog"]
+    attacks = [
+        _AttackedTexts("words", clean, ["a red truck", "a cat", "a dog"]),
+        _AttackedTexts("characters", clean, ["a red c ar", "acat", "a dgo"]),
+    ]
     total, count = figures_of(None, None, None, text_attack="words|characters", adv_texts=attacks)["text_perturbation"]
     assert (total, count) == (pytest.approx(1 / 3 + 1 / 3 + 1 + 1 / 2), 6)
 

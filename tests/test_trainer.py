@@ -443,7 +443,7 @@ def test_the_attack_stays_in_its_ball_and_fills_it(make, norm):
 
 @pytest.mark.parametrize("random_start", [True, False])
 def test_every_step_and_every_accumulated_batch_has_its_own_random_start(make, random_start):
-    trainer = make(random_start=random_start)
+    trainer = make(random_start=random_start, accumulate_attack_gradients=True)  # which keeps the attack's iterates
     batch, starts = trainer._read(batch_of(trainer)), []
     for step in (0, 0, 1):
         trainer.state.global_step = step
@@ -455,8 +455,8 @@ def test_every_step_and_every_accumulated_batch_has_its_own_random_start(make, r
 def embedding_shift(make, **config):
     trainer = make(text_attack="embedding", **config)
     batch = trainer._read(batch_of(trainer))
-    ((_, shift),) = trainer._attack_texts(batch.texts, batch.anchors, batch.text_anchor_ids)
-    return shift.norm(dim=-1).max() / encoding.token_table(trainer.model).norm(dim=-1).mean()
+    attacked = trainer._attack_texts("embedding", batch.texts, batch.anchors, batch.text_anchor_ids)
+    return attacked.shift.norm(dim=-1).max() / encoding.token_table(trainer.model).norm(dim=-1).mean()
 
 
 def test_rho_is_the_radius_and_the_steps_divide_it(make):
