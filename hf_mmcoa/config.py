@@ -93,6 +93,12 @@ class MMCoAConfig(TrainingArguments):
         default=0,
         metadata={"help": "Images that the attack differentiates at a time, to save memory; 0: the whole batch."},
     )
+    compile_attack: bool = field(
+        default=False,
+        metadata={
+            "help": "Compile the image encoder of the attack (torch.compile): minutes at the start, then faster steps."
+        },
+    )
     encode_batch_size: int = field(
         default=0,
         metadata={

@@ -136,6 +136,7 @@ class MMCoATrainer(Trainer):
             self._take_teacher(model, args)
 
         self._cached_encoder: encoding.DualEncoder | None = None
+        self._compiled: tuple[encoding.DualEncoder, Any] | None = None  # the encoder, and its `encode_images` compiled
         user_metrics = kwargs.pop("compute_metrics", None)
         kwargs.setdefault("data_collator", collate)
         super().__init__(
@@ -507,8 +508,14 @@ class MMCoATrainer(Trainer):
 
     def _encode_images(self, images: Tensor) -> Tensor:
         """Unit embeddings of images in [0, 1], (batch, dim), in the precision of training."""
+        encoder = self._encoder
+        encode = encoder.encode_images
+        if self.args.compile_attack:
+            if self._compiled is None or self._compiled[0] is not encoder:
+                self._compiled = encoder, torch.compile(encode, fullgraph=True)
+            encode = self._compiled[1]
         with self.accelerator.autocast():
-            return self._encoder.encode_images(images)
+            return encode(images)
 
     @property
     def _encoder(self) -> encoding.DualEncoder:

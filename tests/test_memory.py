@@ -96,6 +96,24 @@ def test_the_towers_are_left_as_they_were(encoder):
     assert "forward" not in vars(encoder.model.text_model)
 
 
+@pytest.mark.parametrize("form", ["words", "adapters"])
+def test_a_compiled_attack_is_one_graph_and_the_same_step(tmp_path, form, monkeypatch):
+    """`aot_eager` traces forwards and backwards as inductor does and runs the operators as they are: no minutes."""
+    asked, compile_ = [], torch.compile
+
+    def traced(encode, **settings):
+        asked.append(settings)
+        return compile_(encode, **settings, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
+    torch._dynamo.reset()
+    whole = trained(tmp_path, **FORMS[form])
+    assert not asked
+    compiled = trained(tmp_path, **FORMS[form], compile_attack=True)
+    assert asked == [{"fullgraph": True}]  # a graph break is an error
+    assert (compiled - whole).norm() < 1e-4 * whole.norm()
+
+
 def test_negative_sizes_are_refused(tmp_path):
     for name in ("attack_batch_size", "encode_batch_size"):
         with pytest.raises(ValueError, match=f"`{name}` must not be negative"):
