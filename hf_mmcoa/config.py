@@ -256,12 +256,16 @@ class MMCoAConfig(TrainingArguments):
         if self.lambda_distill is None:
             self.lambda_distill = 0.1 if general else 0.0
 
+    def was_given(self, name: str) -> bool:
+        """Whether an argument was given another value than its default."""
+        return name in self._given
+
     def use_words_only(self) -> None:
         """The paper's form of the text attack in place of `auto`, where nothing else was asked for."""
         if self.text_attack_is_auto and self.text_attack == GENERAL_TEXT_ATTACK:
             self.text_attack = "words"
-            self.rho = self.rho if "rho" in self._given else 1.0
-            self.lambda_distill = self.lambda_distill if "lambda_distill" in self._given else 0.0
+            self.rho = self.rho if self.was_given("rho") else 1.0
+            self.lambda_distill = self.lambda_distill if self.was_given("lambda_distill") else 0.0
 
     def _check_adapters(self) -> None:
         if self.last_blocks is not None and self.last_blocks < 0:

@@ -129,7 +129,8 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
     model.to(args.device)
 
     known, unseen = known_and_unseen(_substitutes(run, args, model, processor))
-    attack = ("norm", "epsilon", "perturb_at", "rho")
+    # The radius that training finds best by itself is smaller than what robustness is measured under.
+    attack = ("norm", "epsilon", "perturb_at", *(["rho"] if args.was_given("rho") else []))
     text_budget = ("template", "num_candidates", "max_changes", "protect_template", "forbid_class_names")
     shared = {name: getattr(args, name) for name in (*attack, *text_budget)}
     threat_model = ThreatModel.preset(run.preset, **shared)

@@ -55,6 +55,7 @@ def test_the_whole_program(tmp_path, capsys):
     assert set(results) == {"before", "after"}
     for result in results.values():
         assert result["num_samples"] == 20 and result["attack_spec"]["epsilon"] == 0.15
+        assert result["attack_spec"]["rho"] == 1.0  # whatever radius training finds best by itself
         assert {"text_accuracy", "text_unseen_accuracy", "multimodal_unseen_accuracy"} <= set(result)
     assert results["before"]["attack_spec"] == results["after"]["attack_spec"]
     assert "before" in shown.out and "multimodal" in shown.out
