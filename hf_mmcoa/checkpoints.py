@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 UNFINISHED = "_unfinished"  # in `output_dir`: the checkpoint that is being written
 FILE_LIST = "checkpoint_files.json"  # in a checkpoint: its files and their sizes
 STATE_FILE = "trainer_state.json"  # the Trainer's, which writes it last
+TORCH_WRITING = ("inline_container", "iostream error")  # in a RuntimeError: `torch.save` could not write
 
 
 class CheckpointWriter:
@@ -159,7 +160,7 @@ def _disk_errors_told(folder: str, step: int) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's writer of files
+        if isinstance(error, RuntimeError) and not any(each in str(error) for each in TORCH_WRITING):
             raise
         last = last_checkpoint(folder)
         then = f"{last} is complete" if last else "there is no checkpoint yet"

@@ -17,6 +17,14 @@ from hf_mmcoa.interruption import TrainingInterrupted
 from hf_mmcoa.trainer import MMCoATrainer
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """A shell has SIGINT ignored in what it starts in the background, and so would these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Kill(TrainerCallback):
     """Sends this process signals in the middle of a step."""
 
@@ -52,7 +60,7 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_bit_for_bit(run, tmp_
     with pytest.raises(TrainingInterrupted, match=r"after step \d.*resume_from_checkpoint=") as raised:
         stopped.train()
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
-    after = 4 if settings["save_strategy"] == "best" else step  # where the evaluation decides about saving
+    after = 4 if settings.get("save_strategy") == "best" else step  # where the evaluation decides about saving
     assert raised.value.signal_number == number and raised.value.step == stopped.state.global_step == after
     assert raised.value.checkpoint == str(tmp_path / "out" / f"checkpoint-{after}")
     assert find_flaw(tmp_path / "out" / f"checkpoint-{after}") is None

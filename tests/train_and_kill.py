@@ -116,7 +116,7 @@ def _fork(output: Path) -> int:
     if child == 0:
         code = 1
         try:
-            log = os.open(output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            log = os.open(output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)
             train(output)
