@@ -65,6 +65,7 @@ def pretrain_tiny_clip(
     trainer = MMCoATrainer(model, settings, dataset, processing_class=processor)
     if settings.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
+    trainer.stops_on_signals = False  # it is done again in no time, and nothing goes on from its checkpoints
     trainer.train()
     table.requires_grad_(True)
     return model, processor, trainer

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
-from transformers.trainer_utils import HubStrategy, get_last_checkpoint
+from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
 from . import encoding
@@ -33,13 +34,16 @@ from .attacks.candidates import CandidateSource, MaskedLMCandidates, candidate_s
 from .attacks.image_losses import embedding_loss
 from .attacks.levenshtein import LevenshteinAttack
 from .attacks.misaligned import LeftNeighboursCandidates
+from .attacks.out_of_memory import HalvingOnOutOfMemory
 from .attacks.pgd import PGD
 from .attacks.text_embedding import TextEmbeddingPGD
+from .checkpoints import CheckpointWriter, check_writable, checkpoint_to_resume
 from .config import MMCoAConfig, pixels
 from .data.collator import ImageRows, ImageStream, check_labels, collate, resolve_columns
 from .data.perturbation import perturbation_size
 from .data.prompts import class_prompts
 from .distributed import gather_rows
+from .interruption import StopOnSignal
 from .losses import class_targets, zero_shot_logits
 from .objectives import FARE, LEAF, PMGAFT, TGAZSR, Clean, Embeddings, FAREAndLEAF, MMCoA, Objective, TeCoA
 from .towers import towers_of
@@ -96,6 +100,8 @@ class MMCoATrainer(Trainer):
     args: MMCoAConfig
     run_settings: Mapping[str, Any] = {}
     """What repeats the run beside `args`: model, data. `hf-mmcoa train` sets it; goes into training_args.yaml."""
+    stops_on_signals: bool = True
+    """Whether Ctrl-C and SIGTERM stop `train()` after the step, with a checkpoint, and not in its middle."""
 
     def __init__(
         self,
@@ -137,6 +143,10 @@ class MMCoATrainer(Trainer):
 
         self._cached_encoder: encoding.DualEncoder | None = None
         self._compiled: tuple[encoding.DualEncoder, Any] | None = None  # the encoder, and its `encode_images` compiled
+        self._halving = HalvingOnOutOfMemory()
+        self._checkpoints = CheckpointWriter()
+        if not Path(str(args.output_dir)).is_dir():  # the Trainer makes it, and says less
+            check_writable(str(args.output_dir))
         user_metrics = kwargs.pop("compute_metrics", None)
         kwargs.setdefault("data_collator", collate)
         super().__init__(
@@ -155,6 +165,8 @@ class MMCoATrainer(Trainer):
             args.dataloader_pin_memory = False  # pinning is for copies to an accelerator; torch warns without one
         self.model_accepts_loss_kwargs = False  # our loss is a batch mean: the Trainer divides it when it accumulates
         self.add_callback(_ClampLogitScale())
+        self._stop_on_signal = StopOnSignal(self)
+        self.add_callback(self._stop_on_signal)
         if args.log_images_every:
             self.add_callback(AttackedImages(self, eval_dataset, train_dataset, every=args.log_images_every))
         self.image_attack = image_attack if image_attack is not None else _image_attack(args)
@@ -216,7 +228,8 @@ class MMCoATrainer(Trainer):
 
     def _attack_images(self, batch: _Batch, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
         """Images moved away from what the objective says, and the points at which the attack took its gradients."""
-        scale, iterates = self._attacked_scale, []
+        scale = self._attacked_scale
+        iterates: list[Tensor] = []
 
         def class_loss(images: Tensor, rows: slice) -> Tensor:  # CE(s f(x') P^T, y), METHODS section 3
             logits = zero_shot_logits(self._encode_images(images), batch.anchors, scale)
@@ -227,17 +240,20 @@ class MMCoATrainer(Trainer):
                 features, _ = self._encoder.image_features(images)
             return embedding_loss(features, batch.teacher["teacher_image_features"][rows])
 
-        loss = in_pieces(
-            teacher_loss if self.objective.image_attack_target == "teacher" else class_loss,
-            self.args.attack_batch_size or len(batch.images),
-        )
+        rows_loss = teacher_loss if self.objective.image_attack_target == "teacher" else class_loss
 
-        def loss_fn(images: Tensor) -> Tensor:
-            if "attack_iterates" in self.objective.views:
-                iterates.append(images.detach())
-            return loss(images)
+        def attack(batch_size: int) -> Tensor:
+            iterates.clear()
+            loss = in_pieces(rows_loss, batch_size)
 
-        return self.image_attack(batch.images, loss_fn, generator=generator), iterates
+            def loss_fn(images: Tensor) -> Tensor:
+                if "attack_iterates" in self.objective.views:
+                    iterates.append(images.detach())
+                return loss(images)
+
+            return self.image_attack(batch.images, loss_fn, generator=generator)
+
+        return self._halving(attack, self.args.attack_batch_size or len(batch.images), generator), iterates
 
     def _attack_drawn_texts(self, batch: _Batch) -> tuple[list[_AttackedTexts], Tensor]:
         """Each sample's text under one of the attacks that `text_attack` names; its row among all of them, (batch,).
@@ -636,14 +652,30 @@ class MMCoATrainer(Trainer):
         return super().get_test_dataloader(self._rows(test_dataset))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's.
+        """The Trainer's; Ctrl-C and SIGTERM stop it after the step (docs/resume.md).
+
+        Args:
+            resume_from_checkpoint: a checkpoint, or True for the last complete one of `output_dir`.
+            *args, **kwargs: the Trainer's.
 
         Raises:
-            ValueError: if `resume_from_checkpoint` is not a checkpoint folder; those that exist are named.
+            ValueError: if `resume_from_checkpoint` is no complete checkpoint; the last one is named.
+            OSError: if `output_dir` cannot be written, before any training, or a checkpoint cannot.
+            TrainingInterrupted: if a signal stopped it; there is a checkpoint to go on from.
         """
-        check_checkpoint(resume_from_checkpoint, str(self.args.output_dir))
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
+        check_writable(str(self.args.output_dir))
         self._start_counting()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        with self._stop_on_signal.listening() if self.stops_on_signals else nullcontext():
+            return super().train(checkpoint, *args, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._checkpoints.folder(super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The Trainer's, whole or not at all."""
+        with self._checkpoints.writing(self, super()._get_output_dir(trial)):
+            super()._save_checkpoint(model, trial)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """The Trainer's, with the towers frozen that are not to train and a teacher taken where one is read."""
@@ -874,17 +906,6 @@ class MMCoATrainer(Trainer):
             f"the loss is {loss.item()} at step {step}; the row ids of its batch are in {file}. "
             "Lower `learning_rate` or `epsilon`, or look at those rows."
         )
-
-
-def check_checkpoint(folder: str | bool | None, output_dir: str) -> None:
-    """Raise ValueError if `folder` is a path and no checkpoint of a Trainer; the last one of `output_dir` is named."""
-    if not isinstance(folder, (str, Path)) or Path(folder, "trainer_state.json").is_file():
-        return
-    last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
-    raise ValueError(
-        f"`resume_from_checkpoint`: {str(folder)!r} holds no trainer_state.json, so it is no checkpoint of a Trainer. "
-        + (f"The last one in `output_dir` is {last!r}." if last else "There is none in `output_dir`.")
-    )
 
 
 @dataclass(frozen=True)

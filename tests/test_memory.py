@@ -96,6 +96,25 @@ def test_the_towers_are_left_as_they_were(encoder):
     assert "forward" not in vars(encoder.model.text_model)
 
 
+@pytest.mark.parametrize("form", ["words", "iterates"])
+def test_an_attack_without_memory_is_halved_to_the_same_step(tmp_path, form, monkeypatch):
+    whole = trained(tmp_path, **FORMS[form])
+    encode, sizes = MMCoATrainer._encode_images, []
+
+    def short_of_memory(trainer, images):
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(trainer, images)
+
+    monkeypatch.setattr(MMCoATrainer, "_encode_images", short_of_memory)
+    with pytest.warns(UserWarning, match="`attack_batch_size=3` does so from the start") as warned:
+        halved = trained(tmp_path, **FORMS[form])
+    assert (halved - whole).norm() < 1e-4 * whole.norm()
+    assert sizes[:3] == [6, 3, 2] and max(sizes[3:]) == 2  # it remembers what memory allowed
+    assert sum("does not fit into memory" in str(one.message) for one in warned) == 1
+
+
 @pytest.mark.parametrize("form", ["words", "adapters"])
 def test_a_compiled_attack_is_one_graph_and_the_same_step(tmp_path, form, monkeypatch):
     """`aot_eager` traces forwards and backwards as inductor does and runs the operators as they are: no minutes."""

@@ -20,7 +20,6 @@ from hf_mmcoa.protocols.cells import result_path
 from hf_mmcoa.protocols.models import (
     _captioned,
     base_folder,
-    last_checkpoint,
     substitutes,
     trained_folder,
     training_rows,
@@ -301,14 +300,6 @@ def test_fashion_words_are_many_and_no_class_shares_another_classes():
 def test_captions_name_no_other_class():
     texts = _captioned(load_digits("train"), seed=0)["text"]
     assert len(set(texts)) > 100 and not any(text.startswith("one ") for text in texts)  # "one {}", of a three
-
-
-def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path):
-    for step, state in ((5, "{}"), (10, '{"global'), (15, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path).name == "checkpoint-5"
 
 
 # The grid

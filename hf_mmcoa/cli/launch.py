@@ -8,6 +8,7 @@ address in the environment and the number of processes nowhere. Half of the mach
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,11 @@ def start_missing_processes(argv: Sequence[str]) -> int | None:
     if count < 2:
         return None
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), sys.argv[0], *argv]
-    return subprocess.call([sys.executable, *command], env={**os.environ, "OMP_NUM_THREADS": _threads(count)})
+    environment = {**os.environ, "OMP_NUM_THREADS": _threads(count)}
+    with subprocess.Popen([sys.executable, *command], env=environment) as started:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C reaches them by itself; wait for the end
+        signal.signal(signal.SIGTERM, lambda number, frame: started.send_signal(number))
+        return started.wait()
 
 
 def _asked_for(launcher: psutil.Process | None) -> int:

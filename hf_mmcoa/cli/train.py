@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import datasets
 import torch
 import yaml
+from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPModel, HfArgumentParser, ProcessorMixin
 from transformers.utils import logging as transformers_logging
@@ -23,6 +25,7 @@ from .. import encoding
 from ..adapters import merge
 from ..attacks.candidates import CandidateSource, candidate_source
 from ..attacks.held_out import known_and_unseen
+from ..checkpoints import check_writable, checkpoint_to_resume
 from ..config import MMCoAConfig
 from ..data import digits
 from ..data.benchmarks import load_benchmark
@@ -36,7 +39,7 @@ from ..evaluation.table import robustness_table
 from ..hub.checkpoint import CARD_FILE
 from ..hub.measurements import PICTURE_FILE, ROBUSTNESS_FILE
 from ..pretraining import pretrain_tiny_clip
-from ..trainer import MMCoATrainer, check_checkpoint
+from ..trainer import MMCoATrainer
 from .launch import start_missing_processes
 
 ADAPTER_FOLDER = "adapter"  # of a LoRA run
@@ -76,9 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     try:
         train(*parse(argv))
-    except (ValueError, TypeError, OSError, LookupError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, LookupError, FloatingPointError, SafetensorError) as error:
         print(f"hf-mmcoa train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stopped:  # a TrainingInterrupted says how to go on
+        print(f"hf-mmcoa train: {stopped or 'stopped by SIGINT'}", file=sys.stderr)
+        return 128 + int(getattr(stopped, "signal_number", signal.SIGINT))
     return 0
 
 
@@ -110,7 +116,8 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
 
     if run.model_name_or_path is None and run.dataset != "digits":
         raise ValueError(f"`--dataset {run.dataset}` needs `--model_name_or_path`: the tiny CLIP knows digits only.")
-    check_checkpoint(args.resume_from_checkpoint, str(args.output_dir))
+    args.resume_from_checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, str(args.output_dir))
+    check_writable(str(args.output_dir))
     data = load_benchmark(
         run.dataset, split=run.train_split, shots=run.shots, seed=args.data_seed or 0, data_dir=run.data_dir
     )

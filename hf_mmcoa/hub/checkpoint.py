@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..adapters import load_adapted, merge
+from ..checkpoints import FILE_LIST, STATE_FILE
 from ..evaluation.prepare import model_fingerprint
 from ..towers import ARCHITECTURES
 from ..trainer import ARGUMENTS_FILE
@@ -29,7 +30,7 @@ MERGED_FOLDER = "merged"
 TOKENIZERS = ("merges.txt", "vocab.txt", "spiece.model", "tokenizer.model")
 PUBLISHED = ("*.safetensors", "*.json", *TOKENIZERS, ARGUMENTS_FILE, "LICENSE*", "NOTICE*")
 # Of a training that goes on or broke, and what belongs to a result file, which `measurements` chooses.
-KEPT_BACK = ("trainer_state.json", "non_finite_step_*.json", "*.gallery.json")
+KEPT_BACK = (STATE_FILE, FILE_LIST, "non_finite_step_*.json", "*.gallery.json")
 WEIGHTS = {False: "model*.safetensors", True: "adapter_model.safetensors"}  # by whether it is an adapter
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
 

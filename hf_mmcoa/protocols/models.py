@@ -7,7 +7,6 @@ between training and evaluation ends with the same numbers.
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -19,11 +18,11 @@ import datasets
 import numpy as np
 import torch
 from transformers import PrinterCallback, ProcessorMixin
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .. import encoding
 from ..attacks.candidates import CandidateSource, candidate_source
 from ..attacks.held_out import known_and_unseen
+from ..checkpoints import last_checkpoint
 from ..data.benchmarks import describe
 from ..data.collator import read_labels
 from ..data.few_shot import few_shot_indices
@@ -202,24 +201,6 @@ def substitutes(
         aligned = args.align_to_cls or method is not None  # the trainer shifts what it is given: not twice
         source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, aligned)
     return known_and_unseen(source, SPLIT_SEED)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of an interrupted training: the Trainer writes its state last."""
-    found = [
-        (int(path.name.rpartition("-")[2]), path)
-        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if path.name.rpartition("-")[2].isdigit() and _reads(path / "trainer_state.json")
-    ]
-    return max(found)[1] if found else None
-
-
-def _reads(file: Path) -> bool:
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _keep(trainer: MMCoATrainer, folder: Path, record: dict[str, Any]) -> None:
