@@ -160,7 +160,7 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
     )
     trainer.run_settings = _run_settings(run, args)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    model = trainer.whole_model()
     if args.lora != "none":
         trainer.save_model(str(output / ADAPTER_FOLDER), _internal_call=True)  # `push_to_hub` sends the merged model
         trainer.model = model = merge(model)  # a plain CLIPModel from here on: what is measured is what is saved
