@@ -18,7 +18,8 @@ from accelerate.utils.launch import (
     prepare_multi_gpu_env,
     prepare_simple_launcher_cmd_env,
 )
-from transformers.integrations import HfTrainerDeepSpeedConfig
+from transformers.integrations import HfTrainerDeepSpeedConfig, is_deepspeed_available
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_mmcoa import MMCoAConfig
 from hf_mmcoa.distributed import check_sharding
@@ -86,23 +87,31 @@ def test_fsdp_is_as_the_trainer_wants_it(launched, tiny_clip):
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed_takes_the_values_of_the_run(launched, tmp_path, monkeypatch, stage):
-    monkeypatch.setattr("transformers.integrations.deepspeed.dep_version_check", lambda name: None)  # not installed
+def test_accelerate_makes_deepspeeds_configuration(launched, stage):
     launched(f"zero{stage}")
     plugin = DeepSpeedPlugin()
-    assert plugin.zero_stage == stage
     state = SimpleNamespace(deepspeed_plugin=plugin)
     assert check_sharding(SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, state=state)) == (stage == 3)
-    config = HfTrainerDeepSpeedConfig(plugin.hf_ds_config.config)
-    assert config.is_zero3() == (stage == 3) and not config.is_offload()
-    for variable in [name for name in os.environ if name.startswith("ACCELERATE_USE")]:
-        os.environ[variable] = "false"  # the run's own arguments, without DeepSpeed, which may not be installed
-    args = MMCoAConfig(
-        output_dir=str(tmp_path), per_device_train_batch_size=6, gradient_accumulation_steps=2, max_grad_norm=0.5
-    )
-    config.trainer_config_process(args)
+    config = plugin.hf_ds_config
+    assert (config.is_zero2(), config.is_zero3(), config.is_offload()) == (stage == 2, stage == 3, False)
+    assert {config.get_value("gradient_accumulation_steps"), config.get_value("gradient_clipping")} == {"auto"}
+    # without it ZeRO-3's folders would hold no weights
+    assert config.get_value("zero_optimization.stage3_gather_16bit_weights_on_model_save") == (stage == 3)
+    assert not plugin.zero3_init_flag  # attacks and teachers start from whole weights
+
+
+@pytest.mark.skipif(not is_deepspeed_available(), reason="transformers' part needs deepspeed")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_transformers_fills_in_the_values_of_the_run(launched, tmp_path, monkeypatch, stage):
+    launched(f"zero{stage}")
+    config = HfTrainerDeepSpeedConfig(DeepSpeedPlugin().hf_ds_config.config)
+    try:
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "false")  # what follows starts no process
+        args = MMCoAConfig(
+            output_dir=str(tmp_path), per_device_train_batch_size=6, gradient_accumulation_steps=2, max_grad_norm=0.5
+        )
+        config.trainer_config_process(args)
+    finally:
+        unset_hf_deepspeed_config()  # transformers keeps it for whoever loads a model next
     assert config.config["train_micro_batch_size_per_gpu"] == 6
     assert config.config["gradient_accumulation_steps"] == 2 and config.config["gradient_clipping"] == 0.5
-    assert config.config["zero_optimization"]["stage"] == stage
-    if stage == 3:
-        assert config.config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"]
