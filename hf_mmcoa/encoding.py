@@ -25,8 +25,9 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.image_utils import PILImageResampling
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .distributed import is_sharded
 from .shared_prefix import SharedPrefix
-from .towers import architecture_of, towers_of
+from .towers import Towers, architecture_of, towers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -238,6 +239,7 @@ class JointOutput:
 
     `image_embeds` (images, dim) and `text_embeds` (texts, dim) are L2-normalised, `image_features` and `text_features`
     the same before that; `patches` are projected patch tokens, (images, patches, dim), where they were asked for.
+    `logit_scale` and `logit_bias` are those of `DualEncoder`, with gradient.
     """
 
     image_embeds: Tensor
@@ -245,6 +247,8 @@ class JointOutput:
     image_features: Tensor
     text_features: Tensor
     patches: Tensor | None
+    logit_scale: Tensor
+    logit_bias: Tensor | None
 
 
 def joint_forward(
@@ -271,14 +275,18 @@ def joint_forward(
     Returns:
         The embeddings and features of both.
     """
-    with _towers_in_pieces(model, batch_size, token_shift):
+    kind = towers_of(model)
+    with _towers_in_pieces(model, batch_size, token_shift), _temperature_in_forward(kind) as temperature:
         output = model(pixel_values=pixel_values, input_ids=input_ids)
+    scale, bias = temperature or [logit_scale(kind), logit_bias(kind)]
     return JointOutput(
         image_embeds=output.image_embeds.float(),
         text_embeds=output.text_embeds.float(),
         image_features=_pooled(output.vision_model_output).float(),
         text_features=_pooled(output.text_model_output).float(),
-        patches=towers_of(model).patches(output.vision_model_output.last_hidden_state) if patches else None,
+        patches=kind.patches(output.vision_model_output.last_hidden_state) if patches else None,
+        logit_scale=scale,  # type: ignore[arg-type]  # never None
+        logit_bias=bias,
     )
 
 
@@ -327,6 +335,33 @@ def _put_back(tower: nn.Module, forward: Any) -> None:
     del tower.forward
     if forward is not None:  # somebody else had replaced it
         tower.forward = forward
+
+
+@contextlib.contextmanager
+def _temperature_in_forward(kind: Towers) -> Iterator[list[Tensor | None]]:
+    """Scale and bias as the forward in the block finds them; of weights that are not sharded they are not looked for.
+
+    A parameter outside all layers is whole on this process only while the forward runs.
+    """
+    found: list[Tensor | None] = []
+    if not is_sharded(kind.model):
+        yield found
+        return
+    handle = kind.model.register_forward_pre_hook(lambda *_: found.extend([logit_scale(kind), logit_bias(kind)]))
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def logit_scale(kind: Towers) -> Tensor:
+    """Inverse temperature after `exp`, scalar, with gradient; of a CLIP at most 100."""
+    return kind.model.logit_scale.float().clamp(max=kind.max_logit_scale).exp().squeeze()
+
+
+def logit_bias(kind: Towers) -> Tensor | None:
+    """What a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
+    return kind.model.logit_bias.float().squeeze() if "logit_bias" in kind.scalars else None
 
 
 def set_trainable(model: nn.Module, image: bool, text: bool, logit_scale: bool) -> nn.Module:
@@ -464,12 +499,12 @@ class DualEncoder:
     @property
     def logit_scale(self) -> Tensor:
         """Inverse temperature after `exp`, scalar, with gradient; of a CLIP at most 100."""
-        return self.model.logit_scale.float().clamp(max=self.towers.max_logit_scale).exp().squeeze()  # type: ignore[union-attr,operator]
+        return logit_scale(self.towers)
 
     @property
     def logit_bias(self) -> Tensor | None:
         """What a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
-        return self.model.logit_bias.float().squeeze() if "logit_bias" in self.towers.scalars else None  # type: ignore[union-attr,operator]
+        return logit_bias(self.towers)
 
     def tokenize(self, texts: list[str], truncation: bool = False) -> dict[str, Tensor]:
         """Token ids and mask, padded on the right, on the model's device; see the function `tokenize`.

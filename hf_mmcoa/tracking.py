@@ -133,15 +133,13 @@ class AttackedImages(TrainerCallback):
         num_images: how many examples.
 
     Raises:
-        ValueError: if `every` or `num_images` is below 1, no data have class labels, or weights are sharded.
+        ValueError: if `every` or `num_images` is below 1, or no data have class labels.
     """
 
     def __init__(self, trainer: MMCoATrainer, *data: Any, every: int, num_images: int = NUM_IMAGES) -> None:
         for name, value in (("every", every), ("num_images", num_images)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise ValueError("`log_images_every` cannot attack sharded weights (FSDP, DeepSpeed): set it to 0.")
         flat = [part for one in data for part in (one.values() if isinstance(one, dict) else [one])]
         labelled = (one for one in flat if isinstance(one, datasets.Dataset) and resolve_columns(one).label is not None)
         dataset = next(labelled, None)
@@ -154,7 +152,10 @@ class AttackedImages(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show them every so many steps, from the first process."""
-        if state.global_step % self.every or not state.is_world_process_zero:
+        if state.global_step % self.every:
+            return
+        self.trainer.whole_model()  # of sharded weights every process has a part
+        if not state.is_world_process_zero:
             return
         trackers = [one for one in self.trainer.callback_handler.callbacks if _takes_images(one)]
         if trackers:
@@ -168,7 +169,7 @@ class AttackedImages(TrainerCallback):
         from .evaluation.picture import save_picture
 
         trainer = self.trainer
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = trainer._encoder.model
         gallery = attack_gallery(
             {f"step {step}": (model, trainer.processing_class)},
             self.dataset,

@@ -42,7 +42,7 @@ from .config import MMCoAConfig, pixels
 from .data.collator import ImageRows, ImageStream, check_labels, collate, resolve_columns
 from .data.perturbation import perturbation_size
 from .data.prompts import class_prompts
-from .distributed import gather_rows
+from .distributed import WholeCopy, check_sharding, gather_rows, load_scalars, own_rows, pad_rows
 from .interruption import StopOnSignal
 from .losses import class_targets, zero_shot_logits
 from .objectives import FARE, LEAF, PMGAFT, TGAZSR, Clean, Embeddings, FAREAndLEAF, MMCoA, Objective, TeCoA
@@ -142,6 +142,7 @@ class MMCoATrainer(Trainer):
             self._take_teacher(model, args)
 
         self._cached_encoder: encoding.DualEncoder | None = None
+        self._whole: WholeCopy | None = None
         self._compiled: tuple[encoding.DualEncoder, Any] | None = None  # the encoder, and its `encode_images` compiled
         self._halving = HalvingOnOutOfMemory()
         self._checkpoints = CheckpointWriter()
@@ -161,6 +162,7 @@ class MMCoATrainer(Trainer):
             ),
             **kwargs,
         )
+        self._keep_whole()
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False  # pinning is for copies to an accelerator; torch warns without one
         self.model_accepts_loss_kwargs = False  # our loss is a batch mean: the Trainer divides it when it accumulates
@@ -206,6 +208,7 @@ class MMCoATrainer(Trainer):
         Raises:
             FloatingPointError: if the loss is not finite; the batch's row ids are saved first.
         """
+        self.whole_model()
         batch = self._teach(self._read(inputs, own_texts=not self.objective.needs_labels))
         if not torch.isfinite(batch.anchors).all():  # the attacks would trip over it first, and not name the rows
             self._stop_non_finite(batch.anchors.sum(), inputs)
@@ -374,8 +377,8 @@ class MMCoATrainer(Trainer):
             rows |= {"texts": batch.anchors[batch.anchor_ids]} if "texts" in views else {}
             prompts = batch.anchors if "prompts" in views else None
         return Embeddings(
-            logit_scale=encoder.logit_scale,
-            logit_bias=encoder.logit_bias,
+            logit_scale=output.logit_scale,
+            logit_bias=output.logit_bias,
             image_embeds=_gather(image_parts["images"]),
             adv_image_embeds=_gather(image_parts["adv_images"]),
             text_embeds=_gather(rows.get("texts")),
@@ -535,8 +538,9 @@ class MMCoATrainer(Trainer):
 
     @property
     def _encoder(self) -> encoding.DualEncoder:
-        """The unwrapped model and its processor: attacks run beside DDP, not through it."""
+        """The unwrapped model and its processor: attacks run beside DDP and FSDP, not through them."""
         model = self.accelerator.unwrap_model(self.model)
+        model = model if self._whole is None else self._whole.of(model)
         if self._cached_encoder is None or self._cached_encoder.model is not model:
             replaced = self._cached_encoder is not None
             self._cached_encoder = encoding.DualEncoder(model, self.processing_class)  # type: ignore[arg-type]
@@ -546,7 +550,8 @@ class MMCoATrainer(Trainer):
 
     def _generator(self, *key: int) -> torch.Generator:
         """Random numbers of one attack, a function of the seed and the key alone: a resumed run draws the same."""
-        seed = np.random.SeedSequence([self.args.seed, self.args.process_index, *key]).generate_state(1)
+        process = self.args.process_index if self._encoder.model.training else 0  # who evaluates a row does not matter
+        seed = np.random.SeedSequence([self.args.seed, process, *key]).generate_state(1)
         return torch.Generator(self.args.device).manual_seed(int(seed[0]))
 
     def _training_generator(self) -> torch.Generator:
@@ -555,15 +560,34 @@ class MMCoATrainer(Trainer):
         self._batch_of_step = (step, batch)
         return self._generator(0, step, batch)
 
+    # Weights on several processes
+
+    def whole_model(self) -> nn.Module:
+        """The model with all of its weights on this process, as they are now.
+
+        The unwrapped model itself; where FSDP or DeepSpeed ZeRO-3 spreads its weights, a plain copy that is brought up
+        to date. Then every process must call it. This is what attacks and `evaluate_robustness` work on.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        return model if self._whole is None else self._whole.updated(model)
+
+    def _keep_whole(self) -> None:
+        """Take a copy of weights that are going to be sharded, while they are not."""
+        if check_sharding(self.accelerator):
+            self._whole = WholeCopy(self.accelerator.unwrap_model(self.model), self.args.device)
+
     # Evaluation
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, with class prompts attacked once and not once a batch."""
         self._evaluation_texts = None
+        self.whole_model()
+        # Before training the Trainer would prepare the model, which FSDP refuses without an optimizer. It isn't read.
+        fsdp, self.is_fsdp_enabled = self.is_fsdp_enabled, bool(self.is_fsdp_enabled and self.accelerator._models)
         try:
             return super().evaluation_loop(*args, **kwargs)
         finally:
-            self._evaluation_texts = None
+            self._evaluation_texts, self.is_fsdp_enabled = None, fsdp
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -573,7 +597,8 @@ class MMCoATrainer(Trainer):
         Returns:
             Mean loss, scalar; outcomes 1 or 0, (batch, 4); row ids (batch,).
         """
-        inputs = self._prepare_inputs(inputs)
+        size = len(inputs["row_ids"])
+        inputs = own_rows(self.accelerator, self._prepare_inputs(inputs))
         with torch.no_grad():
             batch = self._teach(self._read(inputs, own_texts=False))
             generator = self._generator(1, int(inputs["row_ids"][0]))
@@ -616,7 +641,8 @@ class MMCoATrainer(Trainer):
             texts, both = stand(image, adv_texts), stand(adv_image, adv_texts)
             # Worst cases, as in `evaluate_robustness`: an attacker may leave the image, the text or both alone.
             right = [clean, clean & images, clean & texts, clean & images & texts & both]  # in the order of THREATS
-        return loss.detach(), torch.stack(right, dim=1).float(), inputs["row_ids"]
+        outcomes = torch.stack(right, dim=1).float()
+        return loss.detach(), pad_rows(outcomes, size), pad_rows(inputs["row_ids"], size)
 
     def _image_features(self, images: Tensor, patches: bool) -> tuple[Tensor, Tensor | None]:
         with self.accelerator.autocast():
@@ -681,7 +707,15 @@ class MMCoATrainer(Trainer):
         """The Trainer's, with the towers frozen that are not to train and a teacher taken where one is read."""
         model = _freeze(super().call_model_init(trial), self.args, self.objective)
         self._take_teacher(model, self.args)
+        if self._whole is not None:  # of the model before
+            self._whole = WholeCopy(model, self.args.device)
         return model
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """The Trainer's, with the temperature that lies beside an adapter: FSDP's own file of one holds layers only."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.is_fsdp_enabled and self.args.lora != "none":
+            load_scalars(self.model, resume_from_checkpoint)  # type: ignore[arg-type]
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The Trainer's without vectors such as the temperature: CLIP decays matrices only (arXiv:2103.00020, 2.5)."""
@@ -702,7 +736,14 @@ class MMCoATrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The Trainer's, with the arguments as YAML that `hf-mmcoa train --config` reads instead of a pickle."""
-        super()._save(output_dir, state_dict)
+        if self._whole is None:
+            super()._save(output_dir, state_dict)
+        else:  # names and shapes of the plain model
+            trained, self.model = self.model, self.whole_model()
+            try:
+                super()._save(output_dir)
+            finally:
+                self.model = trained
         folder = Path(output_dir) if output_dir is not None else self._output_dir
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)

@@ -12,8 +12,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
+from accelerate.commands.config.config_args import load_config_from_file
 
 
 def start_missing_processes(argv: Sequence[str]) -> int | None:
@@ -42,14 +44,21 @@ def start_missing_processes(argv: Sequence[str]) -> int | None:
 
 
 def _asked_for(launcher: psutil.Process | None) -> int:
-    """`--num_processes` of the accelerate that started us; 1 if it can't be read."""
+    """`--num_processes` of the accelerate that started us, or that of its `--config_file`; 1 if it can't be read."""
     line = launcher.cmdline() if launcher is not None else []
+    given = _option(line, "num_processes")
+    if given is None and (file := _option(line, "config_file")) and Path(file).is_file():
+        given = str(load_config_from_file(file).num_processes)
+    return int(given) if given and given.isdigit() else 1
+
+
+def _option(line: Sequence[str], option: str) -> str | None:
+    """What is given for an option, after a blank or an equals sign."""
     for position, word in enumerate(line):
         name, equals, value = word.partition("=")
-        if name in ("--num_processes", "--num-processes"):
-            given = value if equals else line[position + 1] if position + 1 < len(line) else ""
-            return int(given) if given.isdigit() else 1
-    return 1
+        if name.startswith("--") and name[2:].replace("-", "_") == option:
+            return value if equals else line[position + 1] if position + 1 < len(line) else None
+    return None
 
 
 def _threads(processes: int) -> str:

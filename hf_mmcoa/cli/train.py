@@ -16,6 +16,7 @@ from typing import Any
 import datasets
 import torch
 import yaml
+from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPModel, HfArgumentParser, ProcessorMixin
@@ -168,9 +169,10 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
     )
     trainer.run_settings = _run_settings(run, args)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    model = trainer.whole_model()
     if args.lora != "none":
         trainer.save_model(str(output / ADAPTER_FOLDER), _internal_call=True)  # `push_to_hub` sends the merged model
+        assert isinstance(model, PeftModel)
         trainer.model = model = merge(model)  # a plain CLIPModel from here on: what is measured is what is saved
 
     stages.begin("measure it again, under the same attacks")

@@ -22,8 +22,8 @@ class RobustnessCallback(TrainerCallback):
 
     Measured before the first step, and then every so often. What is logged reaches everything that the Trainer reports
     to. Use held-out rows of the training data, never the test split, if a checkpoint is chosen by these numbers. Sanity
-    checks are not run. Under DDP the rows are shared among the processes; sharded weights (FSDP, DeepSpeed ZeRO-3)
-    cannot be measured.
+    checks are not run. The rows are shared among the processes; sharded weights (FSDP, DeepSpeed ZeRO-3) are measured
+    with an `MMCoATrainer`, which has a copy of all of them on each.
 
     Args:
         trainer: whose log is written; its `processing_class` is the model's processor.
@@ -88,6 +88,8 @@ class RobustnessCallback(TrainerCallback):
 
     def measure(self, model: Any) -> None:
         """Measure now, and log."""
+        if model is self.trainer.model and hasattr(self.trainer, "whole_model"):
+            model = self.trainer.whole_model()
         result = evaluate_robustness(
             model, self.trainer.processing_class, self.dataset, sanity=False, progress=False, **self.arguments
         )

@@ -27,6 +27,7 @@ from ..attacks.base import ImageAttack
 from ..attacks.candidates import CandidateSource
 from ..data.benchmarks import describe
 from ..data.collator import AUTO
+from ..distributed import is_sharded
 from .batch import evaluate_batch
 from .partial import PartialResults, header_differences
 from .prepare import ATTACKS, Evaluation, prepare
@@ -96,7 +97,8 @@ def evaluate_robustness(
 
     Raises:
         ValueError: for an empty data set, fewer than two classes, labels outside the class names, a prompt longer than
-            the context, unknown attacks, or an `output` that belongs to another evaluation.
+            the context, unknown attacks, an `output` that belongs to another evaluation, or a model whose weights are
+            spread over processes (FSDP, DeepSpeed ZeRO-3).
         TypeError: if the model is no dual encoder, or has no `logit_scale`.
 
     Example:
@@ -108,6 +110,11 @@ def evaluate_robustness(
     if accelerator is not None:
         model = model.to(state.device)
     model = extract_model_from_parallel(model)
+    if is_sharded(model):
+        raise ValueError(
+            "`model` has its weights spread over processes, which do not evaluate the same batches: pass "
+            "`trainer.whole_model()`, or load the folder that `trainer.save_model` writes."
+        )
     evaluation = prepare(
         model,
         processor,

@@ -18,7 +18,8 @@ class TGAZSR(Objective):
         L = CE(s I' P^T, y) + adv_weight * mean ||A(f; x') - A(f0; x)||_2 + clean_weight * mean ||A(f; x) - A(f0; x)||_2
 
     A is `attention_map` of the sample's own prompt. Attacks images by PGD on the cross-entropy. Trains the image
-    encoder. Patch tokens are read beside the model's forward: under FSDP this objective does not run.
+    encoder. Patch tokens are read beside the model's forward: FSDP2 keeps what they need until the backward, DeepSpeed
+    ZeRO-3 may not.
 
     Args:
         image_size: height and width that maps are resized to, in pixels: the model's.

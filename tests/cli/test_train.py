@@ -116,6 +116,9 @@ def test_the_saved_folder_needs_nothing_of_ours(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(tmp_path).parent)
 
 
+DDP_CPU = Path(__file__).parents[2] / "examples" / "accelerate" / "ddp_cpu.yaml"
+
+
 @pytest.mark.parametrize(
     ("line", "count"),
     [
@@ -126,11 +129,22 @@ def test_the_saved_folder_needs_nothing_of_ours(tmp_path):
     ],
 )
 def test_the_number_of_processes_is_read_off_the_launcher(line, count):
+    assert asked_for(line) == count
+
+
+def asked_for(line):
     class Launcher:
         def cmdline(self):
             return line
 
-    assert launch._asked_for(Launcher()) == count
+    return launch._asked_for(Launcher())
+
+
+def test_the_number_of_processes_is_read_in_the_launchers_file():
+    line = ["accelerate", "launch", "--config_file", str(DDP_CPU)]
+    assert asked_for([*line, "train.py"]) == 2
+    assert asked_for([*line, "--num_processes", "3", "train.py"]) == 3
+    assert asked_for(["accelerate", "launch", "--config_file", "missing.yaml", "train.py"]) == 1
 
 
 @pytest.mark.slow
@@ -139,9 +153,8 @@ def test_accelerate_launch_on_two_cpu_processes(tmp_path):
     command = [
         "accelerate",
         "launch",
-        "--cpu",
-        "--num_processes",
-        "2",
+        "--config_file",
+        str(DDP_CPU),
         str(script),
         "--output_dir",
         str(tmp_path),
