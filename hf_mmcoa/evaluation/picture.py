@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..documents import printable
 from .gallery import THREATS, Gallery, Sample, View, word_differences
 from .table import count, fraction
 
@@ -210,6 +211,7 @@ def _label(
     axes: Axes, x: float, y: float, text: str, size: float, colour: str, room: float | None = None, **style: Any
 ) -> None:
     """A line of text, shortened until it fits into `room` inches."""
+    text = printable(text)
     drawn = axes.text(x, y, text, size=size, color=colour, va="center", **style)
     if room is not None:
         if (found := _width(drawn)) > room:

@@ -7,7 +7,6 @@ between training and evaluation ends with the same numbers.
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from ..data.few_shot import few_shot_indices
 from ..data.prompts import class_prompts
 from ..data.synonyms import synonym_table
 from ..data.word_vectors import word_vectors
+from ..documents import read_json
 from ..evaluation.results import write_json
 from ..pretraining import pretrain_tiny_clip
 from ..trainer import MMCoATrainer
@@ -216,7 +216,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def _reads(file: Path) -> bool:
     try:
-        json.loads(file.read_text(encoding="utf-8"))
+        read_json(file)
     except (OSError, ValueError):
         return False
     return True

@@ -21,6 +21,7 @@ from ..config import MMCoAConfig
 from ..data.benchmarks import load_benchmark
 from ..data.synonyms import synonym_table
 from ..data.word_vectors import WORD_VECTORS
+from ..documents import parse_yaml, read_yaml
 from ..evaluation.specification import PRESETS, ThreatModel, fingerprint
 
 UNTOUCHED = "none"  # the objective of a cell that evaluates the model as it was given
@@ -469,15 +470,11 @@ def read_protocol(
     path = Path(name_or_yaml)
     known = named_protocols()
     if str(name_or_yaml) in known:
-        text, folder = NAMED.joinpath(f"{name_or_yaml}.yaml").read_text(encoding="utf-8"), Path.cwd()
+        content, folder = yaml.safe_load(NAMED.joinpath(f"{name_or_yaml}.yaml").read_text(encoding="utf-8")), Path.cwd()
     elif path.is_file():
-        text, folder = path.read_text(encoding="utf-8"), path.resolve().parent
+        content, folder = read_yaml(path), path.resolve().parent
     else:
         raise ValueError(f"{str(name_or_yaml)!r} is no protocol ({', '.join(known)}) and no YAML file.")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
     try:
         return _protocol(content, folder, path.stem, data_dir, changes or {})
     except (ValueError, TypeError) as error:
@@ -566,7 +563,7 @@ def field_values(given: Sequence[str], where: str) -> dict[str, Any]:
         name, sign, value = one.partition("=")
         if not sign or not name or name in values:
             raise ValueError(f"{where}: expected each FIELD=VALUE once, got {one!r}.")
-        values[name] = yaml.safe_load(value)
+        values[name] = parse_yaml(value, f"{where}: the value of {name}")
     return _numbers(values)
 
 
