@@ -120,7 +120,7 @@ def _holds(value: Any, kind: Any) -> bool:
     if isinstance(kind, dict):
         return isinstance(value, Mapping) and all(_holds(each, kind[str]) for each in value.values())
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
     return isinstance(value, Mapping if kind is dict else kind) and not (kind is int and isinstance(value, bool))
 
 

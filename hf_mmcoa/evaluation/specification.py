@@ -223,7 +223,7 @@ class ThreatModel:
         Raises:
             ValueError: if there is no preset of that name, or a field is out of range.
         """
-        if name not in PRESETS:
+        if name not in list(PRESETS):  # from a file it may be anything, also what has no hash
             raise ValueError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[name], **overrides})
 
