@@ -300,7 +300,8 @@ def test_a_document_is_plain_or_refused_by_name(text: str) -> None:
 
 PROTOCOL_FIELDS = [
     "name", "description", "task", "datasets", "train_on", "evaluate_on", "shots", "objectives", "seeds", "model",
-    "tiny", "training", "threat_model", "candidates", "max_test_samples", "batch_size", "unequal_steps", "data_dir", "base",
+    "tiny", "training", "threat_model", "candidates", "max_test_samples", "batch_size", "unequal_steps",
+    "data_dir", "base",
 ]  # fmt: skip
 NEAR = st.sampled_from(
     [["none", "mmcoa"], ["digits"], [{"name": "digits"}], [0, 1], ["full", 4], "iid", "ood", "digits", {"num_steps": 2},
