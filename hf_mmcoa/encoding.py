@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 TOWERS = ("image", "text")
+MAX_SIDES = 100  # a picture of 60000x1 would be resized to 13 million x 224 before it is cropped: 36 GB
 """The encoders."""
 
 MASKED_ATTENTION = ("eager", "sdpa")
@@ -184,6 +185,11 @@ def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
             )
         else:
             target = (size["height"], size["width"])
+        if max(target) > MAX_SIDES * min(target):
+            raise ValueError(
+                f"images of {height}x{width} are more than {MAX_SIDES} times as long as wide, and would be enlarged to "
+                f'{target[0]}x{target[1]}. Crop them, or read them with `perturb_at="model"`.'
+            )
         if target != (height, width):
             mode = RESIZES[image_processor.resample]
             images = F.interpolate(images, target, mode=mode, align_corners=False, antialias=True).clamp(0, 1)

@@ -194,8 +194,8 @@ def _threat_model(trainer: MMCoATrainer) -> ThreatModel:
     return ThreatModel(
         norm=args.norm,
         epsilon=float(args.epsilon),  # type: ignore[arg-type]  # a number since `__post_init__`
-        step_size=float(args.step_size),  # type: ignore[arg-type]
-        num_steps=args.num_steps,
+        step_size=args.attack_steps[1],
+        num_steps=args.attack_steps[0],
         random_start=args.random_start,
         perturb_at=args.perturb_at,
         template=args.template,

@@ -1064,10 +1064,11 @@ def _objective(args: MMCoAConfig, image_size: int) -> Objective:
 
 
 def _image_attack(args: MMCoAConfig) -> PGD:
+    num_steps, step_size = args.attack_steps
     return PGD(
         epsilon=pixels("epsilon", args.epsilon),
-        step_size=pixels("step_size", args.step_size),
-        num_steps=args.num_steps,
+        step_size=step_size,
+        num_steps=num_steps,
         norm=args.norm,
         random_start=args.random_start,
     )

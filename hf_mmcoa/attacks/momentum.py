@@ -29,7 +29,7 @@ class Momentum:
     decay: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.decay < 0:
+        if not self.decay >= 0:  # written so that NaN fails too
             raise ValueError(f"`decay` must not be negative, got {self.decay:g}.")
 
     def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor:

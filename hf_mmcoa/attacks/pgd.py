@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -46,11 +47,11 @@ class PGD:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise ValueError(f'`norm` must be "linf" or "l2", got {self.norm!r}.')
-        if self.epsilon < 0 or (self.norm == "linf" and self.epsilon > 1):
+        if not 0 <= self.epsilon < math.inf or (self.norm == "linf" and self.epsilon > 1):  # NaN fails too
             hint = f" Did you mean {self.epsilon:g} / 255?" if self.epsilon > 1 else ""
             raise ValueError(f"`epsilon` is in [0, 1] pixel units, got {self.epsilon:g}.{hint}")
-        if self.step_size < 0:
-            raise ValueError(f"`step_size` must not be negative, got {self.step_size:g}.")
+        if not 0 <= self.step_size < math.inf:
+            raise ValueError(f"`step_size` must not be negative or infinite, got {self.step_size:g}.")
         if self.num_steps < 0:
             raise ValueError(f"`num_steps` must not be negative, got {self.num_steps}.")
 

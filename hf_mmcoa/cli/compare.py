@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..documents import printable
+
 HELP = "methods against each other under one specification"
 DESCRIPTION = """\
 Train methods with several seeds, attack and measure all under one specification, and compare them: one table with
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         protocol = read_protocol(args.comparison, args.data_dir, _changes(args))
         if args.dry_run:
             check_is_comparison(protocol)
-            print(plan_protocol(protocol, args.output, args.processes))
+            print(printable(plan_protocol(protocol, args.output, args.processes)))
             return 0
         failures = run_comparison(
             protocol,
@@ -50,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
             report=print_to_stderr,
         )
     except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
-        print(f"hf-mmcoa compare: {error}", file=sys.stderr)
+        print(f"hf-mmcoa compare: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("hf-mmcoa compare: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
     for name, problem in failures.items():
-        print(f"hf-mmcoa compare: {name}: {problem}", file=sys.stderr)
+        print(f"hf-mmcoa compare: {name}: {printable(problem)}", file=sys.stderr)
     print("\n".join(f"{args.output}/comparison.{kind}" for kind in ("md", "png", "json")))
     return 1 if failures else 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..documents import printable
+
 HELP = "checkpoints of other repositories to CLIPModel, and CLIPModel to OpenCLIP"
 DESCRIPTION = """\
 Convert the weights of OpenAI's CLIP, OpenCLIP, TeCoA, PMG-AFT, TGA-ZSR, FARE or LEAF (ViT) to a CLIPModel folder that
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             processor=args.processor,
         )
     except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
-        print(f"hf-mmcoa convert: {error}", file=sys.stderr)
+        print(f"hf-mmcoa convert: {printable(str(error))}", file=sys.stderr)
         return 1
     print(f"{conversion}\n{conversion.output}")
     return 0

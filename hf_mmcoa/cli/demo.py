@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..documents import printable
 
 DEFAULT_RUN = Path("output/digits")  # where `hf-mmcoa train` writes without options
 EPSILON = "4/255"
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         page = build_page(setup(args))
         url = launch(page, args.host, args.port, args.open)
     except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
-        print(f"hf-mmcoa demo: {error}", file=sys.stderr)
+        print(f"hf-mmcoa demo: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

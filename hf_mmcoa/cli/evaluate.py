@@ -15,6 +15,7 @@ from ..attacks.candidates import CandidateSource, candidate_source
 from ..attacks.held_out import known_and_unseen
 from ..data.benchmarks import load_benchmark
 from ..data.synonyms import EMBEDDED, synonym_table
+from ..documents import printable
 from ..encoding import load
 from ..evaluation.gallery import attack_gallery, gallery_path, save_gallery
 from ..evaluation.prepare import ATTACKS
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             gallery = attack_gallery(models, dataset, spec, candidates=given, num_samples=args.gallery)
             save_gallery(gallery, gallery_path(args.output))
     except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
-        print(f"hf-mmcoa evaluate: {error}", file=sys.stderr)
+        print(f"hf-mmcoa evaluate: {printable(str(error))}", file=sys.stderr)
         return 1
     accelerator.end_training()  # else the first process to exit may pull the rug from under the others
     findings = failed(result["sanity"])
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         retrieval = args.task == "retrieval"
         print(retrieval_table(result) if retrieval else robustness_table({Path(args.model).name: result}))
         for finding in findings:
-            print(f"sanity check failed: {finding['check']}: {finding['detail']}", file=sys.stderr)
+            print(f"sanity check failed: {finding['check']}: {printable(finding['detail'])}", file=sys.stderr)
         if args.output:
             print(
                 f"\n{args.output}: {result['num_samples']} samples of {result['dataset']}, threat model {args.preset}"

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..adapters import load_adapted, merge
 from ..data.benchmarks import load_benchmark
+from ..documents import printable
 from ..encoding import load
 from ..evaluation.results import differences
 from ..evaluation.sanity import failed
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         )
         files = write_summary(results, args.output, names) if accelerator.is_main_process else []
     except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
-        print(f"hf-mmcoa interpolate: {error}", file=sys.stderr)
+        print(f"hf-mmcoa interpolate: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("hf-mmcoa interpolate: interrupted; the same command goes on from here.", file=sys.stderr)
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     if accelerator.is_main_process:
         print(robustness_table({f"alpha {alpha:g}": result for alpha, result in results.items()}))
         for alpha, finding in findings:
-            print(f"alpha {alpha:g}: sanity check failed: {finding['check']}: {finding['detail']}", file=sys.stderr)
+            what = printable(f"{finding['check']}: {finding['detail']}")
+            print(f"alpha {alpha:g}: sanity check failed: {what}", file=sys.stderr)
         print("\n" + "\n".join(map(str, files)))
         if args.save:
             print(f"{args.save}: alpha {args.save_alpha:g}, a CLIPModel")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..documents import printable
+
 HELP = "a grid of trainings and evaluations, resumable cell by cell"
 DESCRIPTION = """\
 Train and evaluate a grid of data sets, shots, objectives and seeds: one folder a cell, one table and one page of all.
@@ -26,17 +28,17 @@ def run(args: argparse.Namespace) -> int:
     try:
         protocol = read_protocol(args.protocol, args.data_dir)
         if args.dry_run:
-            print(plan_protocol(protocol, args.output, args.processes))
+            print(printable(plan_protocol(protocol, args.output, args.processes)))
             return 0
         failures = run_protocol(protocol, args.output, args.processes, report=print_to_stderr)
     except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
-        print(f"hf-mmcoa protocol: {error}", file=sys.stderr)
+        print(f"hf-mmcoa protocol: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("hf-mmcoa protocol: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
     for name, problem in failures.items():
-        print(f"hf-mmcoa protocol: {name}: {problem}", file=sys.stderr)
+        print(f"hf-mmcoa protocol: {name}: {printable(problem)}", file=sys.stderr)
     print("\n".join(f"{args.output}/{name}" for name in ("table.md", "protocol.json", "index.html")))
     return 1 if failures else 0
 

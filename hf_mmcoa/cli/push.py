@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..documents import printable
+
 HELP = "publish a checkpoint and its card on the Hub"
 DESCRIPTION = """\
 Write FOLDER/README.md, the model card, from the result files that were measured on these weights, and send it with the
@@ -46,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
                 **what,
             )
     except (ValueError, TypeError, OSError, LookupError) as error:
-        print(f"hf-mmcoa push: {error}", file=sys.stderr)
+        print(f"hf-mmcoa push: {printable(str(error))}", file=sys.stderr)
         return 1
     for one in package.left_out:
-        print(f"left out: {one}", file=sys.stderr)
-    print("\n".join(sorted(package.files)))
+        print(f"left out: {printable(one)}", file=sys.stderr)
+    print(printable("\n".join(sorted(package.files))))
     print(
         f"\n{commit.commit_url}" if commit else f"\nnothing was sent; the card is {package.checkpoint.folder}/README.md"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..documents import printable
 from ..evaluation.report import write_report
 
 HELP = "HTML, Markdown and pictures of result files"
@@ -23,10 +24,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         report = write_report(args.results, args.output, title=args.title)
     except (ValueError, OSError) as error:
-        print(f"hf-mmcoa report: {error}", file=sys.stderr)
+        print(f"hf-mmcoa report: {printable(str(error))}", file=sys.stderr)
         return 1
     for note in (*report.left_out, *report.notes):
-        print(f"hf-mmcoa report: {note}", file=sys.stderr)
+        print(f"hf-mmcoa report: {printable(note)}", file=sys.stderr)
     print(f"{report.page}\n{report.markdown}")
     return 1 if report.left_out else 0
 

@@ -31,6 +31,7 @@ from ..config import MMCoAConfig
 from ..data import digits
 from ..data.benchmarks import load_benchmark
 from ..data.synonyms import EMBEDDED, synonym_table
+from ..documents import printable, read_yaml
 from ..evaluation.gallery import attack_gallery, gallery_path, save_gallery
 from ..evaluation.picture import save_picture
 from ..evaluation.results import write_json
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         train(*parse(argv))
     except (ValueError, TypeError, OSError, LookupError, FloatingPointError, SafetensorError) as error:
-        print(f"hf-mmcoa train: {error}", file=sys.stderr)
+        print(f"hf-mmcoa train: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:  # a TrainingInterrupted says how to go on
         print(f"hf-mmcoa train: {stopped or 'stopped by SIGINT'}", file=sys.stderr)
@@ -104,6 +105,9 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
     options = {action.dest for action in parser._actions}
     if unknown := sorted(set(given) - options):
         parser.error(f"--config {known.config}: unknown options {', '.join(unknown)}")
+    for action in parser._actions:
+        if action.dest in given:
+            _check_option(parser, known.config, action, given[action.dest])
     parser.set_defaults(**base | given)
     run, args, _ = parser.parse_args_into_dataclasses(list(argv))  # the third holds --config
     return run, args
@@ -257,12 +261,30 @@ def _held_out(data: Any, run: RunArguments, args: MMCoAConfig) -> tuple[Any, Any
 def _read_yaml(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise SystemExit(f"hf-mmcoa train: --config {file}: there is no such file")
-    content = yaml.safe_load(file.read_text()) or {}
+    try:
+        content = read_yaml(file) or {}
+    except ValueError as error:
+        raise SystemExit(f"hf-mmcoa train: --config: {printable(str(error))}") from error
     if not isinstance(content, dict):
         raise SystemExit(
             f"hf-mmcoa train: --config {file}: expected `option: value` lines, got {type(content).__name__}"
         )
     return content
+
+
+def _check_option(parser: argparse.ArgumentParser, file: str, action: argparse.Action, value: Any) -> None:
+    """End with one line unless the command line would take this value of a file."""
+    several = action.nargs in ("+", "*")
+    convert: Any = action.type or str
+    if value is None or (isinstance(value, dict) and convert is str and not several):  # settings such as fsdp_config
+        return
+    try:
+        if isinstance(value, (list, dict)) != (several and isinstance(value, list)):
+            raise ValueError(f"expected {'a list' if several else 'one value'}")
+        for one in value if several else [value]:
+            convert(str(one))
+    except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+        parser.error(f"--config {file}: `{action.dest}` is {printable(repr(value))}: {printable(str(error))}")
 
 
 class _Stages:

@@ -12,9 +12,11 @@ import difflib
 import functools
 import gzip
 import json
+import math
 import os
 import re
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +32,7 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import constants as hub_constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from ..documents import parse_json, read_json, read_text
 from .collator import AUTO, Columns, check_labels, read_labels, resolve_columns
 from .few_shot import few_shot_indices
 from .prompts import DEFAULT_TEMPLATE, clean_class_name
@@ -748,11 +751,11 @@ def describe(dataset: datasets.Dataset | datasets.IterableDataset) -> BenchmarkI
     label = next((f for f in features.values() if isinstance(f, datasets.ClassLabel)), None)
     names = tuple(label.names) if label is not None else ()
     try:
-        stored = json.loads(dataset.info.description)[_INFO_KEY]
-    except (ValueError, TypeError, KeyError):
+        stored = parse_json(dataset.info.description, "the description")[_INFO_KEY]
+        stored = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        return BenchmarkInfo(**{**stored, "class_names": names})
+    except (ValueError, TypeError, KeyError, AttributeError):  # anybody's text
         return BenchmarkInfo(name="", class_names=names)
-    stored = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
-    return BenchmarkInfo(**{**stored, "class_names": names})
 
 
 def _attach(dataset: Any, info: BenchmarkInfo) -> Any:
@@ -1028,15 +1031,25 @@ _SHARD = re.compile(r"([^/-]+)-\d{5}-of-\d{5}[^/]*$")
 def _folder_layout(folder: Path) -> tuple[Source, Files]:
     """A local folder as a source, and the absolute paths of the files of each split."""
     if (folder / "dataset_dict.json").is_file():
-        saved = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        saved = _saved(folder / "dataset_dict.json").get("splits")
+        if not isinstance(saved, list) or not all(isinstance(each, str) for each in saved):
+            raise ValueError(f"{folder / 'dataset_dict.json'}: `splits` is {saved!r}, not a list of names.")
     elif (folder / "state.json").is_file():
-        own = json.loads((folder / "state.json").read_text()).get("_split")
-        saved = [own] if own else []
+        own = _saved(folder / "state.json").get("_split")
+        saved = [str(own)] if own else []
         return Source(hub_id="", format="saved", splits={s: (s,) for s in saved}), {s: [] for s in saved}
     else:
         layout, files = _layout_of(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
         return layout, {s: [str(folder / path) for path in paths] for s, paths in files.items()}
     return Source(hub_id="", format="saved", splits={s: (s,) for s in saved}), {s: [] for s in saved}
+
+
+def _saved(file: Path) -> dict[str, Any]:
+    """A file of `save_to_disk`."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}: `save_to_disk` did not write it.")
+    return content
 
 
 def _layout_of(paths: Sequence[str]) -> tuple[Source, Files]:
@@ -1168,6 +1181,9 @@ def _read(source: Source, hub_split: str, root: str, files: Files, streaming: bo
     return dataset.to_iterable_dataset() if streaming else dataset
 
 
+_MAX_IDX_BYTES = 2**30  # EMNIST, the largest of these, has half a gigabyte
+
+
 def _read_idx(paths: Sequence[str]) -> datasets.Dataset:
     """A pair of idx files (images, labels; MNIST's format), plain or gzipped."""
     arrays = [_idx_array(Path(path)) for path in paths]
@@ -1187,15 +1203,24 @@ def _read_idx(paths: Sequence[str]) -> datasets.Dataset:
 
 
 def _idx_array(path: Path) -> np.ndarray:
-    data = path.read_bytes()
-    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path} is no idx file of bytes: it starts with {data[:4]!r}, not with 00 00 08.")
-    shape = tuple(int(n) for n in np.frombuffer(data, ">i4", count=data[3], offset=4))
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape))
-    if values.size != np.prod(shape):
-        raise ValueError(f"{path} is cut off: {values.size} values of {np.prod(shape)}.")
-    return values.reshape(shape)
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path, "rb") if zipped else path.open("rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:3] != b"\x00\x00\x08":
+                raise ValueError(f"{path} is no idx file of bytes: it starts with {head!r}, not with 00 00 08.")
+            sizes = file.read(4 * head[3])
+            shape = tuple(int(n) for n in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4"))
+            size = math.prod(shape)  # exact, however large
+            if len(shape) == head[3] and size > _MAX_IDX_BYTES:
+                raise ValueError(f"{path} claims {size:,} values; at most {_MAX_IDX_BYTES:,} are read.")
+            data = file.read(size + 1)  # no more, however much the file unpacks to
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is cut off or damaged: {error}.") from error
+    if len(shape) < head[3] or len(data) != size:
+        raise ValueError(f"{path} is cut off or too long: {len(data)} values of {size}.")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _as_dataset(
@@ -1316,7 +1341,7 @@ def _synset_names(raw: Sequence[str], root: str) -> list[str]:
         for file in ("words.txt", "LOC_synset_mapping.txt", "classes.py"):
             path = Path(root) / file
             if path.is_file():  # read as text: a .py file of a repository is never run
-                for synset, *quoted in _SYNSET_LINE.findall(path.read_text(encoding="utf-8")):
+                for synset, *quoted in _SYNSET_LINE.findall(read_text(path)):
                     words.setdefault(synset, next(filter(None, quoted), "").strip())
         unknown = [name for name in raw if not words.get(name)]
     if unknown:
@@ -1360,7 +1385,7 @@ def _names_file(source: Source, root: str) -> list[str] | None:
         if source.names_file is None or source.format != "webdataset":
             return None
         raise FileNotFoundError(f"{name}, the class names of {source.hub_id}, is missing in {root}.")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def _names_and_labels(

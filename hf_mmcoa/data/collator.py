@@ -13,11 +13,12 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 import torch
+from datasets.utils.file_utils import is_local_path, xopen
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .images import resize_and_crop, to_rgb, to_tensor
+from .images import read_image, resize_and_crop, to_rgb, to_tensor
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "webp", "png", "jpeg")
 LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
@@ -191,6 +192,11 @@ class RowReader:
         if columns.label is not None:
             if row[columns.label] is None:
                 raise ValueError(f"row {row_id} has no label in column {columns.label!r}; filter such rows out first.")
+            if not isinstance(row[columns.label], (int, np.integer, np.bool_)):
+                raise ValueError(
+                    f"row {row_id} has {row[columns.label]!r} in column {columns.label!r}, not an integer; use "
+                    f'`dataset.class_encode_column("{columns.label}")`.'
+                )
             result["label"] = int(row[columns.label])
         if columns.text is not None:
             text = row[columns.text]
@@ -202,25 +208,38 @@ class RowReader:
 
     def _picture(self, value: Any, row_id: int) -> Tensor:
         try:
-            image = to_rgb(_decode(value))
+            image = _decode(value)
             return to_tensor(image if self.size is None else resize_and_crop(image, self.size))
-        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error and more
+        except Exception as error:  # what Pillow's decoders raise, numpy's for an array of no picture's shape, and more
+            path = value.get("path") if isinstance(value, dict) else None
             raise ValueError(
-                f"row {row_id}: the picture in column {self.columns.image!r} cannot be decoded "
-                f"({type(error).__name__}: {error}). Repair it, or leave the row out with `dataset.select`."
+                f"row {row_id}: the picture {f'{path} ' if path else ''}in column {self.columns.image!r} cannot be "
+                f"decoded ({type(error).__name__}: {error}). Repair it, or leave the row out with `dataset.select`."
             ) from error
 
 
 def _decode(value: Any) -> Image.Image:
-    if isinstance(value, Image.Image):
-        return value
+    """What a row holds as an upright RGB picture."""
     if isinstance(value, dict):
-        return datasets.Image().decode_example(value)
-    if isinstance(value, bytes):
-        return datasets.Image().decode_example({"bytes": value, "path": None})
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if value is None:
         raise ValueError("there is none")
-    return Image.fromarray(np.asarray(value, dtype=np.uint8))
+    if isinstance(value, Image.Image):
+        return to_rgb(value)
+    if isinstance(value, str) and not is_local_path(value):
+        value = _from_the_hub(value)
+    if isinstance(value, (bytes, str)):
+        return read_image(value)
+    return to_rgb(Image.fromarray(np.asarray(value, dtype=np.uint8)))
+
+
+def _from_the_hub(address: str) -> bytes:
+    """What a streamed data set's rows point at. No row may make this machine open any other address."""
+    if not address.rpartition("::")[2].startswith(("hf://", f"{datasets.config.HF_ENDPOINT}/")):
+        raise ValueError(f"it lies at {address}, which is not on the Hub, and is not fetched: download it first")
+    with xopen(address, "rb") as file:
+        content: bytes = file.read()
+    return content
 
 
 def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

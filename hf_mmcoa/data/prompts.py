@@ -44,7 +44,8 @@ def class_prompts(class_names: Sequence[str], template: str = DEFAULT_TEMPLATE, 
         C prompts. Equal prompts stay in place; one `UserWarning` counts them and names the classes that collide.
 
     Raises:
-        ValueError: if the template has not exactly one `{}`, there are no names, or a name is empty after the clean-up.
+        ValueError: if the template has not exactly one `{}`, there are no names, or a name is no Unicode or empty
+            after the clean-up.
 
     Example:
         >>> class_prompts(["Red_Panda", "cat"])
@@ -55,6 +56,11 @@ def class_prompts(class_names: Sequence[str], template: str = DEFAULT_TEMPLATE, 
         raise ValueError(f"`class_names` is a sequence of at least one name, got {class_names!r}.")
     names = [clean_class_name(name) if clean else name for name in class_names]
     for original, name in zip(class_names, names, strict=True):
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise ValueError(
+                f"`class_names`: {original!r} is no Unicode text: its bytes were not UTF-8, perhaps in the name of a "
+                "folder. Rename it, or pass `class_names`."
+            )
         if not name.strip():
             raise ValueError(f"`class_names`: {original!r} is empty after clean-up; give it a name with letters.")
     prompts = [template.replace("{}", name) for name in names]

@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from ..attacks.candidates import SynonymTable
+from ..documents import read_json
 
 EMBEDDED = ("digits", "fashion-mnist")
 
@@ -40,11 +40,21 @@ def synonym_table(name: str) -> SynonymTable | None:
     if not name.endswith(".json"):
         return None
     try:
-        return SynonymTable(json.loads(Path(name).read_text(encoding="utf-8")))
+        return SynonymTable(_table(read_json(name)))
     except FileNotFoundError:
         raise ValueError(f"`candidates`: there is no file {name}.") from None
     except (ValueError, AttributeError) as error:
         raise ValueError(f"`candidates`: {name} holds no synonym table: {error}") from error
+
+
+def _table(content: Any) -> dict[str, list[str]]:
+    """What a file holds, if it is a table."""
+    if not isinstance(content, dict):
+        raise ValueError(f'expected {{"word": ["substitute", ...]}}, got a {type(content).__name__}')
+    for word, substitutes in content.items():
+        if not isinstance(substitutes, list) or not all(isinstance(each, str) for each in substitutes):
+            raise ValueError(f"the substitutes of {word!r} are {substitutes!r}, not a list of texts")
+    return content
 
 
 def wordnet_words(dataset: str, kind: str) -> dict[str, list[str]]:

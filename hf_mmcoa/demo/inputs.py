@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from ..data.images import to_rgb
+from ..data.images import FORMATS as ALL_FORMATS
+from ..data.images import read_image
 from ..data.prompts import clean_class_name
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000  # 150 MB once decoded; a phone's picture has 12 to 50 million
 MAX_CLASSES = 100
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no decoder that runs another program, as EPS does
+FORMATS = tuple(each for each in ALL_FORMATS if each != "PPM")  # what people upload
 
 
 def read_picture(path: str | Path) -> Image.Image:
@@ -31,21 +31,10 @@ def read_picture(path: str | Path) -> Image.Image:
             f"The file has {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read. Scale it down."
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
-            picture = Image.open(path, formats=FORMATS)
-        with picture:
-            width, height = picture.size
-            if width * height <= MAX_PIXELS:
-                return to_rgb(picture)
-    except Image.DecompressionBombError:
-        raise ValueError(f"The picture is far too large; at most {MAX_PIXELS:,} pixels are read.") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all of them
+        return read_image(path, FORMATS, MAX_PIXELS)
+    except ValueError as error:
         reason = str(error).replace(str(path), path.name)  # where the server keeps it is nobody's business
-        raise ValueError(f"The file could not be read as a picture ({', '.join(FORMATS)}): {reason}") from error
-    raise ValueError(
-        f"The picture has {width} x {height} pixels; at most {MAX_PIXELS:,} in all are read. Scale it down."
-    )
+        raise ValueError(f"{path.name}: {reason}") from error
 
 
 def parse_class_names(text: str) -> list[str]:

@@ -6,10 +6,11 @@ by colour, mark and word.
 
 from __future__ import annotations
 
-from html import escape
+import html
 
 import numpy as np
 
+from ..documents import printable
 from ..evaluation.gallery import to_base64, word_differences
 from ..evaluation.picture import RIGHT, SHARP_BELOW, WRONG
 from ..evaluation.table import count, fraction
@@ -58,6 +59,11 @@ STYLE = f"""
 .mm-note {{ margin-top: 12px; }}
 .mm-alert {{ border-radius: 10px; padding: 14px 16px; font-size: 15px; overflow-wrap: anywhere; }}
 """
+
+
+def escape(text: str) -> str:
+    """A text from elsewhere as itself in HTML, with nothing that turns its direction."""
+    return html.escape(printable(text))
 
 
 def message_html(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,8 @@ from torch import Tensor, nn
 
 from ..attacks.candidates import CandidateSource
 from ..data.collator import AUTO
+from ..data.images import read_image
+from ..documents import read_json
 from ..losses import zero_shot_logits
 from .batch import seeded_generator
 from .cascade import attack_images
@@ -32,6 +33,7 @@ from .robustness import _evaluating as evaluating
 from .specification import ThreatModel
 
 FORMAT = 1
+MAX_PIXELS = 2**25  # of a stored gallery, 16 bytes each once read; 600 images of 224 x 224 have fewer
 THREATS = ("clean", "image", "text", "multimodal")
 
 
@@ -296,11 +298,11 @@ def load_gallery(path: str | Path) -> Gallery:
         ValueError: if the file was cut off, is no gallery, or lies about itself.
     """
     try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        stored = read_json(path)
         if stored["kind"] != "gallery" or stored["format"] != FORMAT:
             raise ValueError(f"kind {stored['kind']!r}, format {stored['format']!r}")
         gallery = Gallery(
-            samples=[_read_sample(sample) for sample in stored["samples"]],
+            samples=_read_samples(stored["samples"]),
             class_names=[str(name) for name in stored["class_names"]],
             attack_spec=dict(stored["attack_spec"]),
             seed=int(stored["seed"]),
@@ -309,9 +311,20 @@ def load_gallery(path: str | Path) -> Gallery:
         _check(gallery)
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, IndexError, OSError) as error:
         raise ValueError(f"{path} is no gallery, or was cut off ({type(error).__name__}: {error}).") from error
     return gallery
+
+
+def _read_samples(stored: Sequence[Mapping[str, Any]]) -> list[Sample]:
+    samples: list[Sample] = []
+    pixels = 0
+    for each in stored:
+        samples.append(_read_sample(each))
+        pixels += samples[-1].image[0].size * (1 + len(samples[-1].views))
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"its images have more than {MAX_PIXELS:,} pixels together")
+    return samples
 
 
 def _read_sample(stored: Mapping[str, Any]) -> Sample:
@@ -384,5 +397,5 @@ def to_base64(image: np.ndarray) -> str:
 
 
 def _decode(text: str) -> np.ndarray:
-    with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as picture:
-        return np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1) / 255
+    picture = read_image(base64.b64decode(text, validate=True), ("PNG",), MAX_PIXELS)
+    return np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 255

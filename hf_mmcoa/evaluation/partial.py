@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..documents import read_json
 from .results import differences, partial_folder, write_json
 
 
@@ -71,8 +72,8 @@ class PartialResults:
         if self.folder is None or not (path := self.folder / file).exists():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
+            return read_json(path)
+        except ValueError:
             warnings.warn(
                 f"{path} was cut off or damaged; it is dropped and computed again.", UserWarning, stacklevel=3
             )

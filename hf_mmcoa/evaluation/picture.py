@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..documents import printable
 from .gallery import THREATS, Gallery, Sample, View, word_differences
 from .table import count, fraction
 
@@ -36,6 +37,7 @@ CAPTION_WIDTH = 2.1
 HEADER_HEIGHT, FOOTER_HEIGHT = 1.6, 0.42
 SHARP_BELOW = 64  # images of fewer pixels a side are enlarged without smoothing: their pixels are what was attacked
 MAX_BYTES = 400_000
+LONGEST = 300  # characters of a line; prompts have 77 tokens
 
 
 def save_picture(gallery: Gallery, path: str | Path, title: str | None = None) -> None:
@@ -162,7 +164,7 @@ def _prompt(axes: Axes, left: float, y: float, view: View) -> None:
     """The prompt on one line, what was replaced struck out and what replaced it set off; shrunk if it is long."""
     from matplotlib.lines import Line2D
 
-    pieces = word_differences(view.prompt, view.adv_prompt)
+    pieces = word_differences(_shown(view.prompt), _shown(view.adv_prompt))
     changed = any(kind != "same" for kind, _ in pieces)
     size = 9.0
     styles: dict[str, dict[str, Any]] = {
@@ -210,6 +212,7 @@ def _label(
     axes: Axes, x: float, y: float, text: str, size: float, colour: str, room: float | None = None, **style: Any
 ) -> None:
     """A line of text, shortened until it fits into `room` inches."""
+    text = _shown(text)[: LONGEST if room is None else LONGEST // 4]
     drawn = axes.text(x, y, text, size=size, color=colour, va="center", **style)
     if room is not None:
         if (found := _width(drawn)) > room:
@@ -217,6 +220,11 @@ def _label(
         while _width(drawn) > room and len(text) > 2:
             text = text[:-1]
             drawn.set_text(text.rstrip() + "…")
+
+
+def _shown(text: str) -> str:
+    """A text from elsewhere on one line, and no longer than anybody could read here: it is fitted letter by letter."""
+    return " ".join(printable(text).split())[:LONGEST]
 
 
 def _width(text: Text) -> float:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..documents import printable, read_json
 from .charts import Series, accuracy_chart, epsilon_chart, robust_accuracy, tradeoff_chart
 from .gallery import THREATS, Gallery, gallery_path, load_gallery, to_picture, word_differences
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
-from .results import compare, load_result, validate
+from .results import MAX_NAME, compare, load_result, validate
 from .sanity import failed
 from .specification import fingerprint
 from .table import (
@@ -174,7 +174,7 @@ def _load(given: Sequence[str | Path]) -> tuple[list[_Loaded], dict[str, Gallery
                 left_out.append(f"{file}: {error.strerror}." if isinstance(error, OSError) else str(error))
                 continue
             loaded += [
-                _Loaded(name=_name(name, key, result, file, len(found)), source=str(file), result=result)
+                _Loaded(name=printable(_name(name, key, result, file, len(found))), source=str(file), result=result)
                 for key, result in found.items()
             ]
             try:
@@ -195,8 +195,8 @@ def read_results(path: str | Path) -> dict[str, dict[str, Any]]:
     """
     path = Path(path)
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        stored = read_json(path)
+    except ValueError:
         load_result(path)  # raises, and says what became of the finished batches
         raise
     found = {"": stored}
@@ -205,6 +205,8 @@ def read_results(path: str | Path) -> dict[str, dict[str, Any]]:
             key: value for key, value in stored.items() if isinstance(value, dict) and "attack_spec" in value
         } or found
     for name, result in found.items():
+        if len(name) > MAX_NAME:
+            raise ValueError(f"{path} holds a result with a name of {len(name)} characters; at most {MAX_NAME}.")
         where = f"{path}, {name!r}" if name else str(path)
         try:
             validate(result, where)
@@ -219,7 +221,9 @@ def read_results(path: str | Path) -> dict[str, dict[str, Any]]:
 def _check_shown(result: Mapping[str, Any]) -> None:
     """Raise unless what the page shows has the form it counts on: the file may come from anywhere."""
     for name in accuracies([result]):
-        low, high = result[f"{name}_interval"]
+        if len(interval := result.get(f"{name}_interval", ())) != 2:
+            raise ValueError(f"{name} has no interval of two numbers.")
+        low, high = interval
         if not 0 <= low <= result[name] <= high <= 1:
             raise ValueError(f"{name} is {result[name]} and its interval [{low}, {high}], not fractions in order.")
     for finding in result.get("sanity", []):
@@ -594,6 +598,8 @@ def _environment() -> Any:
     environment = Environment(
         loader=PackageLoader("hf_mmcoa.evaluation", "."),
         autoescape=True,
+        # Before escaping: no control character, and no mark that turns the direction of what follows.
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..documents import read_json
 from .specification import ThreatModel
 from .statistics import mcnemar
 
 FORMAT = 1
 REQUIRED = ("clean_accuracy", "attack_spec", "outcomes", "row_ids", "labels", "num_samples", "seed", "versions")
+MAX_NAME = 1000  # characters of a model's, a data set's or an attack's name, which stand in tables and pictures
+
+# What the fields hold that code here counts on; those that are not required may be missing.
+_TEXTS: dict[Any, Any] = {str: str}
+_FIELDS: dict[str, Any] = {
+    "clean_accuracy": float,
+    "attack_spec": dict,
+    "outcomes": _TEXTS,
+    "row_ids": [int],
+    "labels": [int],
+    "num_samples": int,
+    "seed": int,
+    "versions": _TEXTS,
+    "model": str,
+    "dataset": str,
+    "attacks": [str],
+    "batch_size": int,
+    "class_names": [str],
+    "prompts": [str],
+    "adv_prompts": {str: [str]},
+    "fingerprints": _TEXTS,
+    "sanity": [dict],
+}
 
 
 def save_result(result: Mapping[str, Any], path: str | Path) -> None:
@@ -34,13 +59,11 @@ def load_result(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        result = read_json(path)
+    except ValueError as error:
         partial = partial_folder(path)
         rest = f" The finished batches in {partial} are intact." if partial.exists() else ""
-        raise ValueError(
-            f"{path} is no complete JSON file ({error}): it was cut off or damaged. Delete it and evaluate again.{rest}"
-        ) from error
+        raise ValueError(f"{error} It was cut off or damaged: delete it and evaluate again.{rest}") from error
     validate(result, str(path))
     return result
 
@@ -53,8 +76,14 @@ def validate(result: Any, name: str = "result") -> None:
         raise ValueError(f"{name} is no result of `evaluate_robustness`: it lacks {', '.join(missing)}.")
     if result.get("format") != FORMAT:
         raise ValueError(f"{name} is in format {result.get('format')!r}, this version of hf_mmcoa reads {FORMAT}.")
-    ThreatModel.from_dict(result["attack_spec"])
+    _check_fields(result, name)
+    try:
+        ThreatModel.from_dict(result["attack_spec"])
+    except ValueError as error:
+        raise ValueError(f"{name}: `attack_spec`: {error}") from error
     total = result["num_samples"]
+    if total < 1:
+        raise ValueError(f"{name} says num_samples={total}: a result has at least one sample.")
     lengths = {"row_ids": len(result["row_ids"]), "labels": len(result["labels"])}
     lengths |= {f"outcomes of {attack}": len(outcome) for attack, outcome in result["outcomes"].items()}
     if wrong := [f"{length} {what}" for what, length in lengths.items() if length != total]:
@@ -67,6 +96,45 @@ def validate(result: Any, name: str = "result") -> None:
                 f"{name}: attacks/{attack} is {result.get(f'attacks/{attack}')}, "
                 f"its outcomes say {outcome.count('1') / total}."
             )
+
+
+def _check_fields(result: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError, naming the field, unless each holds what it must: the file may come from anywhere."""
+    known = {key: kind for key, kind in _FIELDS.items() if key in result}
+    known |= {key: float for key in result if key.endswith("_accuracy") or key.startswith("attacks/")}
+    known |= {key: [float] for key in result if key.endswith("_interval")}
+    for key, kind in known.items():
+        if not _holds(result[key], kind):
+            raise ValueError(f"{name}: `{key}` holds {_short(result[key])}, not {_words(kind)}.")
+        if kind is float and not 0 <= result[key] <= 1:
+            raise ValueError(f"{name}: `{key}` is {result[key]}, not a fraction in [0, 1].")
+    named = [result.get("model", ""), result.get("dataset", ""), *result["outcomes"], *result.get("class_names", ())]
+    if long := [each for each in (*named, *result) if len(each) > MAX_NAME]:
+        raise ValueError(f"{name} holds a name of {len(long[0])} characters, {_short(long[0])}; at most {MAX_NAME}.")
+
+
+def _holds(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind: a type, [kind] for a list of it, {str: kind} for a mapping to it."""
+    if isinstance(kind, list):
+        return isinstance(value, (list, tuple)) and all(_holds(each, kind[0]) for each in value)
+    if isinstance(kind, dict):
+        return isinstance(value, Mapping) and all(_holds(each, kind[str]) for each in value.values())
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, Mapping if kind is dict else kind) and not (kind is int and isinstance(value, bool))
+
+
+def _words(kind: Any) -> str:
+    if isinstance(kind, list):
+        return f"a list, each of it {_words(kind[0])}"
+    if isinstance(kind, dict):
+        return f"a mapping to {_words(kind[str])}"
+    return {float: "a number", int: "a whole number", str: "a text", dict: "a mapping"}[kind]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def compare(
@@ -97,7 +165,8 @@ def compare(
     for what in ("dataset", "row_ids", "labels"):
         if first.get(what) != second.get(what):
             raise ValueError(f"the results are not of the same samples and cannot be compared: their {what} differ.")
-    if (a := first["fingerprints"]["data"]) != (b := second["fingerprints"]["data"]):
+    a, b = (one.get("fingerprints", {}).get("data") for one in (first, second))
+    if a != b:
         raise ValueError(
             f"the results are not of the same samples and cannot be compared: data fingerprints {a} and {b}."
         )

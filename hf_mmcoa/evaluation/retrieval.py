@@ -23,6 +23,7 @@ from ..attacks.candidates import CandidateSource
 from ..attacks.restarts import Restarts
 from ..data.collator import AUTO, ImageRows, collate, resolve_columns
 from ..data.perturbation import perturbation_size
+from ..documents import printable
 from ..encoding import DualEncoder
 from ..losses import zero_shot_logits
 from . import named_attacks
@@ -30,7 +31,7 @@ from .batch import perturbation_lengths, seeded_generator
 from .named_attacks import LossAttack
 from .prepare import ATTACKS, model_fingerprint, source_key, versions
 from .prepare import _complete as complete
-from .results import worst_case_attacks, write_json
+from .results import MAX_NAME, worst_case_attacks, write_json
 from .robustness import _dataset_name as name_of
 from .robustness import _evaluating as evaluating
 from .sanity import Finding, failed, inside_ball, within_word_budget
@@ -153,8 +154,8 @@ def evaluate_retrieval(
         **_recalls(ranks),
         "format": FORMAT,
         "task": "retrieval",
-        "model": model_name or getattr(model, "name_or_path", "") or type(model).__name__,
-        "dataset": dataset_name or name_of(dataset),
+        "model": printable(model_name or getattr(model, "name_or_path", "") or type(model).__name__)[:MAX_NAME],
+        "dataset": printable(dataset_name or name_of(dataset))[:MAX_NAME],
         "attacks": list(attacks),
         "attack_spec": spec.to_dict(),
         "num_samples": len(pairs.row_ids),

@@ -28,10 +28,11 @@ from ..attacks.candidates import CandidateSource
 from ..data.benchmarks import describe
 from ..data.collator import AUTO
 from ..distributed import is_sharded
+from ..documents import printable
 from .batch import evaluate_batch
 from .partial import PartialResults, header_differences
 from .prepare import ATTACKS, Evaluation, prepare
-from .results import load_result, save_result, worst_case_attacks, worst_outcome
+from .results import MAX_NAME, load_result, save_result, worst_case_attacks, worst_outcome
 from .sanity import failed, run_battery
 from .specification import ThreatModel
 from .statistics import wilson_interval
@@ -130,8 +131,8 @@ def evaluate_robustness(
         max_samples=max_samples,
     )
     header = {
-        "model": model_name or getattr(model, "name_or_path", "") or type(model).__name__,
-        "dataset": dataset_name or _dataset_name(dataset),
+        "model": printable(model_name or getattr(model, "name_or_path", "") or type(model).__name__)[:MAX_NAME],
+        "dataset": printable(dataset_name or _dataset_name(dataset))[:MAX_NAME],
         **evaluation.header(),
     }
     partial = PartialResults(output, header)

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,6 +63,20 @@ _PAPER: dict[str, Any] = {
     "protect_template": False,
     "forbid_class_names": False,
     "skip_fallen": False,
+}
+# By annotation: what a field may be given as, and in words.
+_TYPES: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "bool": (bool, "true or false"),
+    "float": ((int, float), "a number"),
+    "float | str": ((int, float, str), 'a number or text such as "1/255"'),
+    "float | str | None": ((int, float, str, type(None)), 'a number or text such as "1/255"'),
+    "float | Literal['logit_scale']": ((int, float, str), '"logit_scale" or a number'),
+    "str | None": ((str, type(None)), "a text"),
+    "tuple[str, ...]": ((str, tuple, list), "a list of texts"),
+    "str | Mapping[str, str]": ((str, Mapping), "a text, or a mapping of texts"),
+    "Norm": (str, "a text"),
+    "Literal['auto', 'native', 'model']": (str, "a text"),
 }
 PRESETS: dict[str, dict[str, Any]] = {"paper": _PAPER, "quick": _QUICK, "standard": _STANDARD, "strong": _STRONG}
 
@@ -140,6 +154,7 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # a frozen dataclass normalises its own fields this way
+        self._check_types()
         set_(self, "epsilon", pixels("epsilon", self.epsilon))
         if self.step_size is None:
             set_(self, "step_size", 2.5 * float(self.epsilon) / max(self.num_steps, 1))
@@ -164,14 +179,27 @@ class ThreatModel:
             if template is not None:
                 check_template(template)
 
+    def _check_types(self) -> None:
+        """A specification may come from a file."""
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            kind, words = _TYPES[str(each.type)]
+            if not isinstance(value, kind) or (isinstance(value, bool) and each.type != "bool"):
+                raise ValueError(f"`{each.name}` must be {words}, got {value!r}.")
+            texts: Sequence[Any] = value if isinstance(value, (tuple, list)) else ()
+            if isinstance(value, Mapping):
+                texts = [*value, *value.values()]
+            if wrong := [one for one in texts if not isinstance(one, str)]:
+                raise ValueError(f"`{each.name}` must be {words}, but holds {wrong[0]!r}.")
+
     def _check_numbers(self) -> None:
         epsilon = float(self.epsilon)
         if not 0 <= epsilon <= (1.0 if self.norm == "linf" else math.inf) or math.isinf(epsilon):
             hint = f" Did you mean {epsilon:g}/255?" if epsilon > 1 else ""
             raise ValueError(f"`epsilon` is in [0, 1] pixel units, got {epsilon:g}.{hint}")
         for name in ("step_size", "num_steps", "num_candidates", "max_changes", "max_edits", "rho", "num_text_steps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must not be negative or infinite, got {getattr(self, name)}.")
         if self.restarts < 1:
             raise ValueError(f"`restarts` must be at least 1, got {self.restarts}.")
         if self.restarts > 1 and not self.random_start:
@@ -179,7 +207,7 @@ class ThreatModel:
                 f"`restarts={self.restarts}` without `random_start` would run one attack {self.restarts} times."
             )
         if self.temperature != "logit_scale" and not (
-            isinstance(self.temperature, (int, float)) and self.temperature > 0
+            isinstance(self.temperature, (int, float)) and 0 < self.temperature < math.inf
         ):
             raise ValueError(f'`temperature` must be "logit_scale" or a positive number, got {self.temperature!r}.')
 
@@ -195,7 +223,7 @@ class ThreatModel:
         Raises:
             ValueError: if there is no preset of that name, or a field is out of range.
         """
-        if name not in PRESETS:
+        if name not in list(PRESETS):  # from a file it may be anything, also what has no hash
             raise ValueError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[name], **overrides})
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..documents import printable
 from .results import differences
 from .specification import fingerprint
 from .statistics import mean_interval
@@ -21,6 +22,7 @@ Results = Mapping[str, "Result | Sequence[Result]"]
 
 # What may differ between the results of one column, and between columns: a seed is a repetition, not another threat.
 REPETITION = ("seed",)
+WIDEST_NAME = 60  # characters of a column in a terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ def robustness_table(results: Results) -> str:
         clean    90.0   [80.0, 95.0]
     """
     header, rows = _cells(results)
+    header = [_heading(name) for name in header]
+    rows = [[_heading(label), *cells] for label, *cells in rows]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = []
     for row in [header, *rows]:
@@ -96,6 +100,12 @@ def robustness_table(results: Results) -> str:
         )
         lines.append("    ".join([first, *others]).rstrip())
     return "\n".join(lines)
+
+
+def _heading(name: str) -> str:
+    """A name from elsewhere on one line of a terminal."""
+    name = " ".join(printable(name).split())
+    return name if len(name) <= WIDEST_NAME else f"{name[: WIDEST_NAME - 1]}…"
 
 
 def markdown_table(results: Results) -> str:
@@ -138,8 +148,15 @@ def fraction(value: float) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """`text` as itself on one line of Markdown, whatever markup, link or image it holds."""
-    return re.sub(r"([\\`*_\[\]<>|!#~&$])", r"\\\1", " ".join(text.split()))
+    """`text` as itself on one line of Markdown, whatever markup, link or image it holds, and nothing that is unseen.
+
+    Example:
+        >>> print(escape_markdown("- [x](http://y.org)"))
+        \\- \\[x\\](http\\://y.org)
+    """
+    line = " ".join(printable(" ".join(text.split())).split())
+    line = re.sub(r"([\\`*_\[\]<>|!#~&$@]|:(?=//)|(?<=www)\.)", r"\\\1", line)  # addresses become links by themselves
+    return re.sub(r"^(\d*)([-+=.)])(?=[\s=-]|$)", r"\1\\\2", line)  # what begins a list or underlines a heading
 
 
 def check_comparable(results: Sequence[Result]) -> None:

@@ -5,6 +5,7 @@ Names in those files come from anywhere: whatever the template prints is escaped
 
 from __future__ import annotations
 
+import html
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from ..attacks.held_out import known_and_unseen
 from ..config import MMCoAConfig, pixels
 from ..data.benchmarks import find_benchmark
 from ..data.synonyms import EMBEDDED, synonym_table
+from ..documents import printable
 from ..evaluation.picture import threat_sentence
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.specification import IMAGE_ATTACKS, PRESETS, ThreatModel
@@ -284,12 +286,14 @@ def _section_context(section: Section) -> dict[str, Any]:
     spec = section.result["attack_spec"]
     return {
         "title": section.result.get("dataset", "unnamed data"),
+        # Inside an HTML element Markdown's escapes are no escapes.
+        "summary": _Verbatim(html.escape(_one_line(section.result.get("dataset", "unnamed data")))),
         "table": _Verbatim(markdown_table(section.columns)),
         "caption": _Verbatim(
             f"{threat_sentence(spec)} {escape_markdown(describe(spec))}. {section.result['num_samples']} samples. "
             f"Measured on this checkpoint: {escape_markdown(section.own)}."
         ),
-        "specification": _Verbatim(json.dumps(spec, indent=1, ensure_ascii=False)),
+        "specification": _Verbatim(_quoted(spec, indent=1)),
     }
 
 
@@ -322,7 +326,8 @@ def _settings(arguments: Mapping[str, Any]) -> str:
         return ""
     inherited = {each.name for each in fields(TrainingArguments)}
     own = [each.name for each in fields(MMCoAConfig) if each.name not in (*inherited, *_NOT_SETTINGS)]
-    others = [name for name in arguments if name not in (*_NOT_SETTINGS, *_OF_THE_RUN)]
+    # A name that is no argument is anybody's text.
+    others = [name for name in arguments if name in inherited and name not in (*_NOT_SETTINGS, *_OF_THE_RUN)]
     names = dict.fromkeys([*own, *_ALWAYS, *(name for name in others if not name.startswith(("hub_", "push_to_hub")))])
     return "\n".join(f"{name}: {_scalar(_setting(arguments, name))}" for name in names)
 
@@ -432,12 +437,13 @@ def _linked(name: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(printable(text).split())
 
 
-def _quoted(value: Any) -> str:
-    """A Python literal on one line: nothing in it can end the code block."""
-    return json.dumps(value, ensure_ascii=False)
+def _quoted(value: Any, indent: int | None = None) -> str:
+    """A Python literal, on one line without `indent`: nothing in it can end the code block or hide."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return text if text.replace("\n", "").isprintable() else json.dumps(value, indent=indent)
 
 
 def _shell(word: str) -> str:
@@ -447,7 +453,7 @@ def _shell(word: str) -> str:
 def _scalar(value: Any) -> str:
     """YAML on one line."""
     if isinstance(value, (str, list, dict)):
-        return json.dumps(value, ensure_ascii=False)
+        return _quoted(value)
     return yaml.safe_dump(value).splitlines()[0]
 
 

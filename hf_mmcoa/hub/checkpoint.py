@@ -6,14 +6,12 @@ The files are those on a list, not all but some: what a training, a user or a la
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
@@ -21,6 +19,7 @@ from torch import nn
 
 from ..adapters import load_adapted, merge
 from ..checkpoints import FILE_LIST, STATE_FILE
+from ..documents import read_json, read_yaml
 from ..evaluation.prepare import model_fingerprint
 from ..towers import ARCHITECTURES
 from ..trainer import ARGUMENTS_FILE
@@ -128,7 +127,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     file = folder / ("adapter_config.json" if is_adapter else "config.json")
     if not file.is_file():
         raise ValueError(f"{folder} holds neither config.json nor adapter_config.json: it is no saved model.")
-    config = _mapping(file, json.loads)
+    config = _mapping(file, read_json)
     if "auto_map" in config:
         raise ValueError(f"{file} describes a model that needs code of its own; only plain models are published.")
     known = [each.config_class.model_type for each in ARCHITECTURES]
@@ -147,7 +146,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         folder=folder,
         config=config,
         is_adapter=is_adapter,
-        arguments=_mapping(arguments, yaml.safe_load) if arguments.is_file() else {},
+        arguments=_mapping(arguments, read_yaml) if arguments.is_file() else {},
     )
 
 
@@ -162,11 +161,8 @@ def hub_id(name: str | None) -> str | None:
     return name
 
 
-def _mapping(file: Path, parse: Any) -> dict[str, Any]:
-    try:
-        content = parse(file.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+def _mapping(file: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    content = read(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, not names and values.")
     return content

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
+from ..documents import read_json
 from .layouts import Architecture, Tower, architecture_of, architecture_of_open_clip, tower_of
 
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -67,9 +68,9 @@ def read_source(path: str | Path) -> Source:
     if (path / "config.json").exists() and (weights := _first(path, TRANSFORMERS_WEIGHTS)):
         return _read_transformers(path, weights)
     if (path / OPEN_CLIP_CONFIG).exists() and (weights := _first(path, OPEN_CLIP_WEIGHTS)):
-        config = json.loads((path / OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
-        if "model_cfg" not in config:
-            raise ValueError(f"{path / OPEN_CLIP_CONFIG} has no `model_cfg`.")
+        config = _mapping(path / OPEN_CLIP_CONFIG)
+        if not isinstance(config.get("model_cfg"), dict):
+            raise ValueError(f"{path / OPEN_CLIP_CONFIG} has no `model_cfg` of names and values.")
         state_dict, where = _read_file(weights)
         architecture = architecture_of_open_clip(config["model_cfg"])
         return Source(
@@ -90,7 +91,7 @@ def read_source(path: str | Path) -> Source:
 def refuse_remote_code(folder: Path) -> None:
     """Raise ValueError if a configuration in the folder asks for code that lies beside it (`auto_map`)."""
     for file in sorted(folder.glob("*config*.json")):
-        with contextlib.suppress(ValueError):  # broken JSON is for its reader to complain about
+        with contextlib.suppress(ValueError, RecursionError):  # broken JSON is for its reader to complain about
             config = json.loads(file.read_text(encoding="utf-8"))
             if isinstance(config, dict) and "auto_map" in config:
                 asked = str(config["auto_map"])[:200]
@@ -103,17 +104,29 @@ def refuse_remote_code(folder: Path) -> None:
     )
 
 
+def _mapping(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not names and values.")
+    return content
+
+
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def _read_transformers(folder: Path, weights: Path) -> Source:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _mapping(folder / "config.json")
     kind = config.get("model_type")
     state_dict: dict[str, Tensor] = {}
     if weights.suffix == ".json":
-        for shard in sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())):
-            state_dict |= _read_file(folder / Path(shard).name)[0]
+        shards = _mapping(weights).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ValueError(f"{weights}: `weight_map` does not name a file for each weight.")
+        for shard in sorted(set(shards.values())):
+            if Path(shard).name != shard or shard == "..":
+                raise ValueError(f"{weights} names {shard!r}, which is no file of its own folder.")
+            state_dict |= _read_file(folder / shard)[0]
         where = str(weights)
     else:
         state_dict, where = _read_file(weights)

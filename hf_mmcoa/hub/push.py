@@ -21,6 +21,7 @@ from torch import nn
 
 from .. import adapters
 from .._version import __version__
+from ..documents import read_json
 from .card import TAG, card_of
 from .checkpoint import CARD_FILE, MERGED_FOLDER, PICKLES, WEIGHTS, Checkpoint, hub_id, read_checkpoint
 from .measurements import PICTURE_FILE, RESULTS_FOLDER, measurements
@@ -300,7 +301,7 @@ def _is_ours(card_file: Path) -> bool:
     """Whether a card was written by this library."""
     try:
         return TAG in ((metadata_load(card_file) or {}).get("tags") or [])
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError):  # it may be anybody's
         return False
 
 
@@ -341,8 +342,8 @@ def _check_content(api: HfApi, repo_id: str, config: Mapping[str, Any], revision
 
 def _json_object(file: Path | None) -> dict[str, Any]:
     """A configuration from elsewhere; empty if it is none."""
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        content = json.loads(file.read_text(encoding="utf-8"))  # type: ignore[union-attr]
+    with contextlib.suppress(ValueError, OSError):
+        content = {} if file is None else read_json(file)
         return content if isinstance(content, dict) else {}
     return {}
 

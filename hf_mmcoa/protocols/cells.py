@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..documents import read_json
 from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result, save_result, write_json
 from ..evaluation.robustness import evaluate_robustness
@@ -35,12 +36,19 @@ def check_settings(cell: Cell, output: Path) -> None:
     file = cell_folder(cell, output) / SETTINGS_FILE
     if not file.exists():
         return
-    then = json.loads(file.read_text(encoding="utf-8"))
+    then = _mapping(file)
     if found := header_differences(then, json.loads(json.dumps(cell.settings))):
         raise ValueError(
             f"its settings have changed; then and now: {'; '.join(found)}. Choose another --output, or delete "
             f"{file.parent} to run it anew."
         )
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not what was written there: delete {file.parent}.")
+    return content
 
 
 def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
     if cell.train_on is not None:
         folder = train_model(protocol, cell, output)
         model, processor = load_model(protocol, folder)
-        training = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
+        training = _mapping(folder / TRAINING_FILE)
     model.to(protocol.arguments("unused", "clean", 0).device)
     evaluation = finished.with_name(EVALUATION_FILE)
     result = evaluate_robustness(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..documents import read_json
 from ..evaluation.charts import dot_chart
 from ..evaluation.partial import header_differences
 from ..evaluation.report import _files, _named_path, read_results
@@ -125,7 +126,10 @@ def check_specification(protocol: Protocol, output: Path) -> None:
     """
     file = output / SPECIFICATION_FILE
     now = specification(protocol)
-    if file.exists() and (found := header_differences(json.loads(file.read_text(encoding="utf-8")), now)):
+    then = read_json(file) if file.exists() else now
+    if not isinstance(then, dict):
+        raise ValueError(f"{file} holds a {type(then).__name__}, no specification: choose another folder.")
+    if found := header_differences(then, now):
         raise ValueError(
             f"`output`: {output} was begun under another specification; then and now: {'; '.join(found)}. "
             "Choose another folder: rows under different specifications are no comparison."

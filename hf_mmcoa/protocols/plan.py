@@ -260,7 +260,7 @@ def _time(
         batch = min(args.train_batch_size, max(rows, 1))
         steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * max(rows // batch, 1)
         attacks = cell.method.objective != "clean"
-        attack = args.num_steps if attacks else 0
+        attack = args.attack_steps[0] if attacks else 0
         texts = min(size.classes, batch) * (args.num_candidates + 6) if attacks else size.classes * 3
         training += steps * (batch * (attack + 3) * speed.image_gradient + texts * speed.text)
     for cell in waiting:

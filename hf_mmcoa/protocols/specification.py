@@ -21,6 +21,7 @@ from ..config import MMCoAConfig
 from ..data.benchmarks import load_benchmark
 from ..data.synonyms import synonym_table
 from ..data.word_vectors import WORD_VECTORS
+from ..documents import parse_yaml, read_yaml
 from ..evaluation.specification import PRESETS, ThreatModel, fingerprint
 
 UNTOUCHED = "none"  # the objective of a cell that evaluates the model as it was given
@@ -53,6 +54,14 @@ MASKED_LM_ONLY = ("masked_lm",)  # settings that other sources of substitutes do
 # Image size, patch size and pretraining pictures (None: all) of the tiny CLIP for a data set that needs no model.
 TINY = {"digits": (8, 2, None), "fashion-mnist": (28, 7, 20000)}
 QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+# By annotation: what a YAML file may give for a field that has no reader of its own, and in words.
+_TYPES: dict[str, tuple[Any, str]] = {
+    "str": (str, "a text"),
+    "str | None": ((str, type(None)), "a text"),
+    "int": (int, "a whole number"),
+    "int | None": ((int, type(None)), "a whole number"),
+    "bool": (bool, "true or false"),
+}
 _OURS = ("output_dir", "objective", "seed", "resume_from_checkpoint")  # set by the cell, not by the YAML
 
 
@@ -306,6 +315,9 @@ class Protocol:
             raise ValueError(f"`tiny`: `word_vectors` must be one of {', '.join(WORD_VECTORS)}, got {vectors!r}.")
         if missing := sorted({"image_size", "patch_size", "epochs"} - set(self.tiny or ())) if self.tiny else []:
             raise ValueError(f"`tiny` lacks {', '.join(missing)}.")
+        for name, value in (self.tiny or {}).items():
+            if name != "word_vectors" and not (isinstance(value, int) and value is not True and value > 0):
+                raise ValueError(f"`tiny`: `{name}` must be a whole number, at least 1, got {value!r}.")
         if bad := [shots for shots in self.shots if shots is not None and shots < 1]:
             raise ValueError(f"`shots` are images a class, at least 1, or {FULL!r}; got {bad}.")
         if ours := sorted(set(self.training) & {*_OURS, "candidates"}):
@@ -349,6 +361,7 @@ class Protocol:
         for where, given in (("`training`", self.training), (f"`objectives`, {method.name!r}", method.training)):
             if unknown := sorted(set(given) - known):
                 raise ValueError(f"{where}: MMCoAConfig has no field {', '.join(unknown)}.")
+            _check_training(given, where)
         objectives = _choices("objective")
         if method.objective not in (UNTOUCHED, *objectives):
             choices = ", ".join([UNTOUCHED, *objectives])
@@ -469,15 +482,11 @@ def read_protocol(
     path = Path(name_or_yaml)
     known = named_protocols()
     if str(name_or_yaml) in known:
-        text, folder = NAMED.joinpath(f"{name_or_yaml}.yaml").read_text(encoding="utf-8"), Path.cwd()
+        content, folder = yaml.safe_load(NAMED.joinpath(f"{name_or_yaml}.yaml").read_text(encoding="utf-8")), Path.cwd()
     elif path.is_file():
-        text, folder = path.read_text(encoding="utf-8"), path.resolve().parent
+        content, folder = read_yaml(path), path.resolve().parent
     else:
         raise ValueError(f"{str(name_or_yaml)!r} is no protocol ({', '.join(known)}) and no YAML file.")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
     try:
         return _protocol(content, folder, path.stem, data_dir, changes or {})
     except (ValueError, TypeError) as error:
@@ -514,7 +523,7 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         if wrong := [each for each in values.get(key, ()) if not isinstance(each, kind) or isinstance(each, bool)]:
             raise ValueError(f"`{key}`: {wrong} are of the wrong type.")
     for key in ("tiny", "training", "threat_model"):
-        if not isinstance(values.get(key) or {}, dict):
+        if not isinstance(values.get(key), (dict, type(None))):
             raise ValueError(f"`{key}` must be `field: value` lines, got {values[key]!r}.")
     values |= {key: _numbers(values.get(key) or {}) for key in ("training", "threat_model")}
     values["candidates"] = _candidates_path(values.get("candidates", "neighbours"), folder)
@@ -542,7 +551,7 @@ def base_settings(dataset: str) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such data set.
     """
-    if dataset not in TINY:
+    if dataset not in list(TINY):  # not the dictionary: what stands in a file may be a list, which has no hash
         raise ValueError(f"`base` must be one of {', '.join(TINY)}, got {dataset!r}.")
     options = yaml.safe_load(files("hf_mmcoa.cli").joinpath(f"{dataset}.yaml").read_text(encoding="utf-8"))
     image_size, patch_size, max_samples = TINY[dataset]
@@ -566,14 +575,17 @@ def field_values(given: Sequence[str], where: str) -> dict[str, Any]:
         name, sign, value = one.partition("=")
         if not sign or not name or name in values:
             raise ValueError(f"{where}: expected each FIELD=VALUE once, got {one!r}.")
-        values[name] = yaml.safe_load(value)
+        values[name] = parse_yaml(value, f"{where}: the value of {name}")
     return _numbers(values)
 
 
 def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
+    if not isinstance(given, (str, dict)):
+        raise ValueError(f"expected a data set's name or `{{name: ...}}`, got {given!r}.")
     values = {"name": given} if isinstance(given, str) else dict(given)
     _check_fields(values, Data, f"data set {values.get('name', given)!r}")
-    if "name" not in values or not re.fullmatch(r"[\w.-]+", str(values["name"])):
+    # It is a part of folders' names; one of dots alone would be another folder.
+    if not re.fullmatch(r"(?=.*\w)[\w.-]+", str(values.get("name", ""))):
         raise ValueError(
             f"a data set needs a `name` of letters, digits, '.', '_' and '-', got {values.get('name')!r}. "
             "A Hub id or path goes into `dataset` or `data_dir`."
@@ -584,7 +596,7 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
         values["data_dir"] = protocol.get("data_dir")
     if values.get("candidates"):
         values["candidates"] = _candidates_path(values["candidates"], folder)
-    return Data(**values)
+    return Data(**values)  # type: ignore[arg-type]
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -603,6 +615,23 @@ def _check_fields(values: Mapping[str, Any], kind: type, what: str) -> None:
     known = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{what} has no field {', '.join(unknown)}; it has {', '.join(known)}.")
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        wanted, words = _TYPES.get(str(each.type), (object, ""))
+        value = values.get(each.name, each.default)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool and wanted is not object):
+            raise ValueError(f"{what}: `{each.name}` must be {words}, got {value!r}.")
+
+
+def _check_training(given: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError, naming the field, if a number or a switch of the configuration is given as something else."""
+    for each in dataclasses.fields(MMCoAConfig):
+        annotation = getattr(each.type, "__name__", each.type)  # transformers annotates with types, we with texts
+        wanted, words = {**_TYPES, "float": ((int, float), "a number")}.get(str(annotation), (object, ""))
+        value = given.get(each.name)
+        if value is not None and (
+            not isinstance(value, wanted) or (isinstance(value, bool) and wanted in (int, float))
+        ):
+            raise ValueError(f"{where}: `{each.name}` must be {words}, got {value!r}.")
 
 
 def _sequence(value: Any, name: str) -> Sequence[Any]:

@@ -20,7 +20,7 @@ def protocol_table(protocol: Protocol, finished: Finished, failures: Mapping[str
     """Markdown: the table, the mean over data sets, what the numbers hold under, and the cells that are missing."""
     lines = [f"# {escape_markdown(protocol.name)}", ""]
     if protocol.description:
-        lines += [protocol.description.strip(), ""]
+        lines += [escape_markdown(protocol.description), ""]
     if finished:
         lines += [*_table(protocol, finished), "", *_specification(protocol, finished), ""]
     return "\n".join([*lines, *_missing(protocol, finished, failures)]).rstrip() + "\n"
@@ -40,8 +40,9 @@ def comparison_table(
     """
     lines = [f"# {escape_markdown(protocol.name)}", ""]
     if protocol.description:
-        lines += [protocol.description.strip(), ""]
-    methods, columns = numbers["methods"], numbers["columns"]
+        lines += [escape_markdown(protocol.description), ""]
+    methods = numbers["methods"]
+    columns = {key: escape_markdown(label) for key, label in numbers["columns"].items()}
     if methods:
         marked = {column: best["method"] for column, best in numbers["best"].items() if best["significant"]}
         rows = []
@@ -66,7 +67,8 @@ def comparison_table(
 
 def _tests(numbers: Mapping[str, Any]) -> list[str]:
     """Every row against the reference, column by column."""
-    tests, columns = numbers["tests"], numbers["columns"]
+    tests = numbers["tests"]
+    columns = {key: escape_markdown(label) for key, label in numbers["columns"].items()}
     rows = [[escape_markdown(name), *(_test(found[column]) for column in columns)] for name, found in tests.items()]
     known = [test for found in tests.values() for test in found.values() if test]
     pairs = " or ".join(str(number) for number in sorted({test["pairs"] for test in known})) or "no"
@@ -132,7 +134,7 @@ def _missing(protocol: Protocol, finished: Finished, failures: Mapping[str, str]
 
 
 def _table(protocol: Protocol, finished: Finished) -> list[str]:
-    labels = accuracies([result for _, result in finished])
+    labels = {key: escape_markdown(label) for key, label in accuracies([result for _, result in finished]).items()}
     rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for cell, result in finished:
         key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", escape_markdown(cell.method.name))
@@ -170,7 +172,8 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
         spec = result["attack_spec"]
         lines.append(
             f"- {name}: {result['num_samples']} test images of {escape_markdown(str(result['dataset']))}; "
-            f"{describe(spec)}; budget at {spec['perturb_at']} size; prompt `{spec['template']}`."
+            f"{escape_markdown(describe(spec))}; budget at {spec['perturb_at']} size; "
+            f'prompt "{escape_markdown(str(spec["template"]))}".'
         )
     if any(cell.train_on is not None for cell, _ in finished):
         settings = ", ".join(f"{key} {value}" for key, value in protocol.training.items())
@@ -184,7 +187,10 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
     else:
         lines.append(f"- model: {escape_markdown(str(protocol.model))}.")
     versions = next(iter(seen.values()))["versions"]
-    lines.append(f"- versions: {', '.join(f'{library} {version}' for library, version in versions.items())}.")
+    listed = ", ".join(f"{library} {version}" for library, version in versions.items())
+    lines.append(f"- versions: {escape_markdown(listed)}.")
     for cell, result in finished:
-        lines += [f"- {cell.name}: sanity check failed: {one['check']}." for one in failed(result["sanity"])]
+        lines += [
+            f"- {cell.name}: sanity check failed: {escape_markdown(one['check'])}." for one in failed(result["sanity"])
+        ]
     return lines
