@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hf_mmcoa.evaluation.table import describe, markdown_table
+from hf_mmcoa.protocols.table import accuracy_table, difference_table
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = {  # marker -> the page that shows docs/results/<marker>
-    "digits": ROOT / "README.md",
-    "fashion-mnist": ROOT / "docs" / "protocols.md",
-}
+RESULTS = ROOT / "docs" / "results"
 
 
 def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -35,7 +35,7 @@ def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def table(name: str) -> str:
     """The table of docs/results/<name>, mean over its seeds, and the threat model that it holds under."""
-    results = read(ROOT / "docs" / "results" / name)
+    results = read(RESULTS / name)
     runs = next(iter(results.values()))
     first = runs[0]
     seeds = f"{len(runs)} seeds, 95% t-intervals over them" if len(runs) > 1 else "one seed, 95% Wilson intervals"
@@ -43,15 +43,76 @@ def table(name: str) -> str:
     return f"{markdown_table(results)}\n\n{note}"
 
 
+def compared(name: str, columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
+    """The table of docs/results/comparisons/<name>, and what it holds under; arguments as of `accuracy_table`."""
+    numbers = numbers_of(name)
+    return f"{accuracy_table(numbers, columns, methods)}\n\n{conditions(name, numbers)}"
+
+
+def differences(name: str, columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
+    """Paired tests of docs/results/comparisons/<name> against its reference row."""
+    return difference_table(numbers_of(name), columns, methods)
+
+
+def numbers_of(name: str) -> dict[str, Any]:
+    """What `hf-mmcoa compare` wrote; a test holds it to the result files beside it."""
+    numbers: dict[str, Any] = json.loads((RESULTS / "comparisons" / name / "comparison.json").read_text())
+    return numbers
+
+
+def conditions(name: str, numbers: dict[str, Any]) -> str:
+    """The threat model of a comparison, its samples and its training, in two sentences."""
+    methods = numbers["methods"].values()
+    file = next(file for method in methods for file in method["files"].values())
+    result = json.loads((RESULTS / "comparisons" / name / file).read_text())
+    seeds = " or ".join(str(number) for number in sorted({len(method["seeds"]) for method in methods}))
+    steps = " or ".join(str(number) for number in sorted({number for method in methods for number in method["steps"]}))
+    attack = numbers["specification"]["training"].get("num_steps")
+    return (
+        f"{describe(result['attack_spec'])}. {result['num_samples']} test samples, {seeds} seeds, 95% t-intervals over "
+        f"them; {steps} gradient steps{f' with PGD-{attack}' if attack else ''}."
+    )
+
+
+README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
+OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
+SHORT = ("clean", "image", "text (known)", "text (unseen)", "multimodal (known)", "worst case")
+LAB = (
+    "clean", "image", "words (known)", "words (unseen)", "characters", "text embedding", "text, worst",
+    "multimodal (known)", "multimodal (unseen)", "worst case",
+)  # fmt: skip
+FAULTS = ("mmcoa-class", "mmcoa-accumulated", "mmcoa-misaligned", "mmcoa-embedding")
+FAULTED = ("clean", "image", "text (known)", "text embedding", "text, worst", "multimodal (known)", "worst case")
+FORMS = ("mmcoa-mixed-distilled", "mmcoa-general")
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and what stands there
+    "digits": (README, partial(table, "digits")),
+    "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
+    "objectives": (README, partial(compared, "digits", SHORT, OBJECTIVES)),
+    "objectives-digits": (DEFENCES, partial(compared, "digits")),
+    "objectives-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist")),
+    "forms-digits": (DEFENCES, partial(compared, "digits-lab", LAB)),
+    "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", LAB)),
+    "forms-digits-differences": (DEFENCES, partial(differences, "digits-lab", LAB, FORMS)),
+    "forms-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist-lab", LAB, FORMS)),
+    "faults-digits": (DEFENCES, partial(differences, "digits", FAULTED, FAULTS)),
+    "faults-fashion-mnist": (DEFENCES, partial(differences, "fashion-mnist", FAULTED, ("mmcoa-accumulated",))),
+}
+
+
 def main() -> int:
     """Write every table, or only compare; returns the exit status."""
     stale = []
-    for name, page in TABLES.items():
+    for name, (page, make) in TABLES.items():
         text = page.read_text()
         pattern = rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)"
-        new = re.sub(pattern, lambda found, name=name: f"{found[1]}{table(name)}\n{found[2]}", text, flags=re.DOTALL)
+        new, places = re.subn(
+            pattern, lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text, flags=re.DOTALL
+        )
+        if places != 1:
+            raise SystemExit(f"{page.name} has {places} places for a table, `<!-- table:{name} -->`; one is wanted.")
         if new != text:
-            stale.append(page.name)
+            stale.append(f"{page.name} ({name})")
             if "--check" not in sys.argv:
                 page.write_text(new)
     if "--check" in sys.argv and stale:

@@ -8,7 +8,21 @@ import sys
 from pathlib import Path
 from statistics import mean
 
+import pytest
+
+from hf_mmcoa.protocols.comparison import read_rows, with_text_attacks
+from hf_mmcoa.protocols.table import accuracy_table, difference_table
+
 ROOT = Path(__file__).resolve().parents[1]
+COMPARISONS = ROOT / "docs" / "results" / "comparisons"
+
+
+def numbers_of(name):
+    return json.loads((COMPARISONS / name / "comparison.json").read_text())
+
+
+def by_seed(name, method, accuracy):
+    return list(numbers_of(name)["methods"][method]["accuracies"][accuracy]["by_seed"].values())
 
 
 def test_tables_are_made_from_the_result_files():
@@ -30,3 +44,46 @@ def test_three_seeds_fall_before_and_stand_after():
     for run in runs:
         spec = run["after"]["attack_spec"]
         assert spec == run["before"]["attack_spec"] and spec["num_steps"] >= 20 and spec["restarts"] >= 2
+
+
+@pytest.mark.parametrize("folder", sorted(COMPARISONS.iterdir()), ids=lambda folder: folder.name)
+def test_comparisons_are_what_their_result_files_say(folder):
+    numbers = numbers_of(folder.name)
+    rows = {row.name: row for row in read_rows([str(folder)], [])}
+    assert rows.keys() == numbers["methods"].keys()
+    for name, row in rows.items():
+        method = numbers["methods"][name]
+        assert method["files"] == {str(seed): str(Path(f).relative_to(folder)) for seed, f in row.files.items()}
+        for seed, result in row.results.items():
+            result = with_text_attacks(result)
+            for accuracy, found in method["accuracies"].items():
+                assert found["by_seed"][str(seed)] == pytest.approx(result[accuracy]), (name, seed, accuracy)
+    page = (folder / "comparison.md").read_text()
+    assert accuracy_table(numbers) in page and difference_table(numbers) in page
+
+
+def test_a_table_shows_the_columns_and_rows_that_are_asked_for():
+    numbers = numbers_of("digits-lab")
+    head, _, row = accuracy_table(numbers, ["text, worst", "clean"], ["mmcoa-general"]).splitlines()
+    assert head == "| method | seeds | text, worst | clean |" and row.startswith(
+        "| mmcoa-general | 3 | **16.9 [8.6, 25.1]** |"
+    )
+    head, _, row = difference_table(numbers, ["text, worst"], ["mmcoa-general"]).splitlines()
+    assert head == "| method | text, worst |" and row == "| mmcoa-general | +16.9 [+8.6, +25.1], p < 0.001 |"
+
+
+def test_image_defences_stand_under_images_and_mmcoa_under_both():
+    for defence in ("tecoa", "fare"):
+        assert mean(by_seed("digits", defence, "image_accuracy")) >= 0.65
+        gain = mean(by_seed("digits", "mmcoa", "multimodal_accuracy")) - mean(
+            by_seed("digits", defence, "multimodal_accuracy")
+        )
+        assert gain >= 0.5
+
+
+@pytest.mark.parametrize("name", ["digits-lab", "fashion-mnist-lab"])
+def test_the_default_form_has_the_better_worst_text_in_every_seed_at_no_cost(name):
+    worst = [by_seed(name, method, "worst_text_accuracy") for method in ("mmcoa-general", "mmcoa")]
+    assert len(worst[0]) == 3 and all(ours > paper for ours, paper in zip(*worst, strict=True))
+    for accuracy in ("clean_accuracy", "image_accuracy"):
+        assert mean(by_seed(name, "mmcoa-general", accuracy)) > mean(by_seed(name, "mmcoa", accuracy)) - 0.01

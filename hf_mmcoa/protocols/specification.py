@@ -582,7 +582,7 @@ def field_values(given: Sequence[str], where: str) -> dict[str, Any]:
 def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
     if not isinstance(given, (str, dict)):
         raise ValueError(f"expected a data set's name or `{{name: ...}}`, got {given!r}.")
-    values = {"name": given} if isinstance(given, str) else dict(given)
+    values: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
     _check_fields(values, Data, f"data set {values.get('name', given)!r}")
     # It is a part of folders' names; one of dots alone would be another folder.
     if not re.fullmatch(r"(?=.*\w)[\w.-]+", str(values.get("name", ""))):
@@ -596,7 +596,7 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
         values["data_dir"] = protocol.get("data_dir")
     if values.get("candidates"):
         values["candidates"] = _candidates_path(values["candidates"], folder)
-    return Data(**values)  # type: ignore[arg-type]
+    return Data(**values)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,18 +40,9 @@ def comparison_table(
     """
     lines = [f"# {escape_markdown(protocol.name)}", ""]
     if protocol.description:
-        lines += [escape_markdown(protocol.description), ""]
-    methods = numbers["methods"]
-    columns = {key: escape_markdown(label) for key, label in numbers["columns"].items()}
-    if methods:
-        marked = {column: best["method"] for column, best in numbers["best"].items() if best["significant"]}
-        rows = []
-        for name, method in methods.items():
-            cells = [
-                _marked(_accuracy(method["accuracies"].get(column)), marked.get(column) == name) for column in columns
-            ]
-            rows.append([escape_markdown(name), str(len(method["seeds"])), *cells])
-        lines += _markdown(["method", "seeds", *columns.values()], rows)
+        lines += [escape_markdown(protocol.description.strip()), ""]
+    if numbers["methods"]:
+        lines += accuracy_table(numbers).splitlines()
         lines += ["", f"![accuracy of each method]({CHART_FILE})", ""]
         lines += [
             "Bold: best of its column, if its paired test against the runner-up is significant (p < 0.05 and, over "
@@ -65,17 +56,49 @@ def comparison_table(
     return "\n".join([*lines, *_missing(protocol, finished, failures)]).rstrip() + "\n"
 
 
+def accuracy_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
+    """Markdown: method x accuracy with its interval; bold is the best of a column, of all rows, if it is significant.
+
+    Args:
+        numbers: of `compare_rows`.
+        columns: labels of those that are shown; all without it.
+        methods: names of the rows that are shown; all without it.
+    """
+    shown = _shown(numbers, columns)
+    marked = {column: best["method"] for column, best in numbers["best"].items() if best["significant"]}
+    rows = []
+    for name in methods or numbers["methods"]:
+        method = numbers["methods"][name]
+        cells = [_marked(_accuracy(method["accuracies"].get(column)), marked.get(column) == name) for column in shown]
+        rows.append([escape_markdown(name), str(len(method["seeds"])), *cells])
+    return "\n".join(_markdown(["method", "seeds", *map(escape_markdown, shown.values())], rows))
+
+
+def difference_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
+    """Markdown: every row against the reference, column by column; arguments as of `accuracy_table`."""
+    shown = _shown(numbers, columns)
+    rows = [
+        [escape_markdown(name), *(_test(numbers["tests"][name][column]) for column in shown)]
+        for name in methods or numbers["tests"]
+    ]
+    return "\n".join(_markdown(["method", *map(escape_markdown, shown.values())], rows))
+
+
+def _shown(numbers: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
+    """Column -> label of the chosen ones, in the order that they are given."""
+    named = {label: column for column, label in numbers["columns"].items()}
+    return {named[label]: label for label in labels or named}
+
+
 def _tests(numbers: Mapping[str, Any]) -> list[str]:
-    """Every row against the reference, column by column."""
+    """Every row against the reference, and how to read it."""
     tests = numbers["tests"]
-    columns = {key: escape_markdown(label) for key, label in numbers["columns"].items()}
-    rows = [[escape_markdown(name), *(_test(found[column]) for column in columns)] for name, found in tests.items()]
     known = [test for found in tests.values() for test in found.values() if test]
     pairs = " or ".join(str(number) for number in sorted({test["pairs"] for test in known})) or "no"
     return [
         f"## Against {escape_markdown(numbers['reference'])}",
         "",
-        *_markdown(["method", *columns.values()], rows),
+        difference_table(numbers),
         "",
         "Difference in points, method minus reference, with its 95% t-interval over the seeds that both have (none for "
         "one seed), and the exact McNemar p. The test pools the samples of these seeds, each sample once a seed "
