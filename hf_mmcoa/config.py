@@ -322,7 +322,7 @@ _CHOICES = {
 
 
 GENERAL_TEXT_ATTACK = "words|embedding|characters"
-"""What `mmcoa` trains against by itself: the form that carries over best to words that it never saw."""
+"""What `mmcoa` trains against by itself: of the forms tried, the best worst case over attacks on text."""
 
 TEXT_ATTACKS = ("words", "embedding", "words+embedding", "characters")
 
