@@ -1,4 +1,4 @@
-"""Train a tiny CLIP on digits in processes that are killed at random moments; test_resume.py starts this.
+"""Train a tiny CLIP on digits in processes that are killed at random moments; test_resume_training.py starts this.
 
 Every training is a fork, so that the seconds of imports are paid once; this process itself never runs a backward.
 """
