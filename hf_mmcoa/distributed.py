@@ -175,7 +175,25 @@ def _gathered(weight: nn.Parameter) -> Iterator[Tensor]:
         yield weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
-# Rows that fill up the last batch
+# Evaluation
+
+
+@contextlib.contextmanager
+def left_unprepared(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
+    """Keep the Trainer from preparing a model that is evaluated before it trains.
+
+    transformers prepares it for evaluation alone, and accelerate then takes it for prepared when training begins: it
+    is never wrapped in DDP, no gradient is averaged, and every process trains a model of its own, without a word
+    (transformers 5.23, accelerate 1.15). FSDP2 refuses a model without its optimizer. Our evaluation reads no wrapper.
+    """
+    first = not accelerator._models and accelerator.distributed_type != DistributedType.DEEPSPEED
+    if first:
+        accelerator._models.append(model)
+    try:
+        yield
+    finally:
+        if first:
+            accelerator._models.remove(model)
 
 
 def own_rows(accelerator: Accelerator, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,15 @@ from .config import MMCoAConfig, pixels
 from .data.collator import ImageRows, ImageStream, check_labels, collate, resolve_columns
 from .data.perturbation import perturbation_size
 from .data.prompts import class_prompts
-from .distributed import WholeCopy, check_sharding, gather_rows, load_scalars, own_rows, pad_rows
+from .distributed import (
+    WholeCopy,
+    check_sharding,
+    gather_rows,
+    left_unprepared,
+    load_scalars,
+    own_rows,
+    pad_rows,
+)
 from .interruption import StopOnSignal
 from .losses import class_targets, zero_shot_logits
 from .objectives import FARE, LEAF, PMGAFT, TGAZSR, Clean, Embeddings, FAREAndLEAF, MMCoA, Objective, TeCoA
@@ -579,12 +587,11 @@ class MMCoATrainer(PublishingTrainer):
         """The Trainer's, with class prompts attacked once and not once a batch."""
         self._evaluation_texts = None
         self.whole_model()
-        # Before training the Trainer would prepare the model, which FSDP refuses without an optimizer. It isn't read.
-        fsdp, self.is_fsdp_enabled = self.is_fsdp_enabled, bool(self.is_fsdp_enabled and self.accelerator._models)
         try:
-            return super().evaluation_loop(*args, **kwargs)
+            with left_unprepared(self.accelerator, self.model):
+                return super().evaluation_loop(*args, **kwargs)
         finally:
-            self._evaluation_texts, self.is_fsdp_enabled = None, fsdp
+            self._evaluation_texts = None
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None

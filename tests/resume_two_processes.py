@@ -1,4 +1,4 @@
-"""Two processes train, go on, are stopped by a signal to one of them, and lose one; test_resume_training.py starts this."""
+"""Two processes train, go on, are stopped by a signal to one of them, and lose one (test_resume_training.py)."""
 
 from __future__ import annotations
 

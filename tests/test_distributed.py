@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
+from test_trainer import make  # noqa: F401  # a fixture
 from training_steps import CASES, RESUMED, WRAPPERS, run
 from transformers import CLIPModel
 
@@ -33,7 +34,7 @@ def folders(tmp_path_factory):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{SCRIPT.parents[1]}{os.pathsep}{SCRIPT.parent}"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return {"one": one / "ddp"} | {wrapper: two / wrapper for wrapper in WRAPPERS}
@@ -167,6 +168,19 @@ def test_fsdp_that_turns_into_ddp_is_said(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.warns(UserWarning, match="accelerate does not shard on a CPU"):
         assert not check_sharding(accelerator(DistributedType.MULTI_CPU))
+
+
+# What accelerate is not told
+
+
+def test_a_model_that_was_evaluated_is_still_wrapped_for_training(make):  # noqa: F811
+    trainer = make()
+    trainer.evaluate()
+    assert not trainer.accelerator._models and not hasattr(trainer.model, "_is_accelerate_prepared")
+    trainer.train()
+    assert trainer.accelerator._models == [trainer.model]
+    assert trainer.evaluate()["eval_clean_accuracy"] >= 0  # what trains stays as it is
+    assert trainer.accelerator._models == [trainer.model]
 
 
 # The plain copy

@@ -161,8 +161,8 @@ def evaluate(output_dir: str, wrapper: str) -> None:
     found = {}
     few = picture_rows(9, text=True)
     for name, rows, settings in (
-        ("classes", {"thirteen": picture_rows(13), "nine": few}, {"text_attack": "words|characters"}),
-        ("captions", {"nine": few.remove_columns("label")}, {"text_attack": "words"}),
+        ("classes", {"thirteen": picture_rows(13), "nine": few}, {}),
+        ("captions", {"nine": few.remove_columns("label")}, {"text_attack": "words|characters"}),
     ):
         train = few.remove_columns("label") if name == "captions" else None
         trainer = trainer_of(

@@ -311,6 +311,12 @@ def test_a_model_that_overflows_is_refused(model, processor, dataset):
         evaluate(model, processor, dataset, ["image"])
 
 
+def test_sharded_weights_are_refused(model, processor, dataset):
+    next(model.parameters()).ds_id = 0  # DeepSpeed ZeRO-3's mark
+    with pytest.raises(ValueError, match=r"pass `trainer\.whole_model\(\)`"):
+        evaluate(model, processor, dataset)
+
+
 def test_processes_that_do_not_know_of_each_other_are_refused(model, processor, dataset, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     alone = type("State", (), {"num_processes": 1, "device": torch.device("cpu")})()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from hf_mmcoa import MMCoAConfig, MMCoATrainer
+from hf_mmcoa.checkpoints import FILE_LIST
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "hf_mmcoa").rglob("*.py"), *(ROOT / "examples").rglob("*.py")])
@@ -117,6 +118,7 @@ def test_resuming_from_a_hostile_checkpoint_runs_nothing(tiny_clip, tiny_process
 
     trainer(1).train()
     checkpoint = tmp_path / "out" / "checkpoint-1"
+    (checkpoint / FILE_LIST).unlink()  # whoever swaps a file can write its list of sizes, or leave it out
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         whole = (checkpoint / name).read_bytes()
         torch.save(Owned(tmp_path / "owned"), checkpoint / name)
