@@ -67,7 +67,8 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
     result = json.loads((RESULTS / "comparisons" / name / file).read_text())
     seeds = " or ".join(str(number) for number in sorted({len(method["seeds"]) for method in methods}))
     steps = " or ".join(str(number) for number in sorted({number for method in methods for number in method["steps"]}))
-    attack = numbers["specification"]["training"].get("num_steps")
+    alike = not any("num_steps" in (method["settings"] or {}) for method in methods)
+    attack = numbers["specification"]["training"].get("num_steps") if alike else None
     return (
         f"{describe(result['attack_spec'])}. {result['num_samples']} test samples, {seeds} seeds, 95% t-intervals over "
         f"them; {steps} gradient steps{f' with PGD-{attack}' if attack else ''}."
@@ -105,10 +106,9 @@ def main() -> int:
     stale = []
     for name, (page, make) in TABLES.items():
         text = page.read_text()
-        pattern = rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)"
-        new, places = re.subn(
-            pattern, lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text, flags=re.DOTALL
-        )
+        made = f"<!-- table:{name} -->\n{make()}\n<!-- /table -->"
+        parts = re.split(rf"<!-- table:{name} -->\n.*?<!-- /table -->", text, flags=re.DOTALL)
+        places, new = len(parts) - 1, made.join(parts)
         if places != 1:
             raise SystemExit(f"{page.name} has {places} places for a table, `<!-- table:{name} -->`; one is wanted.")
         if new != text:
