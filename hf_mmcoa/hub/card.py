@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -286,8 +287,7 @@ def _section_context(section: Section) -> dict[str, Any]:
     spec = section.result["attack_spec"]
     return {
         "title": section.result.get("dataset", "unnamed data"),
-        # Inside an HTML element Markdown's escapes are no escapes.
-        "summary": _Verbatim(html.escape(_one_line(section.result.get("dataset", "unnamed data")))),
+        "summary": _Verbatim(_html(section.result.get("dataset", "unnamed data"))),
         "table": _Verbatim(markdown_table(section.columns)),
         "caption": _Verbatim(
             f"{threat_sentence(spec)} {escape_markdown(describe(spec))}. {section.result['num_samples']} samples. "
@@ -438,6 +438,11 @@ def _linked(name: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
+
+
+def _html(text: str) -> str:
+    """Text inside an HTML element, where Markdown's own escapes are none: its signs as references, too."""
+    return re.sub(r"[`*_\[\]!]", lambda sign: f"&#{ord(sign[0])};", html.escape(_one_line(text)))
 
 
 def _quoted(value: Any, indent: int | None = None) -> str:
