@@ -86,6 +86,7 @@ FAULTS = ("mmcoa-class", "mmcoa-accumulated", "mmcoa-misaligned", "mmcoa-embeddi
 FAULTED = ("clean", "image", "text (known)", "text embedding", "text, worst", "multimodal (known)", "worst case")
 FORMS = ("mmcoa-mixed-distilled", "mmcoa-general")
 
+SCHEDULED = ("clean", "image", "text (known)", "multimodal (known)", "worst case")
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and what stands there
     "digits": (README, partial(table, "digits")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
@@ -96,6 +97,8 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", LAB)),
     "forms-digits-differences": (DEFENCES, partial(differences, "digits-lab", LAB, FORMS)),
     "forms-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist-lab", LAB, FORMS)),
+    "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
+    "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),
     "faults-digits": (DEFENCES, partial(differences, "digits", FAULTED, FAULTS)),
     "faults-fashion-mnist": (DEFENCES, partial(differences, "fashion-mnist", FAULTED, ("mmcoa-accumulated",))),
 }
