@@ -5,8 +5,8 @@ Names in those files come from anywhere: whatever the template prints is escaped
 
 from __future__ import annotations
 
-import html
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -286,8 +286,7 @@ def _section_context(section: Section) -> dict[str, Any]:
     spec = section.result["attack_spec"]
     return {
         "title": section.result.get("dataset", "unnamed data"),
-        # Inside an HTML element Markdown's escapes are no escapes.
-        "summary": _Verbatim(html.escape(_one_line(section.result.get("dataset", "unnamed data")))),
+        "summary": _Verbatim(_entities(section.result.get("dataset", "unnamed data"))),
         "table": _Verbatim(markdown_table(section.columns)),
         "caption": _Verbatim(
             f"{threat_sentence(spec)} {escape_markdown(describe(spec))}. {section.result['num_samples']} samples. "
@@ -438,6 +437,12 @@ def _linked(name: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
+
+
+def _entities(text: str) -> str:
+    """`text` on one line inside an HTML element of a Markdown file: neither language's marks, and no backslash, which is
+    an escape in the one only."""
+    return re.sub(r"""[\\`*_\[\]<>|!#~&$@"']""", lambda found: f"&#{ord(found[0])};", _one_line(text))
 
 
 def _quoted(value: Any, indent: int | None = None) -> str:

@@ -582,7 +582,7 @@ def field_values(given: Sequence[str], where: str) -> dict[str, Any]:
 def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
     if not isinstance(given, (str, dict)):
         raise ValueError(f"expected a data set's name or `{{name: ...}}`, got {given!r}.")
-    values = {"name": given} if isinstance(given, str) else dict(given)
+    values: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
     _check_fields(values, Data, f"data set {values.get('name', given)!r}")
     # It is a part of folders' names; one of dots alone would be another folder.
     if not re.fullmatch(r"(?=.*\w)[\w.-]+", str(values.get("name", ""))):
