@@ -5,7 +5,6 @@ Names in those files come from anywhere: whatever the template prints is escaped
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shlex
@@ -287,7 +286,7 @@ def _section_context(section: Section) -> dict[str, Any]:
     spec = section.result["attack_spec"]
     return {
         "title": section.result.get("dataset", "unnamed data"),
-        "summary": _Verbatim(_html(section.result.get("dataset", "unnamed data"))),
+        "summary": _Verbatim(_entities(section.result.get("dataset", "unnamed data"))),
         "table": _Verbatim(markdown_table(section.columns)),
         "caption": _Verbatim(
             f"{threat_sentence(spec)} {escape_markdown(describe(spec))}. {section.result['num_samples']} samples. "
@@ -440,9 +439,10 @@ def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def _html(text: str) -> str:
-    """Text inside an HTML element, where Markdown's own escapes are none: its signs as references, too."""
-    return re.sub(r"[`*_\[\]!]", lambda sign: f"&#{ord(sign[0])};", html.escape(_one_line(text)))
+def _entities(text: str) -> str:
+    """`text` on one line inside an HTML element of a Markdown file: neither language's marks, and no backslash, which is
+    an escape in the one only."""
+    return re.sub(r"""[\\`*_\[\]<>|!#~&$@"']""", lambda found: f"&#{ord(found[0])};", _one_line(text))
 
 
 def _quoted(value: Any, indent: int | None = None) -> str:
