@@ -588,7 +588,7 @@ class MMCoATrainer(PublishingTrainer):
         self._evaluation_texts = None
         self.whole_model()
         try:
-            with left_unprepared(self.accelerator, self.model):
+            with left_unprepared(self.accelerator, self.model):  # type: ignore[arg-type]
                 return super().evaluation_loop(*args, **kwargs)
         finally:
             self._evaluation_texts = None

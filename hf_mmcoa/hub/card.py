@@ -440,8 +440,8 @@ def _one_line(text: str) -> str:
 
 
 def _entities(text: str) -> str:
-    """`text` on one line inside an HTML element of a Markdown file: neither language's marks, and no backslash, which is
-    an escape in the one only."""
+    """`text` on one line inside an HTML element of a Markdown file: no marks of either, and no backslash, which escapes
+    in the one only."""
     return re.sub(r"""[\\`*_\[\]<>|!#~&$@"']""", lambda found: f"&#{ord(found[0])};", _one_line(text))
 
 
