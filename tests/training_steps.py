@@ -39,6 +39,7 @@ CASES: dict[str, tuple[bool, dict[str, Any]]] = {
     "accumulated": (True, {"targets": "class", "gradient_accumulation_steps": 2}),
     "lora": (False, {"lora": "both", "lora_rank": 4}),
     "lora, accumulated": (True, {"lora": "image", "lora_rank": 4, "gradient_accumulation_steps": 2}),
+    "in pieces": (True, {"attack_batch_size": 2, "encode_batch_size": 4, "text_attack": "words+embedding"}),
     "adamw": (False, {"optim": "adamw_torch", "learning_rate": 1e-3}),
     "shuffled": (False, {"train_sampling_strategy": "random"}),
     "tecoa": (False, {"objective": "tecoa"}),
