@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 from processes import finish, kill_when, start
+from transformers import HfArgumentParser
 
 from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.cli import main
+from hf_mmcoa.config import MMCoAConfig
 from hf_mmcoa.data import fashion_mnist, few_shot_indices, find_benchmark
 from hf_mmcoa.data.digits import load_digits
 from hf_mmcoa.evaluation import load_result
@@ -369,6 +371,14 @@ def test_a_dry_run_tells_and_does_nothing(write, tmp_path, capsys):
     assert "digits: nothing" in shown and "4 models" in shown and "downloads 144 MB" in shown
     assert "ms an image and attack step" in shown and "time: " in shown
     assert not (tmp_path / "grid").exists()
+
+
+def test_an_argument_parser_made_before_changes_nothing(write):
+    """transformers' parser writes into the fields of the configuration: `float | str` becomes `str` there."""
+    HfArgumentParser([MMCoAConfig])  # type: ignore[list-item]
+    assert read_protocol(write(training=SMALL["training"] | {"epsilon": 0.15})).training["epsilon"] == 0.15
+    with pytest.raises(ValueError, match="`num_steps` must be"):
+        read_protocol(write(training=SMALL["training"] | {"num_steps": "many"}))
 
 
 def test_the_committed_table_is_what_its_results_say():

@@ -624,14 +624,16 @@ def _check_fields(values: Mapping[str, Any], kind: type, what: str) -> None:
 
 def _check_training(given: Mapping[str, Any], where: str) -> None:
     """Raise ValueError, naming the field, if a number or a switch of the configuration is given as something else."""
-    for each in dataclasses.fields(MMCoAConfig):
-        annotation = getattr(each.type, "__name__", each.type)  # transformers annotates with types, we with texts
+    # Not the fields' own types: transformers' argument parser writes into those.
+    bases = [vars(base).get("__annotations__", {}) for base in reversed(MMCoAConfig.__mro__)]
+    for name, kind in {name: kind for own in bases for name, kind in own.items()}.items():
+        annotation = getattr(kind, "__name__", kind)  # transformers annotates with types, we with texts
         wanted, words = {**_TYPES, "float": ((int, float), "a number")}.get(str(annotation), (object, ""))
-        value = given.get(each.name)
+        value = given.get(name)
         if value is not None and (
             not isinstance(value, wanted) or (isinstance(value, bool) and wanted in (int, float))
         ):
-            raise ValueError(f"{where}: `{each.name}` must be {words}, got {value!r}.")
+            raise ValueError(f"{where}: `{name}` must be {words}, got {value!r}.")
 
 
 def _sequence(value: Any, name: str) -> Sequence[Any]:
