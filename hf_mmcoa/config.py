@@ -95,6 +95,13 @@ class MMCoAConfig(TrainingArguments):
         },
     )
     random_start: bool = field(default=True, metadata={"help": "Start the image attack at a random point of the ball."})
+    attack_early_stop: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave an image where it is once it is taken for another class, and compute it no more (friendly "
+            "adversarial training, arXiv:2002.11242, with tau 0): cheaper, and a weaker attack."
+        },
+    )
     attack_batch_size: int = field(
         default=0,
         metadata={"help": "Images that the attack differentiates at a time, to save memory; 0: the whole batch."},

@@ -238,12 +238,18 @@ class MMCoATrainer(PublishingTrainer):
         """Images moved away from what the objective says, and the points at which the attack took its gradients."""
         scale = self._attacked_scale
         iterates: list[Tensor] = []
+        stops = self.args.attack_early_stop and self.objective.image_attack_target == "class"
+        standing = torch.ones_like(batch.anchor_ids, dtype=torch.bool) if stops else None
 
-        def class_loss(images: Tensor, rows: slice) -> Tensor:  # CE(s f(x') P^T, y), METHODS section 3
-            logits = zero_shot_logits(self._encode_images(images), batch.anchors, scale)
-            return F.cross_entropy(logits, batch.anchor_ids[rows], reduction="none")
+        def class_loss(images: Tensor, rows: Tensor) -> Tensor:  # CE(s f(x') P^T, y), METHODS section 3
+            logits, own = zero_shot_logits(self._encode_images(images), batch.anchors, scale), batch.anchor_ids[rows]
+            loss = F.cross_entropy(logits, own, reduction="none")
+            if standing is None:
+                return loss
+            standing[rows] = logits.detach().argmax(1) == own
+            return loss * standing[rows]
 
-        def teacher_loss(images: Tensor, rows: slice) -> Tensor:  # ||f(x') - f0(x)||^2, un-normalised
+        def teacher_loss(images: Tensor, rows: Tensor) -> Tensor:  # ||f(x') - f0(x)||^2, un-normalised
             with self.accelerator.autocast():
                 features, _ = self._encoder.image_features(images)
             return embedding_loss(features, batch.teacher["teacher_image_features"][rows])
@@ -252,7 +258,9 @@ class MMCoATrainer(PublishingTrainer):
 
         def attack(batch_size: int) -> Tensor:
             iterates.clear()
-            loss = in_pieces(rows_loss, batch_size)
+            if standing is not None:
+                standing.fill_(True)
+            loss = in_pieces(rows_loss, batch_size, standing)
 
             def loss_fn(images: Tensor) -> Tensor:
                 if "attack_iterates" in self.objective.views:

@@ -612,3 +612,20 @@ def test_the_schedule_is_that_of_the_attack(make):
     attack = make(attack_schedule="fast", num_steps=7).image_attack
     assert (attack.num_steps, attack.step_size) == (3, pytest.approx(20 / 3 / 255))
     assert make(num_steps=7).image_attack.num_steps == 7
+
+
+def test_an_attack_that_stops_early_is_wrong_where_it_stopped_and_computes_less(make, tiny_clip):
+    seen = []
+    tiny_clip.vision_model.embeddings.register_forward_hook(lambda _, inputs, output: seen.append(len(output)))
+    attacked = {}
+    for early in (False, True):
+        trainer = make(attack_early_stop=early, num_steps=5, epsilon="64/255", step_size="16/255", random_start=False)
+        batch = trainer._read(batch_of(trainer))
+        seen.clear()
+        attacked[early], _ = trainer._attack_images(batch, trainer._training_generator())
+        assert sum(seen) < 5 * 6 if early else seen == [6] * 5
+    with torch.no_grad():
+        fell = (trainer._encode_images(batch.images) @ batch.anchors.T).argmax(1) != batch.anchor_ids
+    assert 0 < fell.sum() < 6  # those that were wrong before stay as they are
+    assert torch.equal(attacked[True][fell], batch.images[fell])
+    assert not torch.equal(attacked[True][~fell], batch.images[~fell])

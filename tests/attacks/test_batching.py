@@ -56,11 +56,11 @@ def test_no_piece_is_larger_than_asked_and_none_is_computed_twice():
     seen = []
 
     def loss_fn(images, rows):
-        seen.append((len(images), rows.start, rows.stop))
+        seen.append(rows.tolist())
         return rows_loss(images, rows)
 
     value_and_gradient(in_pieces(loss_fn, 3), IMAGES)
-    assert seen == [(3, 0, 3), (3, 3, 6), (1, 6, 7)]
+    assert seen == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 def test_without_gradient_none_is_computed():
@@ -73,3 +73,22 @@ def test_without_gradient_none_is_computed():
     with torch.no_grad():
         assert torch.equal(in_pieces(loss_fn, 4)(IMAGES), whole_loss(IMAGES))
     assert graphs == [False, False]
+
+
+def test_rows_that_fell_are_neither_computed_nor_moved():
+    standing, seen = torch.tensor([True, False, True, True, False, True, True]), []
+
+    def loss_fn(images, rows):
+        seen.append(rows.tolist())
+        standing[rows] = rows != 3  # the fourth falls in the first step
+        return rows_loss(images, rows) * standing[rows]
+
+    attack = PGD(epsilon=0.1, step_size=0.05, num_steps=2, random_start=False)
+    moved = attack(IMAGES, in_pieces(loss_fn, 3, standing)) != IMAGES
+    assert seen == [[0, 2, 3], [5, 6], [0, 2, 5], [6]]
+    assert moved.flatten(1).any(1).tolist() == standing.tolist()
+    plain = attack(IMAGES, whole_loss)
+    stopped = attack(IMAGES, in_pieces(lambda images, rows: rows_loss(images, rows), 7, standing))
+    assert torch.equal(stopped[standing], plain[standing])
+    nobody = torch.zeros(7, dtype=torch.bool)
+    assert torch.equal(attack(IMAGES, in_pieces(rows_loss, 3, nobody)), IMAGES)
