@@ -469,13 +469,16 @@ class MMCoATrainer(PublishingTrainer):
         """g0 of each text, (texts, dim); of class prompts computed once, for the teacher does not change."""
         assert self._teacher is not None
         known = self._teacher_text_features
-        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+        if not set(texts) <= known.keys():
+            of_prompts = self.prompts is not None and set(texts) <= set(self.prompts)
+            # All prompts at once: which of them a batch holds must not decide how their features are rounded, or a
+            # resumed run would round them otherwise. Captions are too many to keep.
+            new = list(dict.fromkeys(self.prompts if of_prompts and self.prompts else texts))
             with torch.no_grad(), self.accelerator.autocast():
-                features = self._teacher.text_features(new)
-            if self.prompts is None or not set(texts) <= set(self.prompts):  # captions are too many to keep
-                known = known | dict(zip(new, features, strict=True))
-            else:
-                known |= dict(zip(new, features, strict=True))
+                found = dict(zip(new, self._teacher.text_features(new), strict=True))
+            if of_prompts:
+                self._teacher_text_features = found
+            known = found
         return torch.stack([known[text] for text in texts])
 
     # What a batch means

@@ -358,3 +358,12 @@ def test_evaluation_takes_the_worst_of_several_text_attacks(make):  # noqa: F811
         inputs = trainer._prepare_inputs(next(iter(trainer.get_eval_dataloader())))
         alone[kind] = trainer.prediction_step(trainer.model, inputs, False)[1]
     assert torch.equal(alone["words|embedding"], torch.minimum(alone["words"], alone["embedding"]))
+
+
+def test_a_teachers_features_of_prompts_do_not_depend_on_the_batch(make, tiny_clip):  # noqa: F811
+    """Bit for bit: a resumed run first meets other prompts than the run that it goes on with."""
+    prompts = make(lambda_distill=0.1).prompts
+    first, second = (make(lambda_distill=0.1, model=copy.deepcopy(tiny_clip)) for _ in range(2))
+    alone, last = first._teacher_texts(prompts[:1]), second._teacher_texts(prompts[2:])
+    assert torch.equal(alone, second._teacher_texts(prompts[:1]))
+    assert torch.equal(last, first._teacher_texts(prompts[2:]))

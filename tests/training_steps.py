@@ -171,15 +171,19 @@ def evaluate(output_dir: str, wrapper: str) -> None:
             per_device_eval_batch_size=4, random_start=True, **settings,
         )  # fmt: skip
         found[f"{name}, before"] = trainer.evaluate()
+
+        def robustness(trainer: MMCoATrainer = trainer, rows: Any = None) -> dict[str, str]:
+            model = trainer.whole_model()
+            return evaluate_robustness(
+                model, trainer.processing_class, rows, threat_model=THREAT, batch_size=4, progress=False
+            )["outcomes"]
+
         if name == "classes":
+            found["robustness, before"] = robustness(rows=rows["thirteen"])
             trainer.image_attack = replace(trainer.image_attack, random_start=False)  # so that the step is the same
             trainer.train()
             found["after"] = trainer.evaluate()
-            model = trainer.whole_model()
-            result = evaluate_robustness(
-                model, trainer.processing_class, rows["thirteen"], threat_model=THREAT, batch_size=4, progress=False
-            )
-            found["robustness"] = result["outcomes"]
+            found["robustness, after"] = robustness(rows=rows["thirteen"])
     if trainer.is_world_process_zero():
         Path(output_dir, wrapper, "evaluations.json").write_text(json.dumps(found))
 
