@@ -309,15 +309,16 @@ class MMCoATrainer(PublishingTrainer):
 
         tokens = self._encoder.tokenize(texts, truncation=True)
         with self.accelerator.autocast():
-            moved = self.embedding_attack(self._encoder.model, **tokens, loss_fn=loss_fn)
+            moved = self.embedding_attack(
+                self._encoder.model, **tokens, loss_fn=loss_fn, generator=self._text_generator(4)
+            )
         with torch.no_grad():
             shift = moved - encoding.token_embeddings(self._encoder.model, tokens["input_ids"])
             return _AttackedTexts(kind, sources, texts, shift)
 
     def _attack_characters(self, texts: list[str]) -> list[str]:
         """LEAF's attack: away from the pretrained features where the objective has a teacher of texts."""
-        seed = self._generator(2, self.state.global_step, self._batch_of_step[1]).initial_seed()
-        generator = torch.Generator().manual_seed(seed)  # which places are tried is drawn on the CPU
+        generator = torch.Generator().manual_seed(self._text_generator(2).initial_seed())  # places are drawn on the CPU
         reference = self._teacher_texts if "teacher_texts" in self.objective.views else None
 
         def encode(trials: list[str]) -> Tensor:
@@ -569,6 +570,12 @@ class MMCoATrainer(PublishingTrainer):
         process = self.args.process_index if self._encoder.model.training else 0  # who evaluates a row does not matter
         seed = np.random.SeedSequence([self.args.seed, process, *key]).generate_state(1)
         return torch.Generator(self.args.device).manual_seed(int(seed[0]))
+
+    def _text_generator(self, attack: int) -> torch.Generator:
+        """Random numbers of a text attack: of this step in training, the same ones in every evaluation."""
+        if not self._encoder.model.training:
+            return self._generator(attack)
+        return self._generator(attack, self.state.global_step, self._batch_of_step[1])
 
     def _training_generator(self) -> torch.Generator:
         step, (last_step, last_batch) = self.state.global_step, self._batch_of_step

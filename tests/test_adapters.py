@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import fields
 
 import pytest
 import torch
@@ -306,8 +307,10 @@ def test_gradient_checkpointing_changes_no_gradient(make, tiny_clip, config):  #
 
 def test_a_run_with_gradient_checkpointing_ends_where_one_without_does(make, tiny_clip):  # noqa: F811
     models = []
+    renamed = "activation_checkpointing" in {each.name for each in fields(MMCoAConfig)}  # transformers 5.24 on
+    name = "activation_checkpointing" if renamed else "gradient_checkpointing"
     for checkpointing in (False, True):
-        trainer = make(model=copy.deepcopy(tiny_clip), gradient_checkpointing=checkpointing, **BOTH)
+        trainer = make(model=copy.deepcopy(tiny_clip), **{name: checkpointing}, **BOTH)
         trainer.train()
         models.append(dict(trainer.model.named_parameters()))
     assert all(torch.allclose(models[0][name], models[1][name], atol=1e-5) for name in models[0])

@@ -304,6 +304,7 @@ def test_evaluate_reports_the_four_accuracies_and_attacks_under_no_grad(make):
     assert accuracies[1] < 0.5  # the attack works under the Trainer's no_grad
     assert accuracies[3] == min(accuracies)  # an attacker of both may leave one alone
     assert np.isfinite(metrics["eval_loss"])
+    trainer.state.global_step = 7  # what the attacks draw depends on the seed and not on when they are evaluated
     again = trainer.evaluate()
     assert all(again[name] == value for name, value in metrics.items() if name.endswith(("accuracy", "loss")))
 
@@ -595,8 +596,12 @@ def test_bf16_keeps_the_losses_of_the_attacks_in_fp32(make):
 
     trainer = make(trainer={"image_attack": watched}, bf16=True, text_attack="words+embedding")
     attack = trainer.embedding_attack
-    trainer.embedding_attack = lambda model, input_ids, attention_mask, loss_fn: attack(
-        model, input_ids, attention_mask, lambda embeds: seen.append(loss_fn(embeds).dtype) or loss_fn(embeds)
+    trainer.embedding_attack = lambda model, input_ids, attention_mask, loss_fn, generator: attack(
+        model,
+        input_ids,
+        attention_mask,
+        lambda embeds: seen.append(loss_fn(embeds).dtype) or loss_fn(embeds),
+        generator,
     )
     trainer.train()
     assert set(seen) == {torch.float32} and len(seen) > 2

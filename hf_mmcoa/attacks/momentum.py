@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .pgd import PGD, ImageLoss, gradient
+from .pgd import PGD, ImageLoss, gradient, unit
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Momentum:
         def direction(adv_images: Tensor) -> Tensor:
             nonlocal velocity
             grad = gradient(loss_fn, adv_images)
-            size = grad.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-12)  # L1 up to a factor shared by all samples
-            velocity = self.decay * velocity + grad / size
+            grad = unit(grad, (1, 2, 3))  # of any size first: a saturated softmax has gradients of 1e-20
+            size = grad.abs().mean((1, 2, 3), keepdim=True)  # L1 up to a factor shared by all samples
+            velocity = self.decay * velocity + grad / torch.where(size > 0, size, 1)
             return velocity
 
         return self.attack.climb(images, direction, generator)

@@ -90,19 +90,19 @@ class PGD:
         else:
             noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
             radius = torch.rand(len(images), generator=generator, device=images.device, dtype=images.dtype)
-            delta = self.epsilon * radius.view(-1, 1, 1, 1) * noise / _length(noise)
+            delta = self.epsilon * radius.view(-1, 1, 1, 1) * unit(noise, (1, 2, 3))
         return self.project(delta, images)
 
     def step(self, grad: Tensor) -> Tensor:
         """The steepest step of `step_size` in this norm, for a gradient (batch, channels, height, width)."""
-        return self.step_size * (grad.sign() if self.norm == "linf" else grad / _length(grad))
+        return self.step_size * (grad.sign() if self.norm == "linf" else unit(grad, (1, 2, 3)))
 
     def project(self, delta: Tensor, images: Tensor) -> Tensor:
         """The nearest perturbation inside the ball, then inside the pixel range around `images`."""
         if self.norm == "linf":
             delta = delta.clamp(-self.epsilon, self.epsilon)
         else:
-            delta = delta * (self.epsilon / _length(delta)).clamp(max=1)
+            delta = shorten(delta, self.epsilon, (1, 2, 3))
         return (images + delta).clamp(0, 1) - images
 
 
@@ -128,6 +128,23 @@ def value_and_gradient(loss_fn: Callable[[Tensor], Tensor], inputs: Tensor) -> t
     return loss.detach(), grad
 
 
-def _length(images: Tensor) -> Tensor:
-    """Euclidean length of each image, (batch, 1, 1, 1), kept off zero."""
-    return images.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+def unit(vectors: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Return vectors scaled to Euclidean length 1, however small they are; only an exact zero stays zero.
+
+    A saturated softmax has gradients of 1e-20 and less. Their squares are zero in float32, so the vectors are divided
+    by their largest magnitude before their length is taken.
+
+    Args:
+        vectors: of any shape.
+        dim: dimensions that one vector spans.
+    """
+    largest = vectors.abs().amax(dim, keepdim=True)
+    vectors = vectors / torch.where(largest > 0, largest, 1)
+    length = vectors.square().sum(dim, keepdim=True).sqrt()  # from 1 to the square root of the number of entries, or 0
+    return vectors / torch.where(length > 0, length, 1)
+
+
+def shorten(vectors: Tensor, radius: float | Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Return the nearest vectors of Euclidean length at most `radius`; `dim` as in `unit`."""
+    length = vectors.square().sum(dim, keepdim=True).sqrt()
+    return torch.where(length > radius, vectors * (radius / torch.where(length > 0, length, 1)), vectors)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import encoding
 from ..encoding import word_positions
-from .pgd import gradient
+from .pgd import shorten, unit, value_and_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,25 +22,38 @@ class TextEmbeddingPGD:
     Only word positions move: never BOS, the end-of-text token or the padding behind it. Lengths are given in units of
     the embedding table's mean row norm, so that one `rho` means the same for every model.
 
+    The attack returns the visited point of largest loss, the clean embeddings included. It starts at a random point of
+    the ball: a loss such as the distance from the clean text is stationary at the clean embeddings, where a first step
+    would follow nothing but the gradient's rounding.
+
     Args:
         rho: radius per token, in mean row norms of the table. 1 reaches about as far as a neighbouring word.
         step_size: length of a step in the same unit; `2.5 * rho / num_steps` when None (Madry et al.,
             arXiv:1706.06083).
-        num_steps: gradient steps.
+        num_steps: gradient steps per start.
+        random_start: start at a point of the ball drawn uniformly in direction and radius, and not at the clean
+            embeddings.
+        restarts: runs, each from a start of its own.
 
     Raises:
-        ValueError: if a setting is negative.
+        ValueError: if a setting is negative, `restarts` is 0, or there are several without a random start.
     """
 
     rho: float = 1.0
     step_size: float | None = None
     num_steps: int = 10
+    random_start: bool = True
+    restarts: int = 1
 
     def __post_init__(self) -> None:
         for name in ("rho", "step_size", "num_steps"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"`{name}` must not be negative, got {value}.")
+        if self.restarts < 1:
+            raise ValueError(f"`restarts` must be at least 1, got {self.restarts}.")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(f"`restarts={self.restarts}` without `random_start` would run one attack several times.")
 
     def __call__(
         self,
@@ -48,6 +61,7 @@ class TextEmbeddingPGD:
         input_ids: Tensor,
         attention_mask: Tensor | None,
         loss_fn: Callable[[Tensor], Tensor],
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Attack a batch of texts.
 
@@ -56,28 +70,53 @@ class TextEmbeddingPGD:
             input_ids: (texts, length), padded on the right.
             attention_mask: 1 on tokens, 0 on padding, (texts, length).
             loss_fn: unit text embeddings (texts, dim) to what to increase, (texts,).
+            generator: of the random starts, on the model's device; a fresh one seeded 0 when None.
 
         Returns:
             Perturbed token embeddings, detached, (texts, length, width): the `inputs_embeds` of `encoding.text_embeds`.
         """
         with torch.no_grad():
             clean = encoding.token_embeddings(model, input_ids).float()
-        unit = encoding.token_table(model).float().norm(dim=-1).mean()
-        movable = word_positions(model, input_ids, attention_mask).unsqueeze(-1)  # (texts, length, 1)
-        radius, step_size = (
-            self.rho * unit,
-            unit * (self.step_size if self.step_size is not None else self._default_step()),
-        )
-        delta = torch.zeros_like(clean)
-        if self.rho == 0:
+        if self.rho == 0 or self.num_steps == 0:
             return clean
-        for _ in range(self.num_steps):
-            grad = gradient(
-                lambda embeds: loss_fn(encoding.text_embeds(model, input_ids, attention_mask, embeds)), clean + delta
-            )
-            delta = delta + step_size * movable * grad / grad.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-            delta = delta * (radius / delta.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-        return clean + delta
+        if generator is None:
+            generator = torch.Generator(clean.device).manual_seed(0)
+        unit_length = encoding.token_table(model).float().norm(dim=-1).mean()
+        radius, step_size = self.rho * unit_length, self._step_size * unit_length
+        movable = word_positions(model, input_ids, attention_mask).unsqueeze(-1)  # (texts, length, 1)
 
-    def _default_step(self) -> float:
-        return 2.5 * self.rho / max(self.num_steps, 1)
+        def loss_at(embeds: Tensor) -> Tensor:
+            return loss_fn(encoding.text_embeds(model, input_ids, attention_mask, embeds))
+
+        best, best_loss = clean, torch.full((len(clean),), float("-inf"), device=clean.device)
+
+        def keep(embeds: Tensor, loss: Tensor) -> None:
+            nonlocal best, best_loss
+            better = loss > best_loss
+            best = torch.where(better.view(-1, 1, 1), embeds, best)
+            best_loss = torch.where(better, loss, best_loss)
+
+        with torch.no_grad():
+            keep(clean, loss_at(clean))
+        for _ in range(self.restarts):
+            delta = torch.zeros_like(clean)
+            if self.random_start:
+                delta = radius * movable * _random_in_ball(clean, generator)
+            for _ in range(self.num_steps):
+                loss, grad = value_and_gradient(loss_at, clean + delta)
+                keep(clean + delta, loss)
+                delta = shorten(delta + step_size * movable * unit(grad, -1), radius, -1)
+            with torch.no_grad():
+                keep(clean + delta, loss_at(clean + delta))
+        return best
+
+    @property
+    def _step_size(self) -> float:
+        return self.step_size if self.step_size is not None else 2.5 * self.rho / max(self.num_steps, 1)
+
+
+def _random_in_ball(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Vectors of length at most 1, uniform in direction and radius, (texts, length, width), for each token its own."""
+    noise = torch.randn(like.shape, generator=generator, device=like.device)
+    radius = torch.rand(like.shape[:-1], generator=generator, device=like.device).unsqueeze(-1)
+    return radius * unit(noise, -1)

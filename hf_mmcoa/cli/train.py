@@ -153,12 +153,20 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
         "max_samples": run.max_test_samples,
         "batch_size": args.per_device_eval_batch_size,
         "accelerator": args.distributed_state,
-        "model_name": run.model_name_or_path or "tiny CLIP",
         "dataset_name": f"{run.dataset}/{run.test_split}",
     }
     stages.begin("measure it under attack")
+    base = run.model_name_or_path or "tiny CLIP"
+    results_folder = output / "results"
+    # The tiny CLIP is pretrained with the run's seed; a model that was given is the same in every run.
     before = evaluate_robustness(
-        model, processor, output=output / "results" / "before.json", overwrite=True, **measured
+        model,
+        processor,
+        output=results_folder / "before.json",
+        overwrite=True,
+        model_name=base,
+        training_seed=None if run.model_name_or_path else args.seed,
+        **measured,
     )
     pictured = {"before": (copy.deepcopy(model), processor)}
 
@@ -180,7 +188,15 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
         trainer.model = model = merge(model)  # a plain CLIPModel from here on: what is measured is what is saved
 
     stages.begin("measure it again, under the same attacks")
-    after = evaluate_robustness(model, processor, output=output / "results" / "after.json", overwrite=True, **measured)
+    after = evaluate_robustness(
+        model,
+        processor,
+        output=results_folder / "after.json",
+        overwrite=True,
+        model_name=f"{base} + {args.objective}",
+        training_seed=args.seed,
+        **measured,
+    )
 
     stages.begin("save")
     results = {"before": before, "after": after}

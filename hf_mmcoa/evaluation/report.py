@@ -11,7 +11,7 @@ import base64
 import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
     Args:
         results: result files; files that hold several by name, such as `robustness.json` with "before" and "after";
             folders, of which the result files are read. "NAME=PATH" gives a file's result a name. Results of one name
-            and one setting are repetitions (seeds), and averaged. A gallery beside a file (`gallery_path`) is shown.
+            and one setting are averaged if they are repetitions: each holds another `training_seed`, or all were
+            measured on the same weights. Other results that share a name are different models and shown apart. A
+            gallery beside a file (`gallery_path`) is shown.
         output: folder, created if need be.
         title: of the page.
 
@@ -102,6 +104,7 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
     if not loaded:
         raise ValueError("there is nothing to report:\n" + "\n".join(left_out or ["no results were given"]))
     notes: list[str] = []
+    loaded = _tell_models_apart(loaded, notes)
     sections = _sections(loaded, galleries, notes)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -274,6 +277,33 @@ def _name(given: str | None, key: str, result: Mapping[str, Any], file: Path, co
 
 
 # Sorting
+
+
+def _tell_models_apart(loaded: Sequence[_Loaded], notes: list[str]) -> list[_Loaded]:
+    """Give the results of one name names of their own unless they are repetitions of one training.
+
+    A repetition is the same method with another training seed, and says so in its file. The same name with other
+    weights and no such seed is another model: before and after a training, for example.
+    """
+    by_name: dict[str, dict[str, list[_Loaded]]] = {}
+    for one in loaded:
+        weights = one.result.get("fingerprints", {}).get("model", one.source)
+        by_name.setdefault(one.name, {}).setdefault(weights, []).append(one)
+    renamed: dict[int, _Loaded] = {}
+    for name, models in by_name.items():
+        seeds = [{one.result.get("training_seed") for one in members} for members in models.values()]
+        distinct = {seed for own in seeds for seed in own}
+        if len(models) == 1 or (None not in distinct and len(distinct) == len(models) == sum(map(len, seeds))):
+            continue
+        files = [Path(members[0].source).stem for members in models.values()]
+        for number, (file, members) in enumerate(zip(files, models.values(), strict=True), 1):
+            label = file if files.count(file) == 1 else str(number)
+            renamed |= {id(one): replace(one, name=f"{name} ({label})") for one in members}
+        notes.append(
+            f"{len(models)} models with different weights are called {name} and their files hold no training seeds: "
+            "they are shown apart and not averaged."
+        )
+    return [renamed.get(id(one), one) for one in loaded]
 
 
 def _setting(result: Mapping[str, Any], *ignored: str) -> str:

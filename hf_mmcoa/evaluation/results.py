@@ -27,6 +27,7 @@ _FIELDS: dict[str, Any] = {
     "labels": [int],
     "num_samples": int,
     "seed": int,
+    "training_seed": int,
     "versions": _TEXTS,
     "model": str,
     "dataset": str,

@@ -59,6 +59,7 @@ def evaluate_robustness(
     progress: bool = True,
     model_name: str | None = None,
     dataset_name: str | None = None,
+    training_seed: int | None = None,
 ) -> dict[str, Any]:
     """Measure zero-shot accuracy under attack, with the outcome of every attack on every sample.
 
@@ -88,6 +89,8 @@ def evaluate_robustness(
         progress: show a bar, on the main process.
         model_name: recorded as `result["model"]`; the model's own name when None.
         dataset_name: recorded as `result["dataset"]`; the data set's own when None.
+        training_seed: seed of the training that made the weights, recorded as `result["training_seed"]`. Reports
+            average results of one name only where they hold different training seeds.
 
     Returns:
         A flat dictionary of JSON values: `clean_accuracy`; `image_accuracy`, `text_accuracy` and `multimodal_accuracy`,
@@ -133,6 +136,7 @@ def evaluate_robustness(
     header = {
         "model": printable(model_name or getattr(model, "name_or_path", "") or type(model).__name__)[:MAX_NAME],
         "dataset": printable(dataset_name or _dataset_name(dataset))[:MAX_NAME],
+        **({} if training_seed is None else {"training_seed": training_seed}),
         **evaluation.header(),
     }
     partial = PartialResults(output, header)

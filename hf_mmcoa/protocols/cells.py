@@ -87,6 +87,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
         progress=False,
         model_name=protocol.model or f"tiny CLIP, seed {cell.seed}",
         dataset_name=f"{cell.data.name}/{cell.data.test_split}",
+        training_seed=cell.seed,
     )
     result |= {"cell": dict(cell.settings), "training": training}
     save_result(result, finished)

@@ -139,7 +139,8 @@ def test_different_conditions_get_sections_and_a_sentence(tmp_path, changes, sai
 def test_seeds_of_one_model_are_averaged(tmp_path):
     for seed, kept in enumerate((6, 7, 8)):
         save_result(
-            make_result(dict.fromkeys(OUTCOMES, "1" * kept + "0" * (10 - kept)), seed=seed), tmp_path / f"{seed}.json"
+            make_result(dict.fromkeys(OUTCOMES, "1" * kept + "0" * (10 - kept)), seed=seed, training_seed=seed),
+            tmp_path / f"{seed}.json",
         )
     shutil.copy(tmp_path / "0.json", tmp_path / "again.json")
     report = write_report([tmp_path], tmp_path / "out")
@@ -149,10 +150,32 @@ def test_seeds_of_one_model_are_averaged(tmp_path):
 
 
 def test_names_given_by_the_user(tmp_path):
-    for name in ("x", "y"):
-        save_result(make_result(model=name), tmp_path / f"{name}.json")
+    for seed, name in enumerate(("x", "y")):
+        save_result(make_result(model=name, training_seed=seed), tmp_path / f"{name}.json")
     report = write_report([f"MMCoA={tmp_path / 'x.json'}", f"MMCoA={tmp_path / 'y.json'}"], tmp_path / "out")
     assert "mean of 2" in page_text(report)
+
+
+@pytest.mark.parametrize("seeds", [(None, None), (0, None), (0, 0)])
+def test_other_weights_of_one_name_are_two_models(tmp_path, seeds):
+    """Before and after a training are not two repetitions; their mean is nobody's number."""
+    for seed, name, outcomes in zip(seeds, ("start", "end"), (OUTCOMES, AFTER), strict=True):
+        said = {} if seed is None else {"training_seed": seed}
+        result = make_result(outcomes, model="tiny CLIP", **said)
+        result["fingerprints"]["model"] = name
+        save_result(result, tmp_path / f"{name}.json")
+    report = write_report([tmp_path / "start.json", tmp_path / "end.json"], tmp_path / "out")
+    page = page_text(report)
+    assert "mean of" not in page and "tiny CLIP (start)" in page and "tiny CLIP (end)" in page
+    assert len(report.notes) == 1 and "2 models with different weights are called tiny CLIP" in report.notes[0]
+
+
+def test_seeds_of_the_attack_on_one_model_are_averaged(tmp_path):
+    for seed in (0, 1):
+        result = make_result(seed=seed)
+        result["fingerprints"]["model"] = "the same"
+        save_result(result, tmp_path / f"{seed}.json")
+    assert "mean of 2" in page_text(write_report([tmp_path], tmp_path / "out"))
 
 
 def test_a_file_of_several_results(tmp_path):
