@@ -22,9 +22,13 @@ from torch.utils.data import DataLoader
 
 from hf_mmcoa import MMCoAConfig, MMCoATrainer, load_benchmark
 from hf_mmcoa.attacks import BertAttack
-from hf_mmcoa.attacks.candidates import SynonymTable
-from hf_mmcoa.data import ImageRows, collate, digits, fashion_mnist
-from hf_mmcoa.tiny_clip import tiny_clip
+from hf_mmcoa.data import ImageRows, collate
+from hf_mmcoa.data.digits import CLASS_NAMES
+from hf_mmcoa.substitutes import fashion_mnist
+from hf_mmcoa.substitutes.digits import SYNONYMS
+from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.testbed.digits import vocabulary
+from hf_mmcoa.testbed.tiny_clip import tiny_clip
 
 TARGET = 1.5  # issue 4
 
@@ -107,8 +111,8 @@ def _training_step(clip: Any, processor: Any, dataset: Any, perturb_at: Any, wor
 
 
 def _digits() -> tuple[Any, ...]:
-    clip = tiny_clip(digits.vocabulary(), image_size=8, patch_size=2)
-    return load_benchmark("digits", "train"), "native", digits.SYNONYMS, clip
+    clip = tiny_clip(vocabulary(), image_size=8, patch_size=2)
+    return load_benchmark("digits", "train"), "native", SYNONYMS, clip
 
 
 def _clothes() -> tuple[Any, ...]:
@@ -125,12 +129,10 @@ def _clothes() -> tuple[Any, ...]:
 def _photos() -> tuple[Any, ...]:
     """Photographs of CIFAR's size, as PNGs in colour: noise, which compresses worst and decodes slowest."""
     pixels = np.random.default_rng(0).integers(256, size=(1000, 32, 32, 3), dtype=np.uint8)
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(digits.CLASS_NAMES))}
-    )
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASS_NAMES))})
     rows = {"image": [Image.fromarray(each) for each in pixels], "label": [n % 10 for n in range(1000)]}
-    clip = tiny_clip(digits.vocabulary(), image_size=32, patch_size=8)
-    return datasets.Dataset.from_dict(rows, features=features), "native", digits.SYNONYMS, clip
+    clip = tiny_clip(vocabulary(), image_size=32, patch_size=8)
+    return datasets.Dataset.from_dict(rows, features=features), "native", SYNONYMS, clip
 
 
 def _large_photos() -> tuple[Any, ...]:
@@ -143,11 +145,9 @@ def _large_photos() -> tuple[Any, ...]:
         for _ in range(300)
     ]
     rows = {"image": [_jpeg(picture) for picture in pictures], "label": [n % 10 for n in range(300)]}
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(digits.CLASS_NAMES))}
-    )
-    clip = tiny_clip(digits.vocabulary(), image_size=32, patch_size=8)
-    return datasets.Dataset.from_dict(rows, features=features), "model", digits.SYNONYMS, clip
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASS_NAMES))})
+    clip = tiny_clip(vocabulary(), image_size=32, patch_size=8)
+    return datasets.Dataset.from_dict(rows, features=features), "model", SYNONYMS, clip
 
 
 def _jpeg(picture: Image.Image) -> dict[str, Any]:

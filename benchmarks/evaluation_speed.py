@@ -22,12 +22,14 @@ from PIL import Image
 from subject import Subject, subject
 from torch import Tensor
 
-from hf_mmcoa import ZeroShotClassifier, encoding, evaluate_robustness
+from hf_mmcoa import ZeroShotClassifier, evaluate_robustness
 from hf_mmcoa.attacks import BertAttack
-from hf_mmcoa.data.collator import ImageRows, collate
 from hf_mmcoa.data.prompts import DEFAULT_TEMPLATE
+from hf_mmcoa.data.rows import ImageRows, collate
 from hf_mmcoa.evaluation import ThreatModel
 from hf_mmcoa.evaluation.batch import seeded_generator
+from hf_mmcoa.models import encoding
+from hf_mmcoa.models.encoder import DualEncoder
 
 TARGET = 1.15  # issue 3
 TEXTS_PER_FORWARD = 128
@@ -129,7 +131,7 @@ class Floor:
 
     def __init__(self, measured: Subject, dataset: datasets.Dataset, threat_model: ThreatModel) -> None:
         self.model = measured.model
-        self.encoder = encoding.DualEncoder(measured.model, measured.processor)
+        self.encoder = DualEncoder(measured.model, measured.processor)
         self.images = load(dataset, self.encoder.image_size)
         self.labels = torch.tensor(dataset["label"])
         self.epsilon, self.step_size = float(threat_model.epsilon), float(threat_model.step_size or 0)

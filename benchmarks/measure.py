@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from hf_mmcoa.evaluation.prepare import versions
+from hf_mmcoa.evaluation.provenance import versions
 
 Result = TypeVar("Result")
 

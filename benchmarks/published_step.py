@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_mmcoa.encoding import DualEncoder
+from hf_mmcoa.models.encoder import DualEncoder
 
 
 class PublishedStep:

@@ -18,10 +18,10 @@ import torch
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from hf_mmcoa.attacks.words import STOP_WORDS, split_words
 from hf_mmcoa.data.benchmarks import BENCHMARKS
 from hf_mmcoa.data.prompts import class_prompts
-from hf_mmcoa.tiny_clip import tiny_clip
+from hf_mmcoa.substitutes.words import STOP_WORDS, split_words
+from hf_mmcoa.testbed.tiny_clip import tiny_clip
 
 MERGES = 49152 - 256 - 2  # of CLIP's file of merges, those that it uses
 QUICK_CLASSES = 12

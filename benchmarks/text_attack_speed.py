@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from subject import FixedCandidates, Subject, subject
 from torch import Tensor
 
-from hf_mmcoa import encoding
 from hf_mmcoa.attacks import BertAttack
 from hf_mmcoa.attacks.bert_attack import UNKNOWN_WORD
-from hf_mmcoa.attacks.words import STOP_WORDS
 from hf_mmcoa.data.prompts import DEFAULT_TEMPLATE, class_prompts
+from hf_mmcoa.models.encoder import DualEncoder
+from hf_mmcoa.substitutes.words import STOP_WORDS
 
 NUM_CANDIDATES = 10
 TARGET = 40  # issue 7
@@ -46,7 +46,7 @@ class OneAtATime:
     """
 
     def __init__(
-        self, encoder: encoding.DualEncoder, candidates: FixedCandidates, unchangeable: set[str], forwards: str
+        self, encoder: DualEncoder, candidates: FixedCandidates, unchangeable: set[str], forwards: str
     ) -> None:
         self.encoder, self.candidates, self.unchangeable = encoder, candidates, unchangeable
         self.batch_size = {"text": 32, "variant": 1}[forwards]
@@ -138,7 +138,7 @@ def main() -> None:
 
 def compare(measured: Subject, options: Any) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Every run's seconds for the whole batch, and how many texts each side encodes for it."""
-    encoder = encoding.DualEncoder(measured.model, measured.processor)
+    encoder = DualEncoder(measured.model, measured.processor)
     prompts = class_prompts(measured.class_names)
     draw = random.Random(0)
     batch = prompts + draw.choices(prompts, k=options.prompts - len(prompts))

@@ -23,10 +23,12 @@ from subject import Subject, subject
 from text_attack_speed import NUM_CANDIDATES, OneAtATime
 from torch import Tensor
 
-from hf_mmcoa import MMCoAConfig, MMCoATrainer, encoding
+from hf_mmcoa import MMCoAConfig, MMCoATrainer
 from hf_mmcoa.attacks import BertAttack
-from hf_mmcoa.attacks.words import STOP_WORDS
 from hf_mmcoa.data.prompts import class_prompts
+from hf_mmcoa.models import encoding
+from hf_mmcoa.models.encoder import DualEncoder
+from hf_mmcoa.substitutes.words import STOP_WORDS
 
 TARGETS = {"floor": 1.10, "published": {100: 7.0, 300: 20.0}}  # issue 7
 
@@ -109,7 +111,7 @@ class Sides:
             text_attack=self.word_attack,
         )
         self.model = measured.model.train()
-        self.encoder = encoding.DualEncoder(measured.model, measured.processor)
+        self.encoder = DualEncoder(measured.model, measured.processor)
         self.batch = {"images": self.images, "labels": self.labels, "row_ids": torch.arange(batch_size)}
         self._record_texts()
         unchangeable = set(STOP_WORDS) | set(args.template.casefold().split())

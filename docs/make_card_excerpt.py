@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 
 from hf_mmcoa.hub.card import card_of
-from hf_mmcoa.hub.checkpoint import Checkpoint
 from hf_mmcoa.hub.measurements import Measurements, Section
+from hf_mmcoa.hub.model_folder import Checkpoint
 
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "publish.md"

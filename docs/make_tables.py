@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_mmcoa.evaluation.table import describe, markdown_table
-from hf_mmcoa.protocols.table import accuracy_table, difference_table
+from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
+from hf_mmcoa.report.table import describe, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"

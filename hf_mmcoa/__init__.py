@@ -3,9 +3,9 @@
 from ._version import __version__
 from .config import MMCoAConfig
 from .data.benchmarks import load_benchmark
-from .evaluation.robustness import evaluate_robustness
+from .evaluation.evaluator import evaluate_robustness
 from .losses import contrastive_loss
-from .trainer import MMCoATrainer
+from .training.trainer import MMCoATrainer
 from .zero_shot import ZeroShotClassifier
 
 __all__ = [

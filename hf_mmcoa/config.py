@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 from transformers import TrainingArguments
 
-from .adapters import check_lora
-from .attacks.candidates import MASKED_LM
+from .attacks.settings import pixels
 from .data.prompts import DEFAULT_TEMPLATE, check_template
+from .models.lora import check_lora
+from .substitutes.masked_lm import MASKED_LM
 
 
 @dataclass
@@ -314,6 +315,8 @@ class MMCoAConfig(TrainingArguments):
 
 
 LAMBDAS = ("lambda_image", "lambda_text", "lambda_clean", "lambda_class", "lambda_distill")
+
+
 _OWNERS = {
     "clean_weight": ("fare", "fare+leaf"),
     "trades": ("fare", "fare+leaf"),
@@ -322,6 +325,8 @@ _OWNERS = {
     "lambda_class": ("mmcoa",),
     "lambda_distill": ("mmcoa",),
 }
+
+
 _CHOICES = {
     name: get_args(get_type_hints(MMCoAConfig)[name])
     for name in ("objective", "targets", "norm", "attack_schedule", "perturb_at", "candidates", "lora")
@@ -329,7 +334,10 @@ _CHOICES = {
 
 
 GENERAL_TEXT_ATTACK = "words|embedding|characters"
+
+
 """What `mmcoa` trains against by itself: of the forms tried, the best worst case over attacks on text."""
+
 
 TEXT_ATTACKS = ("words", "embedding", "words+embedding", "characters")
 
@@ -350,14 +358,3 @@ def _default(each: Field[Any]) -> Any:
     """A field's default, resolved as `__post_init__` resolves what was given."""
     value: Any = each.default_factory() if each.default_factory is not MISSING else each.default
     return pixels(each.name, value) if each.name in ("epsilon", "step_size") else value
-
-
-def pixels(name: str, value: float | str | None) -> float:
-    """A length in [0, 1] pixel units, from a number or from text such as "1/255"."""
-    if value is None:
-        raise ValueError(f'`{name}` must be a number or text such as "1/255", got None.')
-    numerator, slash, denominator = str(value).partition("/")
-    try:
-        return float(numerator) / float(denominator) if slash else float(numerator)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f'`{name}` must be a number or text such as "1/255", got {value!r}.') from None

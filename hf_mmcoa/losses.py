@@ -6,9 +6,14 @@ business.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    pass
 
 
 def contrastive_loss(
@@ -102,3 +107,13 @@ def _check_shapes(image_embeds: Tensor, text_embeds: Tensor) -> None:
             f"`image_embeds` {tuple(image_embeds.shape)} and `text_embeds` {tuple(text_embeds.shape)} "
             "must be of one shape."
         )
+
+
+def coordinate_kl(embeds: Tensor, other_embeds: Tensor) -> Tensor:
+    """KL(softmax a || softmax b) over the coordinates of each row of two embeddings (texts, dim): (texts,), float32.
+
+    Unit vectors have flat softmaxes and KLs of about 1e-5, of which float32 sums lose percents: it sums in float64.
+    """
+    wide = torch.float32 if embeds.device.type == "mps" else torch.float64  # Apple's accelerator has no float64
+    log_p, log_q = embeds.to(wide).log_softmax(-1), other_embeds.to(wide).log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).float()

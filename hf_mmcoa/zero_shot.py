@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import encoding
 from .data.prompts import DEFAULT_TEMPLATE, class_prompts
 from .losses import zero_shot_logits
+from .models import encoding, freezing
+from .models.encoder import DualEncoder, load_clip
 
 
 class ZeroShotClassifier(nn.Module):
@@ -44,7 +45,7 @@ class ZeroShotClassifier(nn.Module):
         if len(class_names) < 2:
             raise ValueError(f"`class_names` needs at least two classes to tell apart, got {list(class_names)}.")
         self.model = model
-        self.encoder = encoding.DualEncoder(model, processor)  # type: ignore[arg-type]
+        self.encoder = DualEncoder(model, processor)  # type: ignore[arg-type]
         self.class_names = list(class_names)
         templates = [template] if isinstance(template, str) else list(template)
         self._prompts = [class_prompts(self.class_names, one) for one in templates]  # (templates, classes)
@@ -61,7 +62,7 @@ class ZeroShotClassifier(nn.Module):
         template: str | Sequence[str] = DEFAULT_TEMPLATE,
     ) -> ZeroShotClassifier:
         """Load a CLIP folder or Hub id, in eval mode on the CPU."""
-        return cls(*encoding.load(model_name_or_path), class_names, template)
+        return cls(*load_clip(model_name_or_path), class_names, template)
 
     @property
     def prompts(self) -> list[str]:
@@ -72,7 +73,7 @@ class ZeroShotClassifier(nn.Module):
     def prompt_embeds(self) -> Tensor:
         """Unit embedding of each class's prompts, (classes, dim), without gradient."""
         # A tensor's version rises with every change in place, such as an optimizer's step (not with edits of `.data`).
-        parameters = encoding.tower_parameters(self.model, "text")
+        parameters = freezing.tower_parameters(self.model, "text")
         key = (parameters[0].device, parameters[0].dtype, tuple((id(weight), weight._version) for weight in parameters))
         if self._cached is None or self._cached[0] != key:
             # In full precision and outside of inference mode, whatever the caller is in: later calls may differ.

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from hf_mmcoa.tiny_clip import tiny_clip as build_tiny_clip
+from hf_mmcoa.testbed.tiny_clip import tiny_clip as build_tiny_clip
 
 torch.set_num_threads(1)  # two cores, several test processes: one thread each is faster, and the same sums every time
 

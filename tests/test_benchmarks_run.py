@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from hf_mmcoa.models.encoder import DualEncoder
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 COMMON = {"benchmark", "command", "date", "machine", "versions", "num_runs", "runs", "settings", "target"}
 OPTIONS = {
@@ -83,7 +85,7 @@ def test_another_text_than_the_best_is_an_error_and_a_tie_is_not(monkeypatch: py
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     speed, subject = (importlib.import_module(name) for name in ("text_attack_speed", "subject"))
     measured = subject.subject(quick=True)
-    encoder = speed.encoding.DualEncoder(measured.model, measured.processor)
+    encoder = DualEncoder(measured.model, measured.processor)
     slow = speed.OneAtATime(encoder, measured.candidates, {"this", "is", "a", "photo", "of"}, "text")
     text = "This is a photo of a bear"
     (best,) = slow([text])

@@ -24,12 +24,12 @@ import pytest
 
 import hf_mmcoa
 from hf_mmcoa import attacks, data, evaluation, objectives, protocols
+from hf_mmcoa.attacks.factory import candidate_sources
 from hf_mmcoa.data.benchmarks import BENCHMARKS, load_benchmark
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, sanity
-from hf_mmcoa.evaluation.named_attacks import candidate_sources
 from hf_mmcoa.evaluation.retrieval import RUN
-from hf_mmcoa.evaluation.specification import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS
-from hf_mmcoa.evaluation.table import fraction
+from hf_mmcoa.evaluation.threat_model import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS
+from hf_mmcoa.report.table import fraction
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "howto").glob("*.md"))]
@@ -293,7 +293,7 @@ def test_every_attack_and_every_name_is_in_the_table():
 
 
 def test_the_names_of_sources_are_those_that_build_them(tiny_clip, tiny_processor):
-    from hf_mmcoa.encoding import DualEncoder
+    from hf_mmcoa.models.encoder import DualEncoder
 
     lines = table_after("attacks.md", "## Where substitutes").splitlines()[2:]
     rows = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in lines]
@@ -315,8 +315,8 @@ def test_threat_model_fields_are_all_explained():
 
 @pytest.fixture(scope="module")
 def digits_clip():
-    from hf_mmcoa.data.digits import vocabulary
-    from hf_mmcoa.tiny_clip import tiny_clip
+    from hf_mmcoa.testbed.digits import vocabulary
+    from hf_mmcoa.testbed.tiny_clip import tiny_clip
 
     return tiny_clip(vocabulary(), image_size=8, patch_size=2, width=16)
 
@@ -330,7 +330,7 @@ def patterns(marker: str) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_result_fields_are_all_explained(digits_clip):
-    from hf_mmcoa.data.digits import SYNONYMS
+    from hf_mmcoa.substitutes.digits import SYNONYMS
 
     known, unseen = SYNONYMS.split(0)
     result = evaluate_robustness(
@@ -347,7 +347,7 @@ def test_result_fields_are_all_explained(digits_clip):
 
 @pytest.mark.filterwarnings("ignore")
 def test_retrieval_fields_are_all_explained(digits_clip):
-    from hf_mmcoa.data.digits import load_captioned_digits
+    from hf_mmcoa.testbed.digits import load_captioned_digits
 
     spec = ThreatModel.preset("quick", num_steps=1)
     result = evaluate_retrieval(*digits_clip, load_captioned_digits(), spec, max_samples=6, progress=False)

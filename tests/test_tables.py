@@ -11,7 +11,7 @@ from statistics import mean
 import pytest
 
 from hf_mmcoa.protocols.comparison import read_rows, with_text_attacks
-from hf_mmcoa.protocols.table import accuracy_table, difference_table
+from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARISONS = ROOT / "docs" / "results" / "comparisons"

@@ -1,8 +1,15 @@
 """Attacks on images, texts and both: one file an attack, settings in the fields, data in the call."""
 
+from ..substitutes.masked_lm import MaskedLMCandidates
+from ..substitutes.source import CandidateSource
+from ..substitutes.table import SynonymTable
+from ..substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
+from ..substitutes.wordnet import WordNetCandidates
 from .apgd import APGD
 from .autoattack import AutoAttack
-from .base import (
+from .bert_attack import BertAttack
+from .co_attack import CoAttack
+from .contracts import (
     AdversarialPairs,
     ClassifierAttack,
     EnumerableTextAttack,
@@ -10,16 +17,6 @@ from .base import (
     MultimodalAttack,
     TextAttack,
 )
-from .bert_attack import BertAttack
-from .candidates import (
-    CandidateSource,
-    HotFlipCandidates,
-    MaskedLMCandidates,
-    NeighbourCandidates,
-    SynonymTable,
-    WordNetCandidates,
-)
-from .co_attack import CoAttack
 from .diversity import Diversity
 from .joint import Joint
 from .levenshtein import LevenshteinAttack

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .pgd import PGD, ImageLoss, Norm, value_and_gradient
+from ..gradients import value_and_gradient
+from .pgd import PGD, ImageLoss, Norm
 
 INERTIA = 0.25  # alpha = 0.75 in the paper: this much of the last move is kept
 FIRST_CHECK, SHORTER, SHORTEST = 0.22, 0.03, 0.06  # fractions of all steps: when the step size is looked at

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .base import LogitsFn, check_labels
+from .contracts import LogitsFn, check_labels
 from .pgd import Norm
 
 Version = Literal["standard", "rand", "apgd-ce", "apgd-t"]

@@ -15,8 +15,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .candidates import CandidateSource, coordinate_kl
-from .words import STOP_WORDS, WORD, replace_word, split_words
+from ..losses import coordinate_kl
+from ..substitutes.source import CandidateSource
+from ..substitutes.words import STOP_WORDS, WORD, replace_word, split_words
 
 Encode = Callable[[list[str]], Tensor]
 
@@ -52,7 +53,7 @@ class BertAttack:
         ValueError: if a number is out of range, or the template has not exactly one `{}`.
 
     Example:
-        >>> from hf_mmcoa.attacks.candidates import SynonymTable
+        >>> from hf_mmcoa.substitutes import SynonymTable
         >>> attack = BertAttack(candidates=SynonymTable({"cat": ("feline",)}))
         >>> attack(["a photo of a cat"], lambda texts: torch.ones(len(texts), 2))
         ['a photo of a feline']

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..encoding import DualEncoder
-from .base import AdversarialPairs, TextAttack, check_labels
+from ..models.encoder import DualEncoder
+from .contracts import AdversarialPairs, TextAttack, check_labels
 from .image_losses import kl_loss
 from .pgd import PGD, Norm
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .candidates import coordinate_kl
+from ..losses import coordinate_kl
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..encoding import DualEncoder
-from .base import AdversarialPairs, EnumerableTextAttack, ImageAttack, check_labels
+from ..models.encoder import DualEncoder
+from .contracts import AdversarialPairs, EnumerableTextAttack, ImageAttack, check_labels
 from .image_losses import margin_loss
 from .prompt_pools import PromptPools
 

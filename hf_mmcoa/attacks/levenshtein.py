@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .base import TextEncoder
+from ..substitutes.words import WORD
+from .contracts import TextEncoder
 from .image_losses import embedding_loss
-from .words import WORD
 
 ALPHABET = string.ascii_lowercase + string.digits + string.punctuation + " "  # CLIP's tokenizers lower-case all texts
 

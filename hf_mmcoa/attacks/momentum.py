@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .pgd import PGD, ImageLoss, gradient, unit
+from ..gradients import gradient, unit
+from .pgd import PGD, ImageLoss
 
 
 @dataclass(frozen=True)

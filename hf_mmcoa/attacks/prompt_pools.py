@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoding import DualEncoder
-from .base import EnumerableTextAttack
+from ..models.encoder import DualEncoder
+from .contracts import EnumerableTextAttack
 
 
 class PromptPools:

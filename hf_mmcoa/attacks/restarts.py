@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .base import ImageAttack
+from .contracts import ImageAttack
 from .pgd import ImageLoss
 
 

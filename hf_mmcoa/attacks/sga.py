@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoding import DualEncoder
-from .base import AdversarialPairs, EnumerableTextAttack, ImageAttack, check_labels
+from ..models.encoder import DualEncoder
+from .contracts import AdversarialPairs, EnumerableTextAttack, ImageAttack, check_labels
 from .prompt_pools import PromptPools
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)  # of the paper

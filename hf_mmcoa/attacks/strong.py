@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .apgd import APGD
-from .base import LogitsFn, check_labels
+from .contracts import LogitsFn, check_labels
 from .image_losses import class_loss, likeliest_wrong_classes, margin_loss, targeted_margin_loss
 from .pgd import Norm
 

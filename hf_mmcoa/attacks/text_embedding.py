@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .. import encoding
-from ..encoding import word_positions
-from .pgd import shorten, unit, value_and_gradient
+from ..gradients import shorten, unit, value_and_gradient
+from ..models import encoding
+from ..models.encoding import word_positions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..documents import printable
+from ..io import printable
 
 HELP = "methods against each other under one specification"
 DESCRIPTION = """\
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ..protocols.comparison import check_is_comparison, run_comparison
     from ..protocols.grid import print_to_stderr
     from ..protocols.plan import plan_protocol
-    from ..protocols.specification import read_protocol
+    from ..protocols.reading import read_protocol
 
     try:
         protocol = read_protocol(args.comparison, args.data_dir, _changes(args))
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
     """The options as fields of a protocol, over those of the YAML file."""
-    from ..protocols.specification import TINY, field_values
+    from ..protocols.protocol import TINY
+    from ..protocols.values import field_values
 
     if args.comparison is None and args.dataset is None:
         raise ValueError("name a YAML file, or a data set by --dataset.")
@@ -95,7 +96,7 @@ def _here(name: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `hf-mmcoa compare`."""
-    from ..evaluation.specification import PRESETS
+    from ..evaluation.threat_model import PRESETS
 
     parser.add_argument(
         "comparison", nargs="?", metavar="YAML", help="as of `hf-mmcoa protocol` (examples/comparisons/)"

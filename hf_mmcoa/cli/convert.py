@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..documents import printable
+from ..io import printable
 
 HELP = "checkpoints of other repositories to CLIPModel, and CLIPModel to OpenCLIP"
 DESCRIPTION = """\
@@ -20,7 +20,7 @@ exit status: 0, or 1 if nothing was written: unknown layout, unsafe file, or emb
 
 def run(args: argparse.Namespace) -> int:
     """Convert as the parsed arguments say and print what was read, decided and measured; returns the exit status."""
-    from ..hub.convert import convert  # imports torch
+    from ..convert.checkpoint import convert  # imports torch
 
     try:
         conversion = convert(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..documents import printable
+from ..io import printable
 
 DEFAULT_RUN = Path("output/digits")  # where `hf-mmcoa train` writes without options
 EPSILON = "4/255"
@@ -56,13 +56,13 @@ def setup(args: argparse.Namespace) -> Any:
     """Models, pictures and budget of the parsed arguments."""
     import torch
 
-    from ..attacks.held_out import known_and_unseen
     from ..data import digits
     from ..data.benchmarks import describe, load_benchmark
-    from ..data.synonyms import EMBEDDED, synonym_table
     from ..demo.page import Setup
-    from ..encoding import load
-    from ..evaluation.specification import ThreatModel
+    from ..evaluation.threat_model import ThreatModel
+    from ..models.encoder import load_clip
+    from ..substitutes.embedded import EMBEDDED, synonym_table
+    from ..substitutes.held_out import known_and_unseen
 
     dataset = load_benchmark(args.dataset, split="test", data_dir=args.data_dir)
     info = describe(dataset)
@@ -75,7 +75,7 @@ def setup(args: argparse.Namespace) -> Any:
         note = "Here: a tiny CLIP on handwritten digits, and the same one after MMCoA training."
     table = synonym_table(args.dataset) if args.dataset in EMBEDDED else None
     return Setup(
-        models={name: load(folder) for name, folder in folders.items()},
+        models={name: load_clip(folder) for name, folder in folders.items()},
         dataset=dataset,
         class_names=info.class_names,
         budget=ThreatModel.preset(
@@ -120,9 +120,10 @@ def default_models(cache_dir: str | Path | None = None, options: Sequence[str] =
 
 def _train_default(clean: Path, robust: Path, options: Sequence[str]) -> None:
     """Write the models that do not exist yet; a folder appears whole or not at all."""
-    from ..attacks.held_out import known_and_unseen
-    from ..data import digits
-    from ..trainer import MMCoATrainer
+    from ..data.digits import load_digits
+    from ..substitutes.digits import SYNONYMS
+    from ..substitutes.held_out import known_and_unseen
+    from ..training.trainer import MMCoATrainer
     from .train import parse, pretrained_tiny_clip
 
     clean.parent.mkdir(parents=True, exist_ok=True)
@@ -136,10 +137,8 @@ def _train_default(clean: Path, robust: Path, options: Sequence[str]) -> None:
             os.replace(f"{scratch}/clean", clean)
         if not robust.is_dir():
             _say("training it against image and text attacks (about a minute and a half)")
-            known, _ = known_and_unseen(digits.SYNONYMS)
-            trainer = MMCoATrainer(
-                model, args, digits.load_digits("train"), processing_class=processor, candidates=known
-            )
+            known, _ = known_and_unseen(SYNONYMS)
+            trainer = MMCoATrainer(model, args, load_digits("train"), processing_class=processor, candidates=known)
             trainer.train()
             trainer.save_model(f"{scratch}/robust")
             os.replace(f"{scratch}/robust", robust)

@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..attacks.candidates import CandidateSource, candidate_source
-from ..attacks.held_out import known_and_unseen
 from ..data.benchmarks import load_benchmark
-from ..data.synonyms import EMBEDDED, synonym_table
-from ..documents import printable
-from ..encoding import load
-from ..evaluation.gallery import attack_gallery, gallery_path, save_gallery
+from ..evaluation.evaluator import evaluate_robustness
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.retrieval import evaluate_retrieval, retrieval_table
-from ..evaluation.robustness import evaluate_robustness
 from ..evaluation.sanity import failed
-from ..evaluation.specification import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS, ThreatModel
-from ..evaluation.table import robustness_table
+from ..evaluation.threat_model import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS, ThreatModel
+from ..io import printable
+from ..models.encoder import load_clip
+from ..report.gallery import attack_gallery, gallery_path, save_gallery
+from ..report.table import robustness_table
+from ..substitutes.embedded import EMBEDDED, synonym_table
+from ..substitutes.held_out import known_and_unseen
+from ..substitutes.named import candidate_source
+from ..substitutes.source import CandidateSource
 from .launch import start_missing_processes
 
 SANITY_FAILED = 3
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         _check_task(args)
         spec = threat_model(args)
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
-        model, processor = load(args.model)
+        model, processor = load_clip(args.model)
         dataset = load_benchmark(args.dataset, split=args.split, data_dir=args.data_dir, text_column=args.text_column)
         given = substitutes(args.candidates, model, processor)
         options: dict[str, Any] = {

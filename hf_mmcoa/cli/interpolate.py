@@ -11,15 +11,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ..adapters import load_adapted, merge
 from ..data.benchmarks import load_benchmark
-from ..documents import printable
-from ..encoding import load
-from ..evaluation.results import differences
 from ..evaluation.sanity import failed
-from ..evaluation.specification import fingerprint
-from ..evaluation.table import robustness_table
-from ..interpolation import check_mixable, interpolate, sweep, write_summary
+from ..io import differences, fingerprint, printable
+from ..models.encoder import load_clip
+from ..models.lora import load_adapted, merge
+from ..models.weights import check_mixable, interpolate
+from ..protocols.interpolation import sweep, write_summary
+from ..report.table import robustness_table
 from .evaluate import SANITY_FAILED, add_measurement_arguments, substitutes, threat_model
 from .launch import start_missing_processes
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         _check(args)
         spec = threat_model(args)
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
-        pretrained, processor = load(args.pretrained)
+        pretrained, processor = load_clip(args.pretrained)
         robust = _robust(args, pretrained, processor)
         if args.save and accelerator.is_main_process:
             interpolate(pretrained, robust, args.save_alpha).save_pretrained(args.save)  # type: ignore[operator]
@@ -104,7 +103,7 @@ def _robust(args: argparse.Namespace, pretrained: nn.Module, processor: Any) -> 
     """The model at alpha = 1; it must read pixels and words as the pretrained one does."""
     if args.adapter:
         return merge(load_adapted(pretrained, args.adapter))  # type: ignore[arg-type]
-    robust, other = load(args.robust)
+    robust, other = load_clip(args.robust)
     check_mixable(pretrained, robust)
     read = [_reading(one) for one in (processor, other)]
     if found := differences(*read):

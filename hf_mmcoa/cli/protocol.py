@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..documents import printable
+from ..io import printable
 
 HELP = "a grid of trainings and evaluations, resumable cell by cell"
 DESCRIPTION = """\
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Run, or plan, the protocol that the parsed arguments name; returns the exit status."""
     from ..protocols.grid import print_to_stderr, run_protocol
     from ..protocols.plan import plan_protocol
-    from ..protocols.specification import read_protocol
+    from ..protocols.reading import read_protocol
 
     try:
         protocol = read_protocol(args.protocol, args.data_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..documents import printable
+from ..io import printable
 
 HELP = "publish a checkpoint and its card on the Hub"
 DESCRIPTION = """\

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..documents import printable
-from ..evaluation.report import write_report
+from ..io import printable
+from ..report.page import write_report
 
 HELP = "HTML, Markdown and pictures of result files"
 DESCRIPTION = """\

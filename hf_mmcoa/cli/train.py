@@ -22,26 +22,26 @@ from torch import nn
 from transformers import CLIPModel, HfArgumentParser, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
-from .. import encoding
-from ..adapters import merge
-from ..attacks.candidates import CandidateSource, candidate_source
-from ..attacks.held_out import known_and_unseen
-from ..checkpoints import check_writable, checkpoint_to_resume
 from ..config import MMCoAConfig
-from ..data import digits
 from ..data.benchmarks import load_benchmark
-from ..data.synonyms import EMBEDDED, synonym_table
-from ..documents import printable, read_yaml
-from ..evaluation.gallery import attack_gallery, gallery_path, save_gallery
-from ..evaluation.picture import save_picture
-from ..evaluation.results import write_json
-from ..evaluation.robustness import evaluate_robustness
-from ..evaluation.specification import ThreatModel
-from ..evaluation.table import robustness_table
-from ..hub.checkpoint import CARD_FILE
-from ..hub.measurements import PICTURE_FILE, ROBUSTNESS_FILE
-from ..pretraining import pretrain_tiny_clip
-from ..trainer import MMCoATrainer
+from ..data.digits import IMAGE_SIZE
+from ..evaluation.evaluator import evaluate_robustness
+from ..evaluation.threat_model import ThreatModel
+from ..file_names import CARD_FILE, PICTURE_FILE, ROBUSTNESS_FILE
+from ..io import printable, read_yaml, write_json
+from ..models.encoder import load_clip
+from ..models.lora import merge
+from ..report.gallery import attack_gallery, gallery_path, save_gallery
+from ..report.picture import save_picture
+from ..report.table import robustness_table
+from ..substitutes.embedded import EMBEDDED, synonym_table
+from ..substitutes.held_out import known_and_unseen
+from ..substitutes.named import candidate_source
+from ..substitutes.source import CandidateSource
+from ..testbed.digits import load_captioned_digits, vocabulary
+from ..testbed.pretraining import pretrain_tiny_clip
+from ..training.checkpoints import check_writable, checkpoint_to_resume
+from ..training.trainer import MMCoATrainer
 from .launch import start_missing_processes
 
 ADAPTER_FOLDER = "adapter"  # of a LoRA run
@@ -129,7 +129,7 @@ def train(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
     data, validation = _held_out(data, run, args)
     test = load_benchmark(run.dataset, split=run.test_split, data_dir=run.data_dir)
     if run.model_name_or_path is not None:
-        model, processor = encoding.load(run.model_name_or_path)
+        model, processor = load_clip(run.model_name_or_path)
     else:
         # Operations this small cost more to share than to do: on a busy machine two threads take eight times as long.
         torch.set_num_threads(1)
@@ -225,9 +225,9 @@ def pretrained_tiny_clip(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, Pro
         epochs: over the 1,200 training digits. 40 reach about 97% on the validation split (LAB.md: 20 to 40).
     """
     model, processor, _ = pretrain_tiny_clip(
-        digits.vocabulary(),
-        digits.load_captioned_digits(args.seed),
-        image_size=digits.IMAGE_SIZE,
+        vocabulary(),
+        load_captioned_digits(args.seed),
+        image_size=IMAGE_SIZE,
         patch_size=2,
         epochs=epochs,
         seed=args.seed,
@@ -250,7 +250,7 @@ def _run_settings(run: RunArguments, args: MMCoAConfig) -> dict[str, Any]:
 
 
 def _digits_settings() -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("digits.yaml").read_text())
+    settings: dict[str, Any] = yaml.safe_load(files("hf_mmcoa.testbed").joinpath("digits.yaml").read_text())
     return settings
 
 

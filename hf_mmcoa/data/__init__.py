@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .benchmarks import BENCHMARKS, Benchmark, BenchmarkInfo, Source, describe, find_benchmark, load_benchmark
-from .collator import ImageRows, ImageStream, check_labels, collate, detect_columns
+from .columns import detect_columns
 from .few_shot import few_shot, few_shot_indices
 from .images import resize_and_crop, to_rgb, to_tensor
+from .labels import check_labels
 from .prompts import DEFAULT_TEMPLATE, class_prompts, clean_class_name
+from .rows import ImageRows, ImageStream, collate
 
 __all__ = [
     "BENCHMARKS",

@@ -32,9 +32,10 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import constants as hub_constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from ..documents import parse_json, read_json, read_text
-from .collator import AUTO, Columns, check_labels, read_labels, resolve_columns
+from ..io import parse_json, read_json, read_text
+from .columns import AUTO, Columns, resolve_columns
 from .few_shot import few_shot_indices
+from .labels import check_labels, read_labels
 from .prompts import DEFAULT_TEMPLATE, clean_class_name
 
 Format = Literal["parquet", "webdataset", "imagefolder", "saved", "idx", "embedded"]

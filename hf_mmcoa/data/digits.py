@@ -1,10 +1,4 @@
-"""The embedded data set: scikit-learn's 1,797 handwritten digits with class words, captions and substitutes; no
-network.
-
-The pictures are real scans (UCI Optical Recognition of Handwritten Digits, 8x8). The substitutes are plain English
-words for the same number. One half of each digit's list is known to training, the other is held out: robustness to
-words that were trained on says nothing about words that were not, so both are measured.
-"""
+"""The embedded data set: scikit-learn's 1,797 handwritten digits (UCI Optical Recognition, 8x8 scans); no network."""
 
 from __future__ import annotations
 
@@ -15,48 +9,16 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from ..attacks.candidates import SynonymTable
-
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
 IMAGE_SIZE = 8
+
+
 EPSILON = 0.15  # of LAB's prototype: a clean CLIP falls below 20% and a robust one can stand
+
+
 SPLITS = {"train": 1200, "validation": 237, "test": 360}
-
-SYNONYMS = SynonymTable(
-    {
-        "zero": ("nought", "nil", "cipher", "null", "naught", "nothing"),
-        "one": ("single", "ace", "unit", "unity", "solo", "sole"),
-        "two": ("pair", "couple", "deuce", "duo", "twain", "brace"),
-        "three": ("trio", "triad", "triple", "trey", "threesome", "trinity"),
-        "four": ("quartet", "foursome", "tetrad", "quadruple", "quaternary", "quatern"),
-        "five": ("quintet", "fivesome", "pentad", "quint", "quintuple", "cinque"),
-        "six": ("sextet", "sixsome", "hexad", "sextuple", "sise", "senary"),
-        "seven": ("septet", "sevensome", "heptad", "septuple", "septenary", "hebdomad"),
-        "eight": ("octet", "eightsome", "octad", "octuple", "ogdoad", "octonary"),
-        "nine": ("nonet", "ninesome", "ennead", "nonuple", "novenary", "niner"),
-    }
-)
-
-# For pretraining: several ways to say it, so that the text tower learns which word matters.
-CAPTION_TEMPLATES = (
-    "This is a photo of a {}",
-    "a photo of a {}",
-    "a picture of a {}",
-    "an image of a {}",
-    "a scan of the digit {}",
-    "the number {}",
-    "a handwritten {}",
-    "a drawing of a {}",
-    "someone wrote a {}",
-    "this is the digit {}",
-    "a small {} in black and white",
-    "a blurry photo of a {}",
-    "the figure {} on paper",
-    "a {} written by hand",
-    "here is a {}",
-    "one can read a {}",
-    "it says {}",
-)
 
 
 @cache
@@ -80,23 +42,6 @@ def load_digits(split: Literal["train", "validation", "test"] = "train") -> data
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASS_NAMES))})
     columns = {"image": [Image.fromarray(pictures[row]) for row in rows], "label": labels[rows].tolist()}
     return datasets.Dataset.from_dict(columns, features=features)
-
-
-def load_captioned_digits(seed: int = 0) -> datasets.Dataset:
-    """The training split with a caption a picture, of `CAPTION_TEMPLATES`: what the tiny CLIP is pretrained on."""
-    dataset = load_digits("train")
-    templates = np.random.default_rng(seed).integers(len(CAPTION_TEMPLATES), size=len(dataset))
-    texts = [
-        CAPTION_TEMPLATES[template].format(CLASS_NAMES[label])
-        for template, label in zip(templates, dataset["label"], strict=True)
-    ]
-    return dataset.add_column("text", texts)
-
-
-def vocabulary() -> list[str]:
-    """Every text a tokenizer for the digits must know: captions, class words and all substitutes."""
-    words = [*CLASS_NAMES, *(word for _, listed in SYNONYMS.table for word in listed)]
-    return [template.format(word) for template in CAPTION_TEMPLATES for word in words]
 
 
 def _split_rows(labels: np.ndarray) -> dict[str, list[int]]:

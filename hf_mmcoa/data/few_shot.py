@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from .collator import read_labels
+from .labels import read_labels
 
 
 def few_shot_indices(

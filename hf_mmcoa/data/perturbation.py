@@ -7,7 +7,7 @@ from typing import Any, Literal
 import datasets
 
 from .benchmarks import describe
-from .collator import ImageRows
+from .rows import ImageRows
 
 
 def perturbation_size(

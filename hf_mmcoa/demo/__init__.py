@@ -4,7 +4,7 @@
 gradio.
 """
 
-from .compare import ATTACKS, Comparison, Reading, attack_and_compare
 from .inputs import parse_class_names, read_picture
+from .side_by_side import ATTACKS, Comparison, Reading, attack_and_compare
 
 __all__ = ["ATTACKS", "Comparison", "Reading", "attack_and_compare", "parse_class_names", "read_picture"]

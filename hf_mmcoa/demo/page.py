@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from torch import nn
 
-from ..attacks.candidates import CandidateSource
-from ..data.collator import ImageRows, read_labels
+from ..data.labels import read_labels
 from ..data.prompts import clean_class_name
-from ..evaluation.gallery import to_picture
-from ..evaluation.picture import SHARP_BELOW
-from ..evaluation.specification import ThreatModel
-from ..evaluation.table import fraction
-from .compare import ATTACKS, attack_and_compare
+from ..data.rows import ImageRows
+from ..evaluation.threat_model import ThreatModel
+from ..report.gallery import to_picture
+from ..report.picture import SHARP_BELOW
+from ..report.table import fraction
+from ..substitutes.source import CandidateSource
 from .inputs import MAX_BYTES, MAX_CLASSES, parse_class_names, read_picture
 from .panels import STYLE, comparison_html, message_html
+from .side_by_side import ATTACKS, attack_and_compare
 
 if TYPE_CHECKING:
     import gradio as gr

@@ -10,11 +10,11 @@ import html
 
 import numpy as np
 
-from ..documents import printable
-from ..evaluation.gallery import to_base64, word_differences
-from ..evaluation.picture import RIGHT, SHARP_BELOW, WRONG
-from ..evaluation.table import count, fraction
-from .compare import Comparison, Reading
+from ..io import printable
+from ..report.gallery import to_base64, word_differences
+from ..report.picture import RIGHT, SHARP_BELOW, WRONG
+from ..report.table import count, fraction
+from .side_by_side import Comparison, Reading
 
 SHOWN_CLASSES = 5
 

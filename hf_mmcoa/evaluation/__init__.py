@@ -1,10 +1,10 @@
 """Robustness evaluation: threat models, the evaluator, its results and their statistics."""
 
 from .callback import RobustnessCallback
+from .evaluator import evaluate_robustness
 from .results import compare, load_result, save_result
 from .retrieval import evaluate_retrieval
-from .robustness import evaluate_robustness
-from .specification import ThreatModel
+from .threat_model import ThreatModel
 
 __all__ = [
     "RobustnessCallback",

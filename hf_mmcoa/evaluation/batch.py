@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attacks.base import ClassifierAttack
+from ..attacks.contracts import ClassifierAttack
+from ..attacks.engine import attack_images, correct
+from ..attacks.factory import LossAttack
 from ..losses import zero_shot_logits
-from .cascade import attack_images, correct
-from .named_attacks import LossAttack
 from .prepare import Evaluation, source_key
 
 

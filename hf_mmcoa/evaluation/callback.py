@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import datasets
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..attacks.candidates import CandidateSource
+from ..substitutes.source import CandidateSource
+from .evaluator import evaluate_robustness
 from .prepare import ATTACKS
-from .robustness import evaluate_robustness
-from .specification import ThreatModel
+from .threat_model import ThreatModel
 
 if TYPE_CHECKING:
     from transformers import Trainer

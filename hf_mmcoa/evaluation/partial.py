@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..documents import read_json
-from .results import differences, partial_folder, write_json
+from ..io import differences, read_json, write_json
+from .results import partial_folder
 
 
 class PartialResults:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import math
-import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,25 +14,33 @@ import datasets
 import torch
 from torch import Tensor, nn
 
-from .. import encoding
-from .._version import __version__
-from ..attacks.base import ClassifierAttack, ImageAttack, MultimodalAttack
-from ..attacks.candidates import CandidateSource
+from ..attacks import factory
+from ..attacks.contracts import ClassifierAttack, ImageAttack, MultimodalAttack
+from ..attacks.factory import LossAttack
 from ..attacks.image_losses import class_loss
 from ..attacks.text_embedding import TextEmbeddingPGD
 from ..data.benchmarks import describe
-from ..data.collator import ImageRows, check_labels, collate, read_labels, resolve_columns
+from ..data.columns import resolve_columns
+from ..data.labels import check_labels, read_labels
 from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
+from ..data.rows import ImageRows, collate
+from ..io import fingerprint
 from ..losses import zero_shot_logits
+from ..models import encoding
+from ..models.encoder import DualEncoder
+from ..substitutes.source import CandidateSource
 from ..zero_shot import ZeroShotClassifier
-from . import named_attacks
-from .named_attacks import LossAttack
+from .provenance import model_fingerprint, versions
 from .results import FORMAT, worst_case_attacks
-from .specification import ThreatModel, fingerprint
+from .threat_model import ThreatModel
 
 ATTACKS = ("clean", "image", "text", "multimodal")
+
+
 PROMPTS_PER_BATCH = 256
+
+
 HASHED_IMAGES = 64  # pictures that the data fingerprint reads, beside all rows and labels
 
 
@@ -57,7 +63,7 @@ class Evaluation:
     # What is evaluated
 
     @property
-    def encoder(self) -> encoding.DualEncoder:
+    def encoder(self) -> DualEncoder:
         """The model."""
         return self.classifier.encoder
 
@@ -146,14 +152,14 @@ class Evaluation:
             for source, candidates in self.sources.items()
         }
         if "text" in self.attacks and "characters" in self.spec.text_attacks:
-            attack = named_attacks.character_attack(self.spec, self.class_names)
+            attack = factory.character_attack(self.spec, self.class_names)
             found["text/characters"] = attack(self.prompts, self.encoder.encode_texts)
         return found
 
     def _words(self, candidates: CandidateSource) -> list[str]:
         if self.spec.num_candidates == 0:  # no budget: `prepare` has warned
             return self.prompts
-        attack = named_attacks.word_attack(self.spec, candidates, self.class_names)
+        attack = factory.word_attack(self.spec, candidates, self.class_names)
         return attack(self.prompts, self.encoder.encode_texts)
 
     def use_prompts(self, adv_prompts: dict[str, list[str]]) -> None:
@@ -186,17 +192,17 @@ class Evaluation:
 
     def multimodal_attack(self, name: str, source: str) -> MultimodalAttack:
         """A multimodal attack that chooses its texts by the image."""
-        return named_attacks.multimodal_attack(name, self.spec, self._remembering_words(source))
+        return factory.multimodal_attack(name, self.spec, self._remembering_words(source))
 
     @cached_property
-    def remembering_encoder(self) -> encoding.DualEncoder:
+    def remembering_encoder(self) -> DualEncoder:
         """The encoder, but embedding no text twice: attacks that search texts ask for the same ones in every batch."""
         return _RememberingEncoder(self.encoder)
 
     def _remembering_words(self, source: str) -> Any:
         key = source_key("text/words", source, self.sources)
         if key not in self._remembered:
-            attack = named_attacks.word_attack(self.spec, self.sources[source], self.class_names)
+            attack = factory.word_attack(self.spec, self.sources[source], self.class_names)
             self._remembered[key] = _RememberedText(attack, self.prompts, self.adv_prompts[key])
         return self._remembered[key]
 
@@ -245,7 +251,7 @@ def prepare(
 
     sources: dict[str, CandidateSource] = {}
     if "text" in attacks and "words" in spec.text_attacks:
-        sources = named_attacks.candidate_sources(candidates, spec, classifier.encoder)
+        sources = factory.candidate_sources(candidates, spec, classifier.encoder)
         described = {name: repr(source) for name, source in sources.items()}
         spec = replace(spec, candidates=described.get("", described))
     found: dict[str, LossAttack | ClassifierAttack] = {
@@ -254,7 +260,7 @@ def prepare(
     if image_attacks:
         spec = replace(spec, image_attacks=tuple(f"{name}: {attack!r}" for name, attack in image_attacks.items()))
     elif "image" in attacks:
-        found = {name: named_attacks.image_attack(name, spec) for name in spec.image_attacks}
+        found = {name: factory.image_attack(name, spec) for name in spec.image_attacks}
     spec = replace(spec, perturb_at=perturb_at)
     _check_combination(attacks, spec, found, sources)
     return Evaluation(
@@ -273,25 +279,6 @@ def prepare(
 def source_key(attack: str, source: str, sources: Mapping[str, Any]) -> str:
     """Name of an attack that uses one of several sources: the first one's, the threat model's own, stays bare."""
     return attack if not sources or source == next(iter(sources)) else f"{attack}:{source}"
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits of the weights: names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that a number depends on."""
-    libraries = ("torch", "transformers", "datasets", "accelerate")
-    return {
-        "python": platform.python_version(),
-        "hf_mmcoa": __version__,
-        **{name: importlib.metadata.version(name) for name in libraries},
-    }
 
 
 def _complete(attacks: Sequence[str]) -> tuple[str, ...]:
@@ -378,10 +365,10 @@ class _RememberedText:
         return self._variants
 
 
-class _RememberingEncoder(encoding.DualEncoder):
+class _RememberingEncoder(DualEncoder):
     """Shares the model with another encoder; valid while no weight changes."""
 
-    def __init__(self, encoder: encoding.DualEncoder) -> None:
+    def __init__(self, encoder: DualEncoder) -> None:
         self.__dict__.update(encoder.__dict__)
         self._seen: dict[str, Tensor] = {}
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..documents import read_json
-from .specification import ThreatModel
+from ..io import differences, read_json, write_json
 from .statistics import mcnemar
+from .threat_model import ThreatModel
 
 FORMAT = 1
+
+
 REQUIRED = ("clean_accuracy", "attack_spec", "outcomes", "row_ids", "labels", "num_samples", "seed", "versions")
+
+
 MAX_NAME = 1000  # characters of a model's, a data set's or an attack's name, which stand in tables and pictures
+
 
 # What the fields hold that code here counts on; those that are not required may be missing.
 _TEXTS: dict[Any, Any] = {str: str}
+
+
 _FIELDS: dict[str, Any] = {
     "clean_accuracy": float,
     "attack_spec": dict,
@@ -230,28 +235,10 @@ def worst_outcome(result: Mapping[str, Any], attacks: list[str]) -> str:
     return "".join("1" if set(column) == {"1"} else "0" for column in zip(*outcomes, strict=True))
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The entries in which two flat dictionaries differ, for an error message."""
-    keys = [*one, *(key for key in other if key not in one)]
-    return [f"{key}: {one.get(key)!r} and {other.get(key)!r}" for key in keys if one.get(key) != other.get(key)]
-
-
 def partial_folder(path: str | Path) -> Path:
     """Where the finished batches of an evaluation lie until its result file is complete."""
     path = Path(path)
     return path.with_name(path.name + ".partial")
-
-
-def write_json(value: Any, path: str | Path) -> None:
-    """Write plain JSON beside `path`, then put it in place in one step."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        scratch.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _source(attack: str) -> str:

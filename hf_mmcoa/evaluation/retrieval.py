@@ -19,24 +19,26 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..attacks.candidates import CandidateSource
+from ..attacks import factory
+from ..attacks.factory import LossAttack
 from ..attacks.restarts import Restarts
-from ..data.collator import AUTO, ImageRows, collate, resolve_columns
+from ..data.columns import AUTO, resolve_columns
 from ..data.perturbation import perturbation_size
-from ..documents import printable
-from ..encoding import DualEncoder
+from ..data.rows import ImageRows, collate
+from ..io import fingerprint, printable, write_json
 from ..losses import zero_shot_logits
-from . import named_attacks
+from ..models.encoder import DualEncoder
+from ..substitutes.source import CandidateSource
 from .batch import perturbation_lengths, seeded_generator
-from .named_attacks import LossAttack
-from .prepare import ATTACKS, model_fingerprint, source_key, versions
+from .evaluator import _dataset_name as name_of
+from .evaluator import _evaluating as evaluating
+from .prepare import ATTACKS, source_key
 from .prepare import _complete as complete
-from .results import MAX_NAME, worst_case_attacks, write_json
-from .robustness import _dataset_name as name_of
-from .robustness import _evaluating as evaluating
+from .provenance import model_fingerprint, versions
+from .results import MAX_NAME, worst_case_attacks
 from .sanity import Finding, failed, inside_ball, within_word_budget
-from .specification import ThreatModel, fingerprint
 from .statistics import wilson_interval
+from .threat_model import ThreatModel
 
 FORMAT = 1
 DEPTHS = (1, 5, 10)
@@ -136,7 +138,7 @@ def evaluate_retrieval(
 
     with evaluating(model), torch.no_grad():
         adv_captions = {
-            source_key("text/words", source, sources): named_attacks.word_attack(spec, found, [])(
+            source_key("text/words", source, sources): factory.word_attack(spec, found, [])(
                 pairs.captions, encoder.encode_texts
             )
             for source, found in sources.items()
@@ -293,11 +295,11 @@ class _Attacked:
 
         found = {}
         for name in self.spec.image_attacks:
-            loss_attack = named_attacks.image_attack(name, self.spec)
+            loss_attack = factory.image_attack(name, self.spec)
             assert isinstance(loss_attack, LossAttack)  # `_resolve` keeps no other
             loss = loss_attack.loss
 
-            def loss_fn(adv_images: Tensor, loss: named_attacks.ClassLoss = loss) -> Tensor:
+            def loss_fn(adv_images: Tensor, loss: factory.ClassLoss = loss) -> Tensor:
                 return loss(logits_of(self.encoder.encode_images(adv_images)), labels)
 
             generator = seeded_generator(images.device, self.spec.seed, start, texts, name)
@@ -440,7 +442,7 @@ def _resolve(
             UserWarning,
             stacklevel=3,
         )
-    sources = named_attacks.candidate_sources(candidates, spec, encoder) if "text" in attacks else {}
+    sources = factory.candidate_sources(candidates, spec, encoder) if "text" in attacks else {}
     described = {name: repr(source) for name, source in sources.items()}
     if sources:
         kept["candidates"] = described.get("", described)

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attacks.base import ClassifierAttack
+from ..attacks.contracts import ClassifierAttack
+from ..attacks.engine import Attacked, attack_images, correct
+from ..attacks.factory import LossAttack
 from ..attacks.image_losses import class_loss
-from ..attacks.pgd import value_and_gradient
-from ..attacks.words import changed_words
-from ..data.collator import collate
+from ..data.rows import collate
+from ..gradients import value_and_gradient
 from ..losses import zero_shot_logits
+from ..substitutes.words import changed_words
 from .batch import perturbation_lengths, seeded_generator
-from .cascade import Attacked, attack_images, correct
-from .named_attacks import LossAttack
 from .prepare import Evaluation
 
 Finding = dict[str, Any]

@@ -20,19 +20,21 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import TrainingArguments
 
 from .._version import __version__
-from ..attacks.candidates import MASKED_LM
-from ..attacks.held_out import known_and_unseen
-from ..config import MMCoAConfig, pixels
+from ..attacks.settings import pixels
+from ..config import MMCoAConfig
 from ..data.benchmarks import find_benchmark
-from ..data.synonyms import EMBEDDED, synonym_table
-from ..documents import printable
-from ..evaluation.picture import threat_sentence
 from ..evaluation.prepare import ATTACKS
-from ..evaluation.specification import IMAGE_ATTACKS, PRESETS, ThreatModel
-from ..evaluation.table import accuracies, describe, escape_markdown, fraction, markdown_table
-from .checkpoint import Checkpoint, hub_id, read_checkpoint
-from .limits import limits
-from .measurements import PICTURE_FILE, Measurements, Section, measurements
+from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
+from ..file_names import PICTURE_FILE
+from ..io import printable
+from ..report.picture import threat_sentence
+from ..report.table import accuracies, describe, escape_markdown, fraction, markdown_table
+from ..substitutes.embedded import EMBEDDED, synonym_table
+from ..substitutes.held_out import known_and_unseen
+from ..substitutes.masked_lm import MASKED_LM
+from .limitations import limits
+from .measurements import Measurements, Section, measurements
+from .model_folder import Checkpoint, hub_id, read_checkpoint
 
 TAG = "hf_mmcoa"  # how a later push knows a repository that this library wrote
 TEMPLATE = "card_template.md"

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.gallery import gallery_path
-from ..evaluation.report import _named_path, read_results
-from ..evaluation.table import setting_differences
-
-ROBUSTNESS_FILE = "robustness.json"  # of `hf-mmcoa train`: {"before": result, "after": result}
-PICTURE_FILE = "attacks.png"  # of the same run, for people
-RESULTS_FOLDER = "results"
+from ..file_names import PICTURE_FILE, RESULTS_FOLDER, ROBUSTNESS_FILE
+from ..report.gallery import gallery_path
+from ..report.load import _named_path, read_results
+from ..report.table import setting_differences
 
 _Loaded = tuple[str, Path, dict[str, Any]]  # name of a column, source, result
 

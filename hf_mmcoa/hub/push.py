@@ -19,12 +19,13 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from torch import nn
 
-from .. import adapters
 from .._version import __version__
-from ..documents import read_json
+from ..file_names import CARD_FILE, PICTURE_FILE, RESULTS_FOLDER
+from ..io import read_json
+from ..models import lora
 from .card import TAG, card_of
-from .checkpoint import CARD_FILE, MERGED_FOLDER, PICKLES, WEIGHTS, Checkpoint, hub_id, read_checkpoint
-from .measurements import PICTURE_FILE, RESULTS_FOLDER, measurements
+from .measurements import measurements
+from .model_folder import MERGED_FOLDER, PICKLES, WEIGHTS, Checkpoint, hub_id, read_checkpoint
 
 MERGED_NOTE = (
     "It was trained as a LoRA adapter and merged into its base model; the numbers below were measured before or after "
@@ -290,7 +291,7 @@ def _merged(adapter: Checkpoint) -> Checkpoint:
         raise ValueError(f"`merge`: {adapter.folder} holds a whole model, no adapter: push it as it is.")
     folder = adapter.folder / MERGED_FOLDER
     folder.mkdir(exist_ok=True)
-    adapters.merge(adapter.model()).save_pretrained(folder)  # type: ignore[arg-type]
+    lora.merge(adapter.model()).save_pretrained(folder)  # type: ignore[arg-type]
     for file in adapter.files():
         if not fnmatch(file.name, WEIGHTS[True]) and file.name != "adapter_config.json":
             shutil.copy(file, folder)

@@ -2,6 +2,7 @@
 
 from .grid import run_protocol
 from .plan import plan_protocol
-from .specification import Cell, Data, Protocol, read_protocol
+from .protocol import Cell, Data, Protocol
+from .reading import read_protocol
 
 __all__ = ["Cell", "Data", "Protocol", "plan_protocol", "read_protocol", "run_protocol"]

@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..documents import read_json
+from ..evaluation.evaluator import evaluate_robustness
 from ..evaluation.partial import header_differences
-from ..evaluation.results import load_result, save_result, write_json
-from ..evaluation.robustness import evaluate_robustness
-from ..evaluation.specification import ThreatModel
-from .models import TRAINING_FILE, load_model, start_model, substitutes, train_model
-from .specification import Cell, Protocol
+from ..evaluation.results import load_result, save_result
+from ..evaluation.threat_model import ThreatModel
+from ..io import read_json, write_json
+from .cell_models import TRAINING_FILE, load_model, start_model, substitutes, train_model
+from .protocol import Cell, Protocol
 
 SETTINGS_FILE, RESULT_FILE, EVALUATION_FILE = "settings.json", "result.json", "evaluation.json"
 

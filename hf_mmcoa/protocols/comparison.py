@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..documents import read_json
-from ..evaluation.charts import dot_chart
 from ..evaluation.partial import header_differences
-from ..evaluation.report import _files, _named_path, read_results
-from ..evaluation.results import differences, load_result, worst_cases, worst_outcome, write_json
+from ..evaluation.results import load_result, worst_cases, worst_outcome
 from ..evaluation.statistics import mcnemar, mean_interval, wilson_interval
-from ..evaluation.table import Estimate, accuracies, check_comparable, estimate
+from ..io import differences, read_json, write_json
+from ..report.charts import dot_chart
+from ..report.load import _files, _named_path, read_results
+from ..report.table import Estimate, accuracies, check_comparable, estimate
 from .cells import result_path
 from .grid import Failures, locked, run_cells
-from .specification import Cell, Method, Protocol
-from .table import CHART_FILE, comparison_table
+from .grid_table import CHART_FILE, comparison_table
+from .protocol import Cell, Method, Protocol
 
 SPECIFICATION_FILE = "specification.json"
 WORST_TEXT = "worst_text_accuracy"  # no `text_...`: that would be the accuracy of a source named "worst"

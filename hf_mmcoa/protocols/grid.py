@@ -20,12 +20,13 @@ import torch
 from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
-from ..evaluation.report import write_report
-from ..evaluation.results import load_result, write_json
+from ..evaluation.results import load_result
+from ..io import write_json
+from ..report.page import write_report
+from .cell_models import base_folder, start_model
 from .cells import check_settings, result_path, run_cell
-from .models import base_folder, start_model
-from .specification import Cell, Protocol, shots_name
-from .table import protocol_table
+from .grid_table import protocol_table
+from .protocol import Cell, Protocol, shots_name
 
 Failures = dict[str, str]  # cell -> what went wrong
 

@@ -13,12 +13,12 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, CLIPConfig, CLIPModel
 
-from .. import encoding
 from ..data.benchmarks import Source, _hub_splits, describe, find_benchmark
-from ..tiny_clip import tiny_clip
+from ..models import encoding
+from ..testbed.tiny_clip import tiny_clip
+from .cell_models import base_folder, trained_folder
 from .cells import check_settings, result_path
-from .models import base_folder, trained_folder
-from .specification import Cell, Data, Protocol
+from .protocol import Cell, Data, Protocol
 
 PROMPT_LENGTH = 12  # tokens, about what a class prompt has
 

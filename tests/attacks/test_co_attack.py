@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa.attacks import PGD, BertAttack, CoAttack, SynonymTable
-from hf_mmcoa.encoding import DualEncoder
+from hf_mmcoa.models.encoder import DualEncoder
 
 PROMPTS = ["a photo of a cat", "a dog"]
 WORDS = BertAttack(candidates=SynonymTable({"cat": ("feline",), "dog": ("hound",)}))

@@ -1,4 +1,4 @@
-"""The contract of `hf_mmcoa.attacks.base`, for every attack: a new attack is a new row here."""
+"""The contract of `hf_mmcoa.attacks.contracts`, for every attack: a new attack is a new row here."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from hf_mmcoa.attacks import (
     SynonymTable,
     TextEmbeddingPGD,
 )
-from hf_mmcoa.encoding import DualEncoder, text_embeds
 from hf_mmcoa.losses import zero_shot_logits
+from hf_mmcoa.models.encoder import DualEncoder
+from hf_mmcoa.models.encoding import text_embeds
 
 EPSILON = 0.1
 LINF = PGD(epsilon=EPSILON, step_size=0.04, num_steps=4)

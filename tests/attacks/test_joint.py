@@ -10,7 +10,7 @@ from transformers import CLIPModel, CLIPProcessor
 from hf_mmcoa.attacks import APGD, PGD, BertAttack, Joint, SynonymTable
 from hf_mmcoa.attacks.image_losses import margin_loss
 from hf_mmcoa.attacks.prompt_pools import PromptPools
-from hf_mmcoa.encoding import DualEncoder
+from hf_mmcoa.models.encoder import DualEncoder
 
 PROMPTS = ["a photo of a cat", "a dog", "a red car"]
 WORDS = BertAttack(candidates=SynonymTable({"cat": ("feline", "small"), "dog": ("hound", "large")}))

@@ -8,7 +8,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa.attacks import AdversarialPairs, BertAttack, SynonymTable
 from hf_mmcoa.attacks.prompt_pools import PromptPools
-from hf_mmcoa.encoding import DualEncoder
+from hf_mmcoa.models.encoder import DualEncoder
 
 PROMPTS = ["a photo of a cat", "a dog", "a red car"]
 WORDS = BertAttack(candidates=SynonymTable({"cat": ("feline", "small"), "dog": ("hound",)}))

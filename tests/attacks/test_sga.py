@@ -9,7 +9,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa.attacks import PGD, SGA, BertAttack, SynonymTable
 from hf_mmcoa.attacks.sga import _scaled
-from hf_mmcoa.encoding import DualEncoder
+from hf_mmcoa.models.encoder import DualEncoder
 
 PROMPTS = ["a photo of a cat", "a dog"]
 WORDS = BertAttack(candidates=SynonymTable({"cat": ("feline", "small"), "dog": ("hound", "large")}))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_mmcoa import encoding
 from hf_mmcoa.attacks.text_embedding import TextEmbeddingPGD, word_positions
+from hf_mmcoa.models import encoding
+from hf_mmcoa.models.encoder import DualEncoder
 
 TEXTS = ["This is a photo of a cat", "a dog"]
 
 
 @pytest.fixture
 def encoder(tiny_clip, tiny_processor):
-    return encoding.DualEncoder(tiny_clip, tiny_processor)
+    return DualEncoder(tiny_clip, tiny_processor)
 
 
 def away_from(clean):

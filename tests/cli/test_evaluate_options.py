@@ -7,7 +7,7 @@ from PIL import Image
 
 from hf_mmcoa.cli import main
 from hf_mmcoa.evaluation import load_result
-from hf_mmcoa.evaluation.gallery import gallery_path, load_gallery
+from hf_mmcoa.report.gallery import gallery_path, load_gallery
 
 
 @pytest.fixture

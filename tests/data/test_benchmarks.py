@@ -20,14 +20,7 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from PIL import Image
 
-from hf_mmcoa.data.benchmarks import (
-    BENCHMARKS,
-    BenchmarkInfo,
-    describe,
-    find_benchmark,
-    load_benchmark,
-    readable_names,
-)
+from hf_mmcoa.data.benchmarks import BENCHMARKS, BenchmarkInfo, describe, find_benchmark, load_benchmark, readable_names
 from hf_mmcoa.data.prompts import class_prompts
 
 

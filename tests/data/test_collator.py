@@ -11,15 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from hf_mmcoa.data.collator import (
-    Columns,
-    ImageRows,
-    ImageStream,
-    check_labels,
-    collate,
-    detect_columns,
-    read_labels,
-)
+from hf_mmcoa.data.columns import Columns, detect_columns
+from hf_mmcoa.data.labels import check_labels, read_labels
+from hf_mmcoa.data.rows import ImageRows, ImageStream, collate
 
 
 def png(value: int, size: tuple[int, int] = (6, 4)) -> bytes:

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from hf_mmcoa.data import digits
+from hf_mmcoa.data.digits import CLASS_NAMES, SPLITS
+from hf_mmcoa.substitutes.digits import SYNONYMS
+from hf_mmcoa.testbed.digits import load_captioned_digits
 
 
 def test_splits_are_disjoint_complete_and_stratified():
-    rows = {split: digits._split_rows(digits._pictures()[1])[split] for split in digits.SPLITS}
-    assert {split: len(found) for split, found in rows.items()} == digits.SPLITS
+    rows = {split: digits._split_rows(digits._pictures()[1])[split] for split in SPLITS}
+    assert {split: len(found) for split, found in rows.items()} == SPLITS
     assert sorted(row for found in rows.values() for row in found) == list(range(1797))
-    for split, size in digits.SPLITS.items():
+    for split, size in SPLITS.items():
         counts = np.bincount(digits.load_digits(split)["label"], minlength=10)
         assert abs(counts - size / 10).max() <= 0.05 * size
 
@@ -32,14 +35,14 @@ def test_pictures_are_the_scans():
 
 
 def test_captions_name_their_class():
-    for row in digits.load_captioned_digits(seed=1).select(range(50)):
-        assert digits.CLASS_NAMES[row["label"]] in row["text"].split()
+    for row in load_captioned_digits(seed=1).select(range(50)):
+        assert CLASS_NAMES[row["label"]] in row["text"].split()
 
 
 def test_no_substitute_is_a_class_word_or_serves_two_classes():
-    listed = [word for _, words in digits.SYNONYMS.table for word in words]
-    assert len(listed) == len(set(listed)) and not set(listed) & set(digits.CLASS_NAMES)
-    assert [word for word, _ in digits.SYNONYMS.table] == list(digits.CLASS_NAMES)
+    listed = [word for _, words in SYNONYMS.table for word in words]
+    assert len(listed) == len(set(listed)) and not set(listed) & set(CLASS_NAMES)
+    assert [word for word, _ in SYNONYMS.table] == list(CLASS_NAMES)
 
 
 def test_an_unknown_split_is_refused():

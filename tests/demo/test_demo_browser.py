@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from browser import CHROMIUM, Browser
-from evaluation.conftest import CLASS_NAMES, KNOWN, _trained, dataset, model, processor
 from PIL import Image
+from squares import CLASS_NAMES, KNOWN, _trained, dataset, model, processor
 
 from hf_mmcoa.demo.page import Setup, build_page, launch
-from hf_mmcoa.evaluation.specification import ThreatModel
-from hf_mmcoa.tiny_clip import tiny_clip as build_tiny_clip
+from hf_mmcoa.evaluation.threat_model import ThreatModel
+from hf_mmcoa.testbed.tiny_clip import tiny_clip as build_tiny_clip
 
 pytest.importorskip("gradio")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_mmcoa import cli, encoding
+from hf_mmcoa import cli
 from hf_mmcoa.cli import build_parser, demo, main
+from hf_mmcoa.models.encoder import load_clip
 
 SPACE = Path(__file__).resolve().parents[2] / "examples" / "space"
 SHORT = ("--pretrain_epochs", "1", "--max_steps", "2", "--use_cpu")
@@ -97,7 +98,7 @@ def test_default_models_are_trained_once_and_kept(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     folders = demo.default_models(tmp_path / "cache", SHORT)
     assert list(folders) == ["CLIP", "CLIP after MMCoA"] and "half a minute" in capsys.readouterr().err
-    clean, robust = (dict(encoding.load(folder)[0].named_parameters()) for folder in folders.values())
+    clean, robust = (dict(load_clip(folder)[0].named_parameters()) for folder in folders.values())
     assert any(not weight.equal(robust[name]) for name, weight in clean.items())
     monkeypatch.setattr("hf_mmcoa.cli.train.pretrained_tiny_clip", None)
     assert demo.default_models(tmp_path / "cache", SHORT) == folders  # nothing is trained

@@ -10,10 +10,10 @@ import warnings
 import numpy as np
 import psutil
 import pytest
-from evaluation.conftest import CLASS_NAMES, KNOWN, UNSEEN, _trained, dataset, model, processor
+from squares import CLASS_NAMES, KNOWN, UNSEEN, _trained, dataset, model, processor
 
 from hf_mmcoa.demo.page import NO_CLASS, Setup, _compare, _examples, _radius, _truth, build_page, launch
-from hf_mmcoa.evaluation.specification import ThreatModel
+from hf_mmcoa.evaluation.threat_model import ThreatModel
 
 pytest.importorskip("gradio")
 FIXTURES = (_trained, dataset, model, processor)  # the CLIP of coloured squares; pytest finds them in this module

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_mmcoa.demo.compare import Comparison, Reading
 from hf_mmcoa.demo.panels import STYLE, comparison_html, message_html
-from hf_mmcoa.evaluation.specification import ThreatModel
+from hf_mmcoa.demo.side_by_side import Comparison, Reading
+from hf_mmcoa.evaluation.threat_model import ThreatModel
 
 SHOUT = "<img src=x onerror=alert(1)>\"'&"
 

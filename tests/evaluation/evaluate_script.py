@@ -11,22 +11,22 @@ from pathlib import Path
 
 import datasets
 import torch
-from conftest import KNOWN
+from squares import KNOWN
 
-from hf_mmcoa.encoding import load
-from hf_mmcoa.evaluation import ThreatModel, robustness
+from hf_mmcoa.evaluation import ThreatModel, evaluator
 from hf_mmcoa.evaluation.results import partial_folder
+from hf_mmcoa.models.encoder import load_clip
 
 
 def evaluate(folder: Path, name: str) -> None:
     torch.set_num_threads(1)
     computed: list[int] = []
-    evaluate_batch = robustness.evaluate_batch
-    robustness.evaluate_batch = lambda evaluation, index, batch: (
+    evaluate_batch = evaluator.evaluate_batch
+    evaluator.evaluate_batch = lambda evaluation, index, batch: (
         computed.append(index) or evaluate_batch(evaluation, index, batch)
     )
-    robustness.evaluate_robustness(
-        *load(folder / "model"),
+    evaluator.evaluate_robustness(
+        *load_clip(folder / "model"),
         datasets.load_from_disk(str(folder / "data")),
         threat_model=ThreatModel.preset("standard", epsilon=0.03, num_steps=10),
         candidates=KNOWN,

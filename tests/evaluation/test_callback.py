@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import KNOWN
+from squares import KNOWN
 from transformers import Trainer, TrainingArguments
 
-from hf_mmcoa.data.collator import ImageRows, collate
+from hf_mmcoa.data.rows import ImageRows, collate
 from hf_mmcoa.evaluation import RobustnessCallback, ThreatModel, evaluate_robustness
 
 SPEC = ThreatModel.preset("quick", epsilon=0.05, num_steps=3)

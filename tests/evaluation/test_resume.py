@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import KNOWN
-from test_robustness import evaluate
+from squares import KNOWN
+from test_evaluator import evaluate
 
 from hf_mmcoa.attacks.pgd import PGD
 from hf_mmcoa.evaluation import ThreatModel

@@ -5,7 +5,7 @@ import json
 import datasets
 import pytest
 import torch
-from conftest import CLASS_NAMES, KNOWN, UNSEEN, squares
+from squares import CLASS_NAMES, KNOWN, UNSEEN, squares
 
 from hf_mmcoa.cli import main
 from hf_mmcoa.data.prompts import class_prompts
@@ -218,8 +218,8 @@ def test_an_attack_that_does_nothing_is_noticed(model, processor, monkeypatch):
         def __call__(self, images, loss_fn, generator=None):
             return images.clone()
 
-    idle = retrieval.LossAttack(attack=Nothing(), loss=retrieval.named_attacks.image_attack("pgd-ce", SPEC).loss)
-    monkeypatch.setattr(retrieval.named_attacks, "image_attack", lambda name, spec: idle)
+    idle = retrieval.LossAttack(attack=Nothing(), loss=retrieval.factory.image_attack("pgd-ce", SPEC).loss)
+    monkeypatch.setattr(retrieval.factory, "image_attack", lambda name, spec: idle)
     with pytest.warns(UserWarning, match="raises the loss"):
         found = evaluate_retrieval(model, processor, captioned(6), SPEC, attacks=("image",), progress=False)
     assert [finding["check"] for finding in found["sanity"] if not finding["passed"]] == [

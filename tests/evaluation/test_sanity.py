@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from conftest import KNOWN, squares
-from test_robustness import evaluate
+from squares import KNOWN, squares
+from test_evaluator import evaluate
 
-from hf_mmcoa.attacks.pgd import PGD, gradient
+from hf_mmcoa.attacks.pgd import PGD
 from hf_mmcoa.evaluation.sanity import inside_ball, keeps_class, levenshtein, within_edit_budget, within_word_budget
+from hf_mmcoa.gradients import gradient
 
 
 def findings(model, processor, data=None, attack=None, threat_model=None, attacks=("image",)):

@@ -22,7 +22,7 @@ from transformers.integrations import HfTrainerDeepSpeedConfig, is_deepspeed_ava
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_mmcoa import MMCoAConfig
-from hf_mmcoa.distributed import check_sharding
+from hf_mmcoa.training.distributed import check_sharding
 
 FOLDER = Path(__file__).parents[2] / "examples" / "accelerate"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -13,11 +13,12 @@ from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa import ZeroShotClassifier
 from hf_mmcoa.attacks import AutoAttack, StrongAttack
-from hf_mmcoa.data.digits import CLASS_NAMES, load_digits, vocabulary
+from hf_mmcoa.data.digits import CLASS_NAMES, load_digits
 from hf_mmcoa.data.images import to_tensor
-from hf_mmcoa.encoding import text_embeds
 from hf_mmcoa.losses import zero_shot_logits
-from hf_mmcoa.tiny_clip import tiny_clip as build_tiny_clip
+from hf_mmcoa.models.encoding import text_embeds
+from hf_mmcoa.testbed.digits import vocabulary
+from hf_mmcoa.testbed.tiny_clip import tiny_clip as build_tiny_clip
 
 LIBRARIES = {"foolbox": "foolbox", "ART": "art"}
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from evaluation.result_dicts import make_result
 from hub_server import HubServer
 from huggingface_hub import constants
+from result_dicts import make_result
 
-from hf_mmcoa.adapters import add_lora
-from hf_mmcoa.evaluation.prepare import model_fingerprint
-from hf_mmcoa.evaluation.results import write_json
+from hf_mmcoa.evaluation.provenance import model_fingerprint
+from hf_mmcoa.io import write_json
+from hf_mmcoa.models.lora import add_lora
 
 ROBUST = {
     "clean": "1111111110",

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from evaluation.result_dicts import PASSED, make_result
 from hub_server import metadata_errors
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from result_dicts import PASSED, make_result
 
 from hf_mmcoa.cli import build_parser
 from hf_mmcoa.cli.evaluate import threat_model
 from hf_mmcoa.cli.train import _run_settings, parse
 from hf_mmcoa.config import MMCoAConfig
-from hf_mmcoa.evaluation.results import write_json
-from hf_mmcoa.evaluation.specification import ThreatModel
-from hf_mmcoa.evaluation.table import markdown_table
+from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.hub.card import evaluate_command, model_card
-from hf_mmcoa.hub.limits import limits
+from hf_mmcoa.hub.limitations import limits
+from hf_mmcoa.io import write_json
+from hf_mmcoa.report.table import markdown_table
 
 from conftest import result_of  # isort: skip
 

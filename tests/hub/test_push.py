@@ -14,7 +14,7 @@ from transformers import CLIPModel
 
 from hf_mmcoa.cli import main
 from hf_mmcoa.hub.push import push
-from hf_mmcoa.tiny_clip import tiny_clip as build_tiny_clip
+from hf_mmcoa.testbed.tiny_clip import tiny_clip as build_tiny_clip
 
 PUBLISHED = {
     "README.md",

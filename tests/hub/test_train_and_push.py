@@ -8,7 +8,7 @@ import pytest
 from hub_server import metadata_errors
 
 from hf_mmcoa.cli import main
-from hf_mmcoa.evaluation.table import markdown_table
+from hf_mmcoa.report.table import markdown_table
 
 SMALL = ["--pretrain_epochs", "1", "--max_steps", "2", "--preset", "quick", "--max_test_samples", "20", "--use_cpu"]
 

@@ -7,15 +7,15 @@ import logging
 import pytest
 import torch
 import yaml
-from evaluation.result_dicts import make_result
 from hub_server import metadata_errors
+from result_dicts import make_result
 from safetensors.torch import load
 from test_trainer import SUBSTITUTES, picture_rows
 
 from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.config import MMCoAConfig
-from hf_mmcoa.evaluation.results import write_json
-from hf_mmcoa.trainer import MMCoATrainer
+from hf_mmcoa.io import write_json
+from hf_mmcoa.training.trainer import MMCoATrainer
 
 SENT = {
     ".gitattributes",
@@ -97,7 +97,7 @@ def test_push_to_hub_while_training(online, make, tmp_path):
 def test_a_push_that_breaks_off_does_not_stop_the_training(online, make, caplog):
     trainer = make(push_to_hub=True, hub_model_id="user/trained", save_strategy="steps", save_steps=1)
     online.cuts = 1000
-    with caplog.at_level(logging.WARNING, "hf_mmcoa.trainer"):
+    with caplog.at_level(logging.WARNING, "hf_mmcoa.training.trainer"):
         trainer.train()
     assert trainer.state.global_step == 2 and set(online.files("user/trained")) == {".gitattributes"}
     assert "a push during training broke off" in caplog.text

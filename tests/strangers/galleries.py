@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hf_mmcoa.evaluation.gallery import THREATS, Gallery, Prediction, Sample, View
-from hf_mmcoa.evaluation.specification import ThreatModel
+from hf_mmcoa.evaluation.threat_model import ThreatModel
+from hf_mmcoa.report.gallery import THREATS, Gallery, Prediction, Sample, View
 
 
 def make_gallery(name: str = "cat") -> Gallery:

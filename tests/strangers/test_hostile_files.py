@@ -11,22 +11,22 @@ from typing import Any
 
 import pytest
 import yaml
-from evaluation.result_dicts import make_result
 from galleries import make_gallery
 from PIL import Image
+from result_dicts import make_result
 
 from hf_mmcoa.cli import main
 from hf_mmcoa.cli.train import parse
+from hf_mmcoa.convert.source import read_source
 from hf_mmcoa.data.benchmarks import _idx_array, describe, load_benchmark
-from hf_mmcoa.data.synonyms import synonym_table
-from hf_mmcoa.evaluation import gallery as galleries
-from hf_mmcoa.evaluation.gallery import load_gallery
-from hf_mmcoa.evaluation.report import read_results
 from hf_mmcoa.evaluation.results import compare, load_result
-from hf_mmcoa.evaluation.specification import ThreatModel
-from hf_mmcoa.hub.checkpoint import read_checkpoint
-from hf_mmcoa.hub.convert_source import read_source
-from hf_mmcoa.protocols.specification import read_protocol
+from hf_mmcoa.evaluation.threat_model import ThreatModel
+from hf_mmcoa.hub.model_folder import read_checkpoint
+from hf_mmcoa.protocols.reading import read_protocol
+from hf_mmcoa.report import gallery as galleries
+from hf_mmcoa.report.gallery import load_gallery
+from hf_mmcoa.report.load import read_results
+from hf_mmcoa.substitutes.embedded import synonym_table
 
 RESULT = make_result()
 

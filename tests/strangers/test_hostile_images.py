@@ -18,11 +18,11 @@ from PIL import Image
 
 from hf_mmcoa.data import images
 from hf_mmcoa.data.benchmarks import load_benchmark
-from hf_mmcoa.data.collator import ImageRows, ImageStream, collate
 from hf_mmcoa.data.images import MAX_PIXELS, read_image, to_rgb, to_tensor
+from hf_mmcoa.data.rows import ImageRows, ImageStream, collate
 from hf_mmcoa.demo import read_picture
-from hf_mmcoa.encoding import pixel_values
-from hf_mmcoa.evaluation.gallery import _decode
+from hf_mmcoa.models.encoding import pixel_values
+from hf_mmcoa.report.gallery import _decode
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -175,16 +175,14 @@ def test_a_symlink_is_followed_and_what_it_leads_to_must_be_a_picture(tmp_path: 
     "address", ["http://127.0.0.1:1/a.png", "https://e.vil/a.png", "zip://a.png::http://e.vil/a.zip"]
 )
 def test_no_row_makes_this_machine_open_an_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_mmcoa.data.collator.xopen", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr("hf_mmcoa.data.rows.xopen", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(ValueError, match=r"row 0: .* is not on the Hub, and is not fetched"):
         rows_of(address)[0]
 
 
 def test_streamed_pictures_come_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    monkeypatch.setattr(
-        "hf_mmcoa.data.collator.xopen", lambda address, mode: opened.append(address) or io.BytesIO(WHOLE)
-    )
+    monkeypatch.setattr("hf_mmcoa.data.rows.xopen", lambda address, mode: opened.append(address) or io.BytesIO(WHOLE))
     assert rows_of("hf://datasets/a/b/c.png")[0]["image"].shape == (3, 64, 64)
     assert opened == ["hf://datasets/a/b/c.png"]
 

@@ -12,27 +12,28 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from evaluation.result_dicts import make_result
 from galleries import make_gallery
 from huggingface_hub import ModelCard
+from result_dicts import make_result
 
 from hf_mmcoa import ZeroShotClassifier
 from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.data.prompts import class_prompts
-from hf_mmcoa.demo.compare import Comparison, Reading
 from hf_mmcoa.demo.panels import comparison_html, message_html
-from hf_mmcoa.evaluation.gallery import gallery_path, save_gallery
-from hf_mmcoa.evaluation.picture import save_picture
-from hf_mmcoa.evaluation.prepare import model_fingerprint
-from hf_mmcoa.evaluation.report import write_report
-from hf_mmcoa.evaluation.results import load_result, save_result, write_json
-from hf_mmcoa.evaluation.robustness import evaluate_robustness
-from hf_mmcoa.evaluation.specification import ThreatModel
-from hf_mmcoa.evaluation.table import escape_markdown, robustness_table
+from hf_mmcoa.demo.side_by_side import Comparison, Reading
+from hf_mmcoa.evaluation.evaluator import evaluate_robustness
+from hf_mmcoa.evaluation.provenance import model_fingerprint
+from hf_mmcoa.evaluation.results import load_result, save_result
+from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.hub.card import model_card
+from hf_mmcoa.io import write_json
 from hf_mmcoa.protocols.comparison import read_rows
-from hf_mmcoa.protocols.specification import read_protocol
-from hf_mmcoa.protocols.table import comparison_table, protocol_table
+from hf_mmcoa.protocols.grid_table import comparison_table, protocol_table
+from hf_mmcoa.protocols.reading import read_protocol
+from hf_mmcoa.report.gallery import gallery_path, save_gallery
+from hf_mmcoa.report.page import write_report
+from hf_mmcoa.report.picture import save_picture
+from hf_mmcoa.report.table import escape_markdown, robustness_table
 
 UNSEEN = "\x1b[2J\u202e\u2066\u200f\x00"
 MARKUP = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
@@ -61,7 +62,7 @@ def assert_harmless(page: str) -> None:
 @pytest.fixture(autouse=True)
 def _no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("accuracy_chart", "tradeoff_chart", "epsilon_chart"):
-        monkeypatch.setattr(f"hf_mmcoa.evaluation.report.{name}", lambda *args, **kwargs: b"PNG")
+        monkeypatch.setattr(f"hf_mmcoa.report.page.{name}", lambda *args, **kwargs: b"PNG")
 
 
 def hostile_result(**changes):

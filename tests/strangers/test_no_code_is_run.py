@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hf_mmcoa import MMCoAConfig, MMCoATrainer
-from hf_mmcoa.checkpoints import FILE_LIST
+from hf_mmcoa.file_names import FILE_LIST
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "hf_mmcoa").rglob("*.py"), *(ROOT / "examples").rglob("*.py")])

@@ -19,16 +19,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hf_mmcoa.attacks import APGD, PGD, BertAttack, Diversity, LevenshteinAttack, Momentum, Restarts
-from hf_mmcoa.attacks.candidates import SynonymTable
-from hf_mmcoa.attacks.words import WORD, changed_words, replace_word, split_words
-from hf_mmcoa.config import _check_text_attack, pixels
+from hf_mmcoa.attacks.settings import pixels
+from hf_mmcoa.config import _check_text_attack
 from hf_mmcoa.data.prompts import check_template, class_prompts, clean_class_name
 from hf_mmcoa.demo import parse_class_names
-from hf_mmcoa.documents import parse_json, parse_yaml, printable
-from hf_mmcoa.evaluation.specification import ThreatModel
-from hf_mmcoa.evaluation.table import escape_markdown
+from hf_mmcoa.evaluation.threat_model import ThreatModel
+from hf_mmcoa.io import parse_json, parse_yaml, printable
 from hf_mmcoa.losses import class_targets, contrastive_loss, sigmoid_loss
-from hf_mmcoa.protocols.specification import Method, _protocol, field_values
+from hf_mmcoa.protocols.protocol import Method
+from hf_mmcoa.protocols.reading import _protocol
+from hf_mmcoa.protocols.values import field_values
+from hf_mmcoa.report.table import escape_markdown
+from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.words import WORD, changed_words, replace_word, split_words
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "25"))
 searched = settings(

@@ -1,0 +1,1 @@
+"""Checkpoints of other repositories to `CLIPModel`, parity-checked, and back to OpenCLIP."""

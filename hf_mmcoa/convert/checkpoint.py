@@ -1,0 +1,438 @@
+"""Other repositories' checkpoints to `CLIPModel`, and `CLIPModel` to OpenCLIP, written only if the embeddings agree.
+
+What was written is read back the way its reader reads it and compared, on random images and texts, with an
+implementation of the other side: `ReferenceCLIP` beside transformers' own model. Heads and activation are in no weight,
+so the comparison cannot prove them: `Conversion` says where each was taken from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from ..models.encoder import DualEncoder, load_clip
+from . import layouts
+from .layouts import ACTIVATIONS, PARTS, Activation, Architecture, Tower
+from .reference import ReferenceCLIP
+from .source import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, Source, read_source, refuse_remote_code
+
+Target = Literal["clip", "open_clip"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+LIMIT = 1e-4  # of the largest difference of embeddings; float32 leaves about 1e-6
+
+
+class _Encoder(Protocol):
+    @property
+    def logit_scale(self) -> float: ...
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor: ...
+
+    def encode_texts(self, input_ids: Tensor) -> Tensor: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _TransformersCLIP:
+    """A CLIPModel behind the methods of ReferenceCLIP: features before normalisation."""
+
+    model: Any
+
+    @property
+    def logit_scale(self) -> float:
+        return float(self.model.logit_scale.detach())
+
+    @torch.no_grad()
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        return self.model.visual_projection(self.model.vision_model(pixel_values=pixel_values).pooler_output)
+
+    @torch.no_grad()
+    def encode_texts(self, input_ids: Tensor) -> Tensor:
+        return self.model.text_projection(self.model.text_model(input_ids=input_ids).pooler_output)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Largest differences between two implementations on random inputs.
+
+    `images` and `texts` are the larger of two measures: the absolute difference of a coordinate between unit vectors,
+    and that between features before normalisation, relative to the largest coordinate.
+    """
+
+    images: float
+    texts: float
+    logit_scale: float
+
+    @property
+    def difference(self) -> float:
+        """The largest of the three; NaN if one is."""
+        return float(torch.tensor([self.images, self.texts, self.logit_scale]).max())
+
+    def __str__(self) -> str:
+        return f"images {self.images:.1e}, texts {self.texts:.1e}, logit scale {self.logit_scale:.1e} (limit {LIMIT:g})"
+
+
+def compare(source: _Encoder, converted: _Encoder, architecture: Architecture, eos_token_id: int) -> Parity:
+    """Run both on the same 4 random images and 16 random texts of every length up to the context.
+
+    Args:
+        source: what the weights come from.
+        converted: what they became.
+        architecture: sizes of the inputs.
+        eos_token_id: the end of each text; all its other tokens have lower ids, as CLIP's have, also those behind the
+            end, which must not matter.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size, context = architecture.image_size, architecture.context_length
+    images = torch.randn(4, 3, size, size, generator=generator)
+    texts = torch.randint(0, eos_token_id, (16, context), generator=generator)
+    ends = torch.linspace(1, context - 1, 16).long()
+    texts[torch.arange(16), ends] = eos_token_id
+
+    def difference(ours: Tensor, theirs: Tensor) -> float:
+        unit = (F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).abs().max()
+        relative = (ours - theirs).abs().max() / ours.abs().max()
+        return float(torch.stack([unit, relative]).max())
+
+    return Parity(
+        images=difference(source.encode_images(images), converted.encode_images(images)),
+        texts=difference(source.encode_texts(texts), converted.encode_texts(texts)),
+        logit_scale=abs(source.logit_scale - converted.logit_scale),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What was read, decided and measured."""
+
+    output: Path
+    source: str
+    layout: str
+    parts: tuple[str, ...]
+    from_base: tuple[str, ...]
+    architecture: Architecture
+    activations: tuple[str, str]  # of image and text tower, each with where it was taken from
+    parity: Parity
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        vision, text = self.architecture.vision, self.architecture.text
+        lines = [
+            f"source      {self.source}: {self.layout}; {', '.join(self.parts)}",
+            f"image tower {self.architecture.image_size} pixels in patches of {self.architecture.patch_size}, width "
+            f"{vision.width}, {vision.layers} layers, {vision.heads} heads, {self.activations[0]}",
+            f"text tower  {self.architecture.context_length} tokens of {self.architecture.vocab_size}, width "
+            f"{text.width}, {text.layers} layers, {text.heads} heads, {self.activations[1]}",
+            f"difference  {self.parity}",
+            *(f"note        {note}" for note in self.notes),
+        ]
+        if self.from_base:
+            lines.insert(1, f"--base      {', '.join(self.from_base)}")
+        return "\n".join(lines)
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    *,
+    to: Target = "clip",
+    base: str | Path | None = None,
+    activation: Activation | None = None,
+    image_size: int | None = None,
+    processor: str | Path | None = None,
+) -> Conversion:
+    """Convert a checkpoint and write it as a folder, whole or not at all.
+
+    Args:
+        source: a file of weights (.safetensors; pickles only as far as torch.load(weights_only=True) reads them), or a
+            folder as transformers or OpenCLIP write it. Layouts: docs/convert.md.
+        output: a new folder.
+        to: `"clip"` for transformers' CLIPModel, `"open_clip"` for what OpenCLIP loads (from a CLIPModel folder).
+        base: folder or Hub id of the CLIPModel that the source was fine-tuned from. It gives what the source lacks:
+            the other tower, the temperature, the tokenizer, and for a bare state dict the activation.
+        activation: of the towers in the source; `None` takes what the source's configuration, `base` or the layout
+            says.
+        image_size: pixels; only where patches do not fill the image.
+        processor: folder or Hub id to copy tokenizer and image processor from. `None`: the source's own, else the
+            tokenizer of `base` and CLIP's image processor.
+
+    Returns:
+        What was read, decided and measured; its text is what `hf-mmcoa convert` prints.
+
+    Raises:
+        ValueError: if the source has an unknown layout, would run code, lacks what `base` was not named for, says
+            nothing about its activation; or if the converted model's embeddings differ by more than 1e-4.
+        FileExistsError: if something is at `output` already.
+
+    Example:
+        >>> print(convert("fare_eps_2.pt", "fare2-clip", base="openai/clip-vit-large-patch14"))  # doctest: +SKIP
+    """
+    output = Path(output)
+    if to not in TARGETS:
+        raise ValueError(f"`to` must be one of {', '.join(TARGETS)}, got {to!r}.")
+    if activation not in (None, *ACTIVATIONS):
+        raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"something lies at `output` {str(output)!r} already. Name a new folder.")
+    if to == "open_clip":
+        given = {"base": base, "activation": activation, "image_size": image_size, "processor": processor}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"`{named[0]}` belongs to `to='clip'`; a CLIPModel folder has all that OpenCLIP needs.")
+    for folder in (base, processor):
+        if folder is not None:
+            refuse_remote_code(Path(folder))
+    read = read_source(source)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as holder:
+        built = Path(holder) / output.name
+        built.mkdir()
+        if to == "open_clip":
+            done = _to_open_clip(read, Path(source), built)
+        else:
+            done = _to_clip(read, Path(source), built, base, activation, image_size, processor)
+        if not done.parity.difference <= LIMIT:  # written so that NaN fails too
+            raise ValueError(
+                f"the converted model's embeddings differ from the source's: {done.parity}. Nothing was written."
+            )
+        os.replace(built, output)
+    return dataclasses.replace(done, output=output)
+
+
+def _to_clip(
+    source: Source,
+    path: Path,
+    built: Path,
+    base: str | Path | None,
+    activation: Activation | None,
+    image_size: int | None,
+    processor_folder: str | Path | None,
+) -> Conversion:
+    layout = layouts.identify(source.state_dict)
+    absent = tuple(part for part in PARTS if part not in layout.parts)
+    if absent and base is None:
+        raise ValueError(
+            f"{source.read} has {', '.join(layout.parts)}, and no {', '.join(absent)}. Name with --base the CLIPModel "
+            "that it was fine-tuned from: the rest is taken from there."
+        )
+    notes: list[str] = []
+    weights, like, base_processor = layout.weights, None, None
+    if base is not None:
+        base_model, base_processor = load_clip(base)
+        if not isinstance(base_model, CLIPModel):
+            raise ValueError(f"`base` must be a CLIPModel, {str(base)!r} is a {type(base_model).__name__}.")
+        like = layouts.architecture_of(base_model.config)
+        base_weights = layouts.to_openai({name: tensor.float() for name, tensor in base_model.state_dict().items()})
+        if absent:
+            notes += _unlike(layout.weights, base_weights)
+            listed = layouts.weights_of(like.vision.layers, like.text.layers)
+            weights = weights | {one.openai: base_weights[one.openai] for one in listed if one.part in absent}
+
+    measured = layouts.measure(
+        weights,
+        source.vision or (like.vision if like else None),
+        source.text or (like.text if like else None),
+        image_size or (source.architecture.image_size if source.architecture else None),
+    )
+    if source.architecture is not None:
+        _must_agree(dataclasses.replace(source.architecture, image_size=measured.image_size), measured, path)
+    if like is not None and absent:  # a higher resolution than the base's is another size of the same model
+        _must_agree(dataclasses.replace(like, image_size=measured.image_size), measured, base)
+    towers, activations = [], []
+    for part, tower, named, of_base in (
+        (PARTS[0], measured.vision, source.vision, like.vision if like else None),
+        (PARTS[2], measured.text, source.text, like.text if like else None),
+    ):
+        present = part in layout.parts
+        chosen, reason = _activation(
+            activation if present else None, named if present else None, of_base, source.config_name, layout.by_openai
+        )
+        towers.append(dataclasses.replace(tower, activation=chosen))
+        activations.append(f"{chosen} ({reason})")
+    architecture = dataclasses.replace(measured, vision=towers[0], text=towers[1])
+
+    tokenizer, image_processor = _processor(processor_folder, path, source, base_processor, architecture.image_size)
+    # transformers 5 builds a tokenizer of special tokens alone where a folder has none.
+    if tokenizer is not None and set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ValueError(f"{str(processor_folder or base or path)!r} has no tokenizer. Name a folder with --processor.")
+    token_ids = _token_ids(tokenizer, source.config, architecture.vocab_size)
+    model = _clip_model(layouts.clip_config(architecture, token_ids), layouts.to_transformers(weights))
+    model.save_pretrained(built)
+    if tokenizer is None:
+        image_processor.save_pretrained(built)
+        notes.append("no tokenizer was written: name a folder that has one with --processor, or --base")
+    else:
+        processor = CLIPProcessor(image_processor, tokenizer)
+        DualEncoder(model, processor)  # they belong together, or it says why not
+        processor.save_pretrained(built)
+    return Conversion(
+        output=built,
+        source=source.read,
+        layout=layout.name,
+        parts=layout.parts,
+        from_base=absent,
+        architecture=architecture,
+        activations=(activations[0], activations[1]),
+        parity=compare(
+            ReferenceCLIP(weights, architecture),
+            _TransformersCLIP(CLIPModel.from_pretrained(built).eval()),
+            architecture,
+            token_ids["eos_token_id"],
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _to_open_clip(source: Source, path: Path, built: Path) -> Conversion:
+    if source.config is None or source.architecture is None:
+        raise ValueError("`to='open_clip'` converts a CLIPModel folder. Convert the source to that first.")
+    layout = layouts.identify(source.state_dict)
+    architecture = source.architecture
+    text_config: Any = source.config.text_config
+    eos, vocab_size = text_config.eos_token_id, architecture.vocab_size
+    if eos not in (2, vocab_size - 1):  # 2: CLIP's first configs, for "the highest id" (transformers, issue 24773)
+        raise ValueError(
+            f"this model pools at token {eos} of {vocab_size}; OpenCLIP pools at a text's highest id, so only the last "
+            "id of the vocabulary can end a text there."
+        )
+    preprocessing: dict[str, Any] = {"interpolation": "bicubic", "resize_mode": "shortest"}
+    image_processor = CLIPImageProcessorPil()
+    if _has_image_processor(path):
+        image_processor = CLIPImageProcessorPil.from_pretrained(path)
+    preprocessing |= {"mean": list(image_processor.image_mean), "std": list(image_processor.image_std)}
+    config = {"model_cfg": layouts.open_clip_config(architecture), "preprocess_cfg": preprocessing}
+    (built / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    weights = {name: tensor.contiguous() for name, tensor in layout.weights.items()}
+    save_file(weights, built / OPEN_CLIP_WEIGHTS[0], metadata={"format": "pt"})
+
+    written = read_source(built)
+    assert written.architecture is not None
+    notes = []
+    if vocab_size != 49408:
+        notes.append(f"OpenCLIP's own tokenizer has 49408 tokens, this model {vocab_size}: it needs its own there too")
+    activation = f"{architecture.text.activation} ({source.config_name})"
+    return Conversion(
+        output=built,
+        source=source.read,
+        layout=layout.name,
+        parts=layout.parts,
+        from_base=(),
+        architecture=architecture,
+        activations=(activation, activation),
+        parity=compare(
+            _TransformersCLIP(CLIPModel.from_pretrained(path).float().eval()),
+            ReferenceCLIP(layouts.identify(written.state_dict).weights, written.architecture),
+            architecture,
+            vocab_size - 1,
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _activation(
+    given: Activation | None, named: Tower | None, base: Tower | None, config_name: str | None, by_openai: bool
+) -> tuple[Activation, str]:
+    if given is not None:
+        return given, "--activation"
+    if named is not None:
+        return named.activation, str(config_name)
+    if base is not None:
+        return base.activation, "--base"
+    if by_openai:
+        return "quick_gelu", "OpenAI's CLIP has no other"
+    raise ValueError(
+        "a state dict does not say its activation, and the wrong one costs accuracy in silence. Name it with "
+        "--activation: quick_gelu for OpenAI's weights and what was fine-tuned from them, gelu for most others of "
+        "OpenCLIP (all whose model has no -quickgelu in its name); or name with --base what it was fine-tuned from."
+    )
+
+
+def _must_agree(configured: Architecture, measured: Architecture, where: object) -> None:
+    """Raise unless the configuration beside the weights, or the base's, has the sizes of the weights."""
+    pairs = [("", configured, measured)]
+    pairs += [(f"{name} ", getattr(configured, name), getattr(measured, name)) for name in ("vision", "text")]
+    different = [
+        f"{prefix}{field.name} is {getattr(one, field.name)} there and {getattr(other, field.name)} in the weights"
+        for prefix, one, other in pairs
+        for field in dataclasses.fields(one)
+        if field.name not in ("vision", "text") and getattr(one, field.name) != getattr(other, field.name)
+    ]
+    if different:
+        raise ValueError(f"the weights are not of the model that {str(where)!r} describes: {'; '.join(different)}.")
+
+
+def _unlike(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> list[str]:
+    """A note if the first weights look as if they came from another model than `base`: the towers would not fit."""
+    name = "visual.conv1.weight" if "visual.conv1.weight" in weights else "token_embedding.weight"
+    if name not in weights or weights[name].shape != base[name].shape:
+        return []
+    cosine = float(F.cosine_similarity(weights[name].flatten(), base[name].flatten(), dim=0))
+    if cosine > 0.5:  # fine-tuning hardly moves it; two trainings from scratch have about 0
+        return []
+    return [f"{name} has cosine {cosine:.2f} with that of --base: is the source really fine-tuned from it?"]
+
+
+def _clip_model(config: CLIPConfig, weights: Mapping[str, Tensor]) -> CLIPModel:
+    with torch.device("meta"):
+        model = CLIPModel(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wrong = [
+        f"{name} is {tuple(tensor.shape)}, the others need {tuple(shapes[name])}"
+        for name, tensor in weights.items()
+        if tensor.shape != shapes[name]
+    ]
+    if wrong:
+        raise ValueError(f"the shapes of the weights contradict each other: {'; '.join(wrong[:8])}.")
+    model.load_state_dict(weights, strict=True, assign=True)
+    return model.eval()
+
+
+def _processor(
+    folder: str | Path | None, source_path: Path, source: Source, base_processor: Any, image_size: int
+) -> tuple[Any, Any]:
+    """Tokenizer, or `None`, and image processor."""
+    if folder is None and source.config is not None and _has_image_processor(source_path):
+        folder = source_path if (source_path / "tokenizer_config.json").exists() else None
+    if folder is not None:
+        return AutoTokenizer.from_pretrained(folder), CLIPImageProcessorPil.from_pretrained(folder)
+    settings = source.preprocessing
+    if settings.get("resize_mode", "shortest") != "shortest" or settings.get("interpolation", "bicubic") != "bicubic":
+        raise ValueError(
+            f"{OPEN_CLIP_CONFIG} asks for {dict(settings)}; CLIP's image processor resizes the shortest edge, bicubic. "
+            "Name a folder with an image processor with --processor."
+        )
+    statistics: dict[str, Any] = {f"image_{name}": list(settings[name]) for name in ("mean", "std") if name in settings}
+    image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}, **statistics
+    )
+    return base_processor.tokenizer if base_processor is not None else None, image_processor
+
+
+def _has_image_processor(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json"))
+
+
+def _token_ids(tokenizer: Any, config: CLIPConfig | None, vocab_size: int) -> dict[str, int]:
+    """Where texts begin and end: what a CLIPModel says itself, else the tokenizer, else OpenAI's last two ids."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    text: Any = config.text_config if config is not None else None
+    if text is not None and text.eos_token_id != 2:  # 2: see _to_open_clip
+        return {name: getattr(text, name) for name in names}
+    if tokenizer is None:
+        return {"bos_token_id": vocab_size - 2, "eos_token_id": vocab_size - 1}
+    if tokenizer.eos_token_id != len(tokenizer) - 1:
+        raise ValueError(
+            f"the tokenizer ends texts with id {tokenizer.eos_token_id} of {len(tokenizer)}; the source pools at the "
+            "highest id of a text. Name with --processor the one that belongs to the source."
+        )
+    return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}

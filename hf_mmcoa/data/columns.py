@@ -1,0 +1,75 @@
+"""Which columns of a data set hold pictures, labels and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import datasets
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "webp", "png", "jpeg")
+
+
+LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
+
+
+TEXT_COLUMNS = ("text", "caption", "texts")
+
+
+AUTO = "auto"
+
+
+class Columns(NamedTuple):
+    """The columns of a data set that hold pictures, labels and texts; None where there is none."""
+
+    image: str | None
+    label: str | None
+    text: str | None
+
+
+def detect_columns(dataset: datasets.Dataset | datasets.IterableDataset) -> Columns:
+    """The picture, label and text columns by their usual names (`IMAGE_COLUMNS`, ...), the first of each that exists.
+
+    A picture column of another name is found by its type, if it is the only one of type `datasets.Image`.
+    """
+    present = dataset.column_names or []
+
+    def first(names: Sequence[str]) -> str | None:
+        return next((name for name in names if name in present), None)
+
+    image = first(IMAGE_COLUMNS)
+    if image is None and dataset.features is not None:
+        typed = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+        image = typed[0] if len(typed) == 1 else None
+    return Columns(image, first(LABEL_COLUMNS), first(TEXT_COLUMNS))
+
+
+def resolve_columns(
+    dataset: datasets.Dataset | datasets.IterableDataset,
+    image_column: str | None = AUTO,
+    label_column: str | None = AUTO,
+    text_column: str | None = AUTO,
+) -> Columns:
+    """`detect_columns`, overridden by the names given; None for a label or text column leaves it out.
+
+    Raises:
+        ValueError: if a column named does not exist, or no picture column is found.
+    """
+    found = detect_columns(dataset)
+    present = dataset.column_names or []
+
+    def choose(argument: str, given: str | None, detected: str | None) -> str | None:
+        if given == AUTO:
+            return detected
+        if given is not None and given not in present:
+            raise ValueError(f"`{argument}`: the data set has no column {given!r}; it has {', '.join(present)}.")
+        return given
+
+    image = choose("image_column", image_column, found.image)
+    if image is None:
+        raise ValueError(
+            f"no picture column found; name it with `image_column`. The data set has {', '.join(present)}."
+        )
+    return Columns(
+        image, choose("label_column", label_column, found.label), choose("text_column", text_column, found.text)
+    )

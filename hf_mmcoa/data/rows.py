@@ -1,0 +1,204 @@
+"""From a data set's row to a batch: pictures in [0, 1], labels and texts, row by row and streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import torch
+from datasets.utils.file_utils import is_local_path, xopen
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .columns import AUTO, Columns, resolve_columns
+from .images import read_image, resize_and_crop, to_rgb, to_tensor
+
+
+class ImageRows(Dataset[dict[str, Any]]):
+    """A `datasets.Dataset` as decoded rows `{"image", "label", "text", "row_id"}`; label and text where they exist.
+
+    Args:
+        dataset: a map-style data set. Only the three columns below are read.
+        image_column: pictures: a `datasets.Image` column or pictures as arrays. "auto" finds it (`detect_columns`).
+        label_column: integers or booleans; None for none, "auto" for the usual names.
+        text_column: a caption a row; of a list of captions the first. None for none, "auto" for the usual names.
+        perturb_at: "native" keeps every picture's own size; "model" resizes and crops to `image_size`.
+        image_size: the model's image size in pixels; needed for "model" only.
+
+    Raises:
+        ValueError: for an empty data set, a missing column, "model" without a size, and, when a row is read, for a
+            picture that cannot be decoded or a missing label or text. The row is named.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        image_column: str = AUTO,
+        label_column: str | None = AUTO,
+        text_column: str | None = AUTO,
+        perturb_at: Literal["native", "model"] = "native",
+        image_size: int | None = None,
+    ) -> None:
+        if isinstance(dataset, datasets.IterableDataset):
+            raise ValueError("`dataset` is streamed and has no rows to index; use `ImageStream`.")
+        if len(dataset) == 0:
+            raise ValueError(
+                "`dataset` is empty: it has no rows. Check the split and any filter or `select` before it."
+            )
+        self._reader = RowReader(
+            resolve_columns(dataset, image_column, label_column, text_column),
+            perturb_at=perturb_at,
+            image_size=image_size,
+        )
+        self.columns = self._reader.columns
+        self._rows = self._reader.undecoded(dataset).with_format(None)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """Several rows with one look into the table; the loader of torch calls this."""
+        ids = [index + len(self) if index < 0 else index for index in map(int, indices)]
+        if any(not 0 <= index < len(self) for index in ids):
+            raise IndexError(f"`index` {indices} is outside the {len(self)} rows of the data set.")
+        table = self._rows[ids]
+        return [
+            self._reader({name: column[position] for name, column in table.items()}, row_id)
+            for position, row_id in enumerate(ids)
+        ]
+
+
+class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
+    """A streamed data set as the rows of `ImageRows`; `row_id` counts the rows of the stream.
+
+    Arguments as in `ImageRows`. With loader workers each worker reads its own shards, so that every row comes
+    once, and `row_id` counts each worker's rows: use at most one worker where it must tell rows apart.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.IterableDataset,
+        image_column: str = AUTO,
+        label_column: str | None = AUTO,
+        text_column: str | None = AUTO,
+        perturb_at: Literal["native", "model"] = "native",
+        image_size: int | None = None,
+    ) -> None:
+        self._reader = RowReader(
+            resolve_columns(dataset, image_column, label_column, text_column),
+            perturb_at=perturb_at,
+            image_size=image_size,
+        )
+        self.columns = self._reader.columns
+        self._rows = self._reader.undecoded(dataset)
+
+    def __iter__(self) -> Any:
+        for row_id, row in enumerate(self._rows):
+            yield self._reader(row, row_id)
+
+
+class RowReader:
+    """One raw row of a data set to `{"image", "label", "text", "row_id"}`; see `ImageRows` for the arguments."""
+
+    def __init__(self, columns: Columns, perturb_at: Literal["native", "model"], image_size: int | None) -> None:
+        if perturb_at not in ("native", "model"):
+            raise ValueError(f'`perturb_at` is "native" or "model", got {perturb_at!r}.')
+        if perturb_at == "model" and image_size is None:
+            raise ValueError('`perturb_at="model"` needs `image_size`, the image size of the model in pixels.')
+        self.columns = columns
+        self.size = image_size if perturb_at == "model" else None
+
+    def undecoded(self, dataset: Any) -> Any:
+        """The columns in use, pictures as stored bytes: decoding them here is what lets an error name its row."""
+        used = dataset.select_columns([name for name in self.columns if name is not None])
+        if used.features is not None and isinstance(used.features[self.columns.image], datasets.Image):
+            used = used.cast_column(self.columns.image, datasets.Image(decode=False))
+        return used
+
+    def __call__(self, row: dict[str, Any], row_id: int) -> dict[str, Any]:
+        columns = self.columns
+        result: dict[str, Any] = {"image": self._picture(row[columns.image or ""], row_id)}
+        if columns.label is not None:
+            if row[columns.label] is None:
+                raise ValueError(f"row {row_id} has no label in column {columns.label!r}; filter such rows out first.")
+            if not isinstance(row[columns.label], (int, np.integer, np.bool_)):
+                raise ValueError(
+                    f"row {row_id} has {row[columns.label]!r} in column {columns.label!r}, not an integer; use "
+                    f'`dataset.class_encode_column("{columns.label}")`.'
+                )
+            result["label"] = int(row[columns.label])
+        if columns.text is not None:
+            text = row[columns.text]
+            text = text[0] if isinstance(text, list) and text else text
+            if not isinstance(text, str):
+                raise ValueError(f"row {row_id} has no text in column {columns.text!r}, got {text!r}; filter it out.")
+            result["text"] = text
+        return {**result, "row_id": row_id}
+
+    def _picture(self, value: Any, row_id: int) -> Tensor:
+        try:
+            image = _decode(value)
+            return to_tensor(image if self.size is None else resize_and_crop(image, self.size))
+        except Exception as error:  # what Pillow's decoders raise, numpy's for an array of no picture's shape, and more
+            path = value.get("path") if isinstance(value, dict) else None
+            raise ValueError(
+                f"row {row_id}: the picture {f'{path} ' if path else ''}in column {self.columns.image!r} cannot be "
+                f"decoded ({type(error).__name__}: {error}). Repair it, or leave the row out with `dataset.select`."
+            ) from error
+
+
+def _decode(value: Any) -> Image.Image:
+    """What a row holds as an upright RGB picture."""
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if value is None:
+        raise ValueError("there is none")
+    if isinstance(value, Image.Image):
+        return to_rgb(value)
+    if isinstance(value, str) and not is_local_path(value):
+        value = _from_the_hub(value)
+    if isinstance(value, (bytes, str)):
+        return read_image(value)
+    return to_rgb(Image.fromarray(np.asarray(value, dtype=np.uint8)))
+
+
+def _from_the_hub(address: str) -> bytes:
+    """What a streamed data set's rows point at. No row may make this machine open any other address."""
+    if not address.rpartition("::")[2].startswith(("hf://", f"{datasets.config.HF_ENDPOINT}/")):
+        raise ValueError(f"it lies at {address}, which is not on the Hub, and is not fetched: download it first")
+    with xopen(address, "rb") as file:
+        content: bytes = file.read()
+    return content
+
+
+def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of `ImageRows` to one batch.
+
+    Returns:
+        `images` float32 (B, 3, H, W) in [0, 1] and `row_ids` int64 (B,); `labels` int64 (B,) and `texts`, B strings,
+        where the rows have them.
+
+    Raises:
+        ValueError: if the pictures differ in size; the rows are named.
+    """
+    sizes = [tuple(row["image"].shape[1:]) for row in rows]
+    if len(set(sizes)) > 1:
+        odd = [f"row {row['row_id']} is {h}x{w}" for row, (h, w) in zip(rows, sizes, strict=True) if (h, w) != sizes[0]]
+        raise ValueError(
+            f"pictures of one batch differ in size: row {rows[0]['row_id']} is {sizes[0][0]}x{sizes[0][1]}, "
+            f"{', '.join(odd[:8])}{', ...' if len(odd) > 8 else ''}. "
+            'Use perturb_at="model", which brings all to the size of the model.'
+        )
+    batch: dict[str, Any] = {"images": torch.stack([row["image"] for row in rows])}
+    if "label" in rows[0]:
+        batch["labels"] = torch.tensor([row["label"] for row in rows], dtype=torch.long)
+    if "text" in rows[0]:
+        batch["texts"] = [row["text"] for row in rows]
+    batch["row_ids"] = torch.tensor([row["row_id"] for row in rows], dtype=torch.long)
+    return batch

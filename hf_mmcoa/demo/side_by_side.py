@@ -1,0 +1,192 @@
+"""One picture under one attack, as several models see it: an evaluation of one sample, with all its parts to show.
+
+Prompts, attacks, seeds and resolutions are those of `evaluate_robustness`, so the page cannot tell another story than
+the tables. Each model is attacked by itself, with full knowledge of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..data.columns import AUTO
+from ..data.images import to_rgb
+from ..evaluation.evaluator import _evaluating as evaluating
+from ..evaluation.prepare import Evaluation, prepare
+from ..evaluation.threat_model import ThreatModel
+from ..losses import zero_shot_logits
+from ..report.gallery import attacked_image
+from ..substitutes.source import CandidateSource
+
+# Name of an attack -> what the evaluator runs for it, and on which side of the text.
+ATTACKS: dict[str, tuple[tuple[str, ...], str]] = {
+    "none": (("clean",), "words"),
+    "image": (("image",), "words"),
+    "words": (("text",), "words"),
+    "text embedding": (("text",), "embedding"),
+    "multimodal": (("image", "text", "multimodal"), "words"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one model makes of a picture, before and under attack.
+
+    Args:
+        image: the clean image at the resolution of the attack, in [0, 1], (3, height, width).
+        perturbation: adversarial minus clean image, of its shape; zeros without an image attack.
+        label: the class that the attack drives the model away from.
+        clean: probability of each class, (classes,).
+        attacked: the same under attack.
+        prompts: one a class.
+        adv_prompts: the same after the attack on words.
+    """
+
+    image: np.ndarray
+    perturbation: np.ndarray
+    label: int
+    clean: np.ndarray
+    attacked: np.ndarray
+    prompts: Sequence[str]
+    adv_prompts: Sequence[str]
+
+    @property
+    def right_before(self) -> bool:
+        """Whether the clean image is read as `label`."""
+        return int(self.clean.argmax()) == self.label
+
+    @property
+    def stands(self) -> bool:
+        """Whether it still is, under attack."""
+        return int(self.attacked.argmax()) == self.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Readings of one picture by model, and what they were made under.
+
+    Args:
+        readings: by name of the model, in the order given.
+        class_names: by label.
+        attack: of `ATTACKS`.
+        budget: the complete threat model of that attack.
+        has_label: whether the true class was given; otherwise each model's own clean answer stands for it.
+    """
+
+    readings: Mapping[str, Reading]
+    class_names: Sequence[str]
+    attack: str
+    budget: ThreatModel
+    has_label: bool
+
+    @property
+    def amplification(self) -> float:
+        """What all perturbations are multiplied by, so that the largest one fills the range of grey; 1 if none is."""
+        largest = max(float(np.abs(reading.perturbation).max()) for reading in self.readings.values())
+        return 0.5 / largest if largest > 0 else 1.0
+
+
+def attack_and_compare(
+    models: Mapping[str, tuple[nn.Module, Any]],
+    picture: Image.Image,
+    class_names: Sequence[str],
+    attack: str,
+    budget: ThreatModel,
+    label: int | None = None,
+    candidates: CandidateSource | None = None,
+) -> Comparison:
+    """Attack one picture, for every model by itself; the same arguments give the same answer.
+
+    "image": the budget's image attacks and restarts one after the other, until one succeeds; "words": its substitutions
+    in every class's prompt; "text embedding": a shift of their token embeddings; "multimodal": the words first, then
+    the image, by an attacker who knows the changed words.
+
+    Args:
+        models: name -> (model, its processor), in the order in which they are to be seen.
+        picture: of any size and mode.
+        class_names: at least two.
+        attack: of `ATTACKS`.
+        budget: what the attack may do; its prompt template is that of both models.
+        label: true class; None attacks each model's own answer on the clean picture.
+        candidates: substitutes of words; what the budget names, of each model's own, when None.
+
+    Raises:
+        ValueError: if there is no model, the attack is unknown, the label names no class, or the evaluator refuses.
+    """
+    if not models:
+        raise ValueError("`models` is empty; give at least one as {name: (model, processor)}.")
+    if attack not in ATTACKS:
+        raise ValueError(f"`attack` must be one of {', '.join(ATTACKS)}, got {attack!r}.")
+    if label is not None and not 0 <= label < len(class_names):
+        raise ValueError(f"`label` must lie in [0, {len(class_names)}), got {label}.")
+    kinds, text_attack = ATTACKS[attack]
+    budget = replace(budget, text_attacks=(text_attack,))
+    row = {"image": [to_rgb(picture)], "label": [label or 0]}
+    dataset = datasets.Dataset.from_dict(
+        row, features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    )
+    readings = {}
+    for name, (model, processor) in models.items():
+        evaluation = prepare(
+            model,
+            processor,
+            dataset,
+            kinds,
+            budget,
+            class_names=class_names,
+            candidates=candidates,
+            image_attacks=None,
+            image_column=AUTO,
+            label_column=AUTO,
+            batch_size=1,
+            max_samples=None,
+        )
+        with evaluating(model), torch.no_grad():
+            readings[name] = _reading(evaluation, label)
+    return Comparison(
+        readings=readings,
+        class_names=list(class_names),
+        attack=attack,
+        budget=evaluation.spec,
+        has_label=label is not None,
+    )
+
+
+def _reading(evaluation: Evaluation, label: int | None) -> Reading:
+    """One model's view of the only row."""
+    clean_embeds = evaluation.prompt_embeds
+    row = evaluation.rows[0]
+    images = row["image"][None].to(clean_embeds.device)
+    clean = _probabilities(evaluation, images, clean_embeds)
+    row["label"] = int(clean.argmax()) if label is None else label
+
+    adv_prompts, adv_embeds = evaluation.prompts, clean_embeds
+    if "text" in evaluation.attacks:
+        evaluation.use_prompts(evaluation.search_prompts())
+        (adv_embeds,) = evaluation.adv_embeds.values()  # one kind of text attack, one source
+        adv_prompts = next(iter(evaluation.adv_prompts.values()), adv_prompts)
+    adv_images = images
+    if "image" in evaluation.attacks:
+        adv_images = attacked_image(evaluation, images, row, adv_embeds if "text" in evaluation.attacks else None)
+    return Reading(
+        image=row["image"].numpy(),
+        perturbation=(adv_images - images)[0].cpu().numpy(),
+        label=row["label"],
+        clean=clean,
+        attacked=_probabilities(evaluation, adv_images, adv_embeds),
+        prompts=evaluation.prompts,
+        adv_prompts=adv_prompts,
+    )
+
+
+def _probabilities(evaluation: Evaluation, images: Tensor, prompt_embeds: Tensor) -> np.ndarray:
+    encoder = evaluation.encoder
+    logits = zero_shot_logits(encoder.encode_images(images), prompt_embeds, encoder.logit_scale)
+    return logits.softmax(-1)[0].cpu().numpy()

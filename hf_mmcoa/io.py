@@ -1,0 +1,184 @@
+"""JSON, YAML and text from anywhere: plain values, or one ValueError that names the file and what is wrong with it.
+
+Results, configurations and specifications are handed around, so what is read here is data of strangers: a broken or
+hostile file costs a sentence, never a traceback, a gigabyte or a cleared terminal. `docs/security.md` says what holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 64 * 2**20  # the largest results are galleries, of a few megabytes
+
+
+MAX_YAML_BYTES = 2**20  # written by people
+
+
+MAX_DEPTH = 50  # far below where Python's own recursion ends, in everything that later walks over a value
+
+
+MAX_YAML_VALUES = 100_000  # aliases make a small file stand for a huge value
+
+
+def read_text(path: str | Path, max_bytes: int = MAX_BYTES) -> str:
+    """The text of a file.
+
+    Raises:
+        OSError: if it cannot be opened.
+        ValueError: if it is larger than `max_bytes`, or no UTF-8.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(max_bytes + 1)  # not by its stated size: a device has none
+    if len(content) > max_bytes:
+        raise ValueError(f"{path} is larger than {max_bytes / 2**20:g} MB, and no such file needs to be.")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no UTF-8 text (byte {content[error.start]:#x} at {error.start}): save it as UTF-8."
+        ) from error
+
+
+def read_json(path: str | Path) -> Any:
+    """The value of a JSON file; see `parse_json`.
+
+    Raises:
+        OSError: if it cannot be opened.
+        ValueError: see `read_text` and `parse_json`; the text names the file.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, name: str) -> Any:
+    """The value of a JSON text, stricter than `json.loads`.
+
+    Raises:
+        ValueError: naming `name`: if it is no JSON, is nested deeper than `MAX_DEPTH`, or holds NaN, infinity, a number
+            beyond a float's range or half of a surrogate pair, which is no Unicode.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply.") from None
+    except ValueError as error:  # also an integer of thousands of digits
+        raise ValueError(f"{name} is no complete JSON file ({error}).") from error
+    _check_plain(value, name, len(text))
+    return value
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The value of a YAML file; see `parse_yaml`.
+
+    Raises:
+        OSError: if it cannot be opened.
+        ValueError: see `read_text` and `parse_yaml`; the text names the file.
+    """
+    return parse_yaml(read_text(path, MAX_YAML_BYTES), str(path))
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """The value of a YAML text by `yaml.safe_load`, which builds no objects, if it could be JSON as well.
+
+    Infinity is let through, since some training arguments take it; who wants a finite number checks that.
+
+    Raises:
+        ValueError: naming `name`: if it is no YAML, is nested deeper than `MAX_DEPTH` or within itself, stands for more
+            than `MAX_YAML_VALUES` values, or holds NaN, a date, bytes, or a key that is no text.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply.") from None
+    except Exception as error:  # beside YAMLError whatever the constructors of numbers, dates and tags raise
+        raise ValueError(f"{name} is no YAML ({error}).") from error
+    _check_plain(value, name, MAX_YAML_VALUES)
+    return value
+
+
+def printable(text: str) -> str:
+    """`text` with every control character but line feed and tab, mark of direction and half surrogate as its escape.
+
+    A terminal obeys the first, all viewers the second, and the third cannot be written to a file.
+
+    Example:
+        >>> printable("cat" + chr(27) + "[2J" + chr(0x202E))
+        'cat\\\\x1b[2J\\\\u202e'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode("ascii") for each in text
+    )
+
+
+def _check_plain(value: Any, name: str, max_values: int) -> None:
+    """Raise ValueError unless `value` is made of what JSON has, not too deep and not too much."""
+    waiting, seen = [(value, 0)], 0
+    while waiting:
+        each, depth = waiting.pop()
+        seen += 1
+        if depth > MAX_DEPTH or seen > max_values + 1:
+            raise ValueError(f"{name} is nested too deeply or too large: its aliases may refer to each other.")
+        if isinstance(each, dict):
+            if wrong := [key for key in each if not isinstance(key, str)]:
+                raise ValueError(f"{name} holds the key {wrong[0]!r}, which is no text: put it in quotes.")
+            waiting += [(key, depth + 1) for key in each]
+            waiting += [(one, depth + 1) for one in each.values()]
+        elif isinstance(each, list):
+            waiting += [(one, depth + 1) for one in each]
+        elif isinstance(each, str):
+            if not each.isascii():
+                _check_unicode(each, name)
+        elif isinstance(each, float) and math.isnan(each):
+            raise ValueError(f"{name} holds NaN, which is no number.")
+        elif each is not None and not isinstance(each, (bool, int, float)):
+            raise ValueError(f"{name} holds a {type(each).__name__}, {each!r}: put it in quotes if it is a text.")
+
+
+def _check_unicode(text: str, name: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds {text!r}, which is no Unicode text.") from None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits[:30]} is beyond the range of a number")
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """16 hexadecimal digits of a JSON value, the same on every machine."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write plain JSON beside `path`, then put it in place in one step."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        scratch.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The entries in which two flat dictionaries differ, for an error message."""
+    keys = [*one, *(key for key in other if key not in one)]
+    return [f"{key}: {one.get(key)!r} and {other.get(key)!r}" for key in keys if one.get(key) != other.get(key)]

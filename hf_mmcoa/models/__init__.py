@@ -1,0 +1,1 @@
+"""The only code that knows transformers' dual encoders: embeddings, architectures, what trains, adapters."""

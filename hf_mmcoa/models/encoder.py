@@ -1,0 +1,177 @@
+"""A dual encoder and its processor as one object: images and texts to unit vectors in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer
+
+from .architectures import architecture_of, towers_of
+from .encoding import (
+    RESIZES,
+    image_embeds,
+    image_features,
+    logit_bias,
+    logit_scale,
+    pixel_values,
+    text_embeds,
+    text_features,
+    token_table,
+    tokenize,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+
+class DualEncoder:
+    """A dual encoder and its processor as two functions, images and texts to unit vectors in one space.
+
+    Args:
+        model: a `CLIPModel` or `SiglipModel`, or a PEFT model around one; not wrapped by DDP and the like.
+        processor: the `CLIPProcessor` or `SiglipProcessor` that belongs to it.
+
+    Raises:
+        TypeError: if the model has no two towers, or the processor lacks its tokenizer or image processor.
+        ValueError: if model and processor do not fit: image size, resampling, vocabulary, or end-of-text token; or if
+            the model is a SigLIP 2 of changing resolution.
+
+    Example:
+        >>> encoder = DualEncoder(model, processor)  # doctest: +SKIP
+        >>> encoder.encode_images(images) @ encoder.encode_texts(["a cat", "a dog"]).T  # doctest: +SKIP
+    """
+
+    def __init__(self, model: nn.Module, processor: ProcessorMixin) -> None:
+        missing = [
+            name for name in ("get_image_features", "get_text_features", "logit_scale") if not hasattr(model, name)
+        ]
+        if missing:
+            raise TypeError(
+                f"`model` must be a dual encoder such as CLIPModel; {type(model).__name__} has no {', '.join(missing)}."
+            )
+        missing = [name for name in ("tokenizer", "image_processor") if getattr(processor, name, None) is None]
+        if missing:
+            raise TypeError(
+                f"`processor` must be a CLIPProcessor with a tokenizer and an image processor; "
+                f"{type(processor).__name__} has no {' and no '.join(missing)}. "
+                "Load it with CLIPProcessor.from_pretrained."
+            )
+        self.model = model
+        self.processor = processor
+        self.tokenizer: PreTrainedTokenizerBase = processor.tokenizer  # type: ignore[attr-defined]
+        self.image_processor: Any = processor.image_processor  # type: ignore[attr-defined]
+        self.towers = towers_of(model)
+        self._check_fit()
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the image that the model sees, in pixels."""
+        return int(self.model.config.vision_config.image_size)  # type: ignore[union-attr,arg-type]
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens a text may have, BOS and EOS included."""
+        return int(self.model.config.text_config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the joint space."""
+        return self.towers.embed_dim
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Inverse temperature after `exp`, scalar, with gradient; of a CLIP at most 100."""
+        return logit_scale(self.towers)
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """What a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
+        return logit_bias(self.towers)
+
+    def tokenize(self, texts: list[str], truncation: bool = False) -> dict[str, Tensor]:
+        """Token ids and mask, padded on the right, on the model's device; see the function `tokenize`.
+
+        Raises:
+            ValueError: if a text is longer than the context and `truncation` is off; the text is named.
+        """
+        encoded = tokenize(self.model, self.tokenizer, texts, truncation)
+        if encoded["input_ids"].shape[1] > self.context_length:
+            lengths = encoded["attention_mask"].sum(1)
+            raise ValueError(
+                f"the text {texts[int(lengths.argmax())]!r} has {int(lengths.max())} tokens, the model's context holds "
+                f"{self.context_length}. Shorten the class name or the template."
+            )
+        return encoded
+
+    def pixel_values(self, images: Tensor) -> Tensor:
+        """Images in [0, 1], (batch, 3, h, w), to what the model reads, (batch, 3, size, size); differentiable."""
+        return pixel_values(images, self.image_processor)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images in [0, 1], (batch, 3, h, w), to unit vectors (batch, dim); differentiable in the images."""
+        return image_embeds(self.model, self.pixel_values(images))
+
+    def image_features(self, images: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Images in [0, 1] to un-normalised features (batch, dim), and patch tokens (batch, patches, dim) if asked."""
+        return image_features(self.model, self.pixel_values(images), patches)
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        """Texts to un-normalised features, (texts, dim); those that are too long are cut."""
+        return text_features(self.model, self.tokenize(texts, truncation=True)["input_ids"])
+
+    def encode_texts(self, texts: list[str], batch_size: int = 256, truncation: bool = True) -> Tensor:
+        """Texts to unit vectors (texts, dim), in batches of like length: a short text is not padded to a long one."""
+        if not texts:
+            return torch.empty(0, self.embed_dim)
+        order = (
+            sorted(range(len(texts)), key=lambda row: len(texts[row])) if len(texts) > batch_size else range(len(texts))
+        )
+        rows = list(order)
+        parts = [
+            text_embeds(
+                self.model,
+                self.tokenize([texts[row] for row in rows[start : start + batch_size]], truncation)["input_ids"],
+            )
+            for start in range(0, len(rows), batch_size)
+        ]
+        embeds = torch.cat(parts)
+        return embeds[torch.tensor(rows, device=embeds.device).argsort()] if len(parts) > 1 else embeds
+
+    def _check_fit(self) -> None:
+        crops = getattr(self.image_processor, "do_center_crop", False)
+        crop: Mapping[str, int] = self.image_processor.crop_size if crops else self.image_processor.size
+        seen = crop.get("height", crop.get("shortest_edge"))
+        if seen != self.image_size:
+            raise ValueError(
+                f"`processor` makes images of {seen} pixels, `model` reads {self.image_size}: "
+                "they do not belong together."
+            )
+        vocabulary = token_table(self.model).shape[0]
+        if len(self.tokenizer) > vocabulary:
+            raise ValueError(
+                f"`processor` knows {len(self.tokenizer)} tokens, `model` embeds {vocabulary}: "
+                "they do not belong together."
+            )
+        if self.image_processor.do_resize and self.image_processor.resample not in RESIZES:
+            raise ValueError(
+                f"`processor` resizes images with resample={self.image_processor.resample!r}; only "
+                f"{' and '.join(f'{int(code)} ({name})' for code, name in RESIZES.items())} are differentiable here."
+            )
+        self.towers.check_tokenizer(self.tokenizer)
+
+
+def load_clip(model_name_or_path: str | Path) -> tuple[nn.Module, ProcessorMixin]:
+    """A CLIP's or SigLIP's folder or Hub id as `(model, processor)`, in eval mode, without remote code and torchvision.
+
+    Raises:
+        ValueError: if what lies there is neither; the text says what it is.
+    """
+    name = str(model_name_or_path)
+    kind = architecture_of(AutoConfig.from_pretrained(name), name)
+    # The processor class that transformers picks by itself wants torchvision; the PIL one reads the same file.
+    image_processor, tokenizer = kind.image_processor_class.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    return kind.model_class.from_pretrained(name).eval(), kind.processor_class(image_processor, tokenizer)

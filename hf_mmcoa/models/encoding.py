@@ -1,0 +1,377 @@
+"""Turn pixels and texts into embeddings, differentiably.
+
+With `architectures` this is the only code that knows transformers' models: a new transformers release is a change here,
+a new dual encoder an object in `architectures`. Everything between an image in [0, 1] and the model's `pixel_values` is
+torch, read off the processor, so that an attack's budget applies to the image that the user has and not to a resized,
+normalised copy. Perturbed token embeddings enter through a hook on the embedding layer: the model's own forward does
+the rest, whatever its attention, pooling or `eos_token_id` convention.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.image_utils import PILImageResampling
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .architectures import Towers, towers_of
+from .sharding import is_sharded
+from .shared_prefix import SharedPrefix
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_SIDES = 100  # a picture of 60000x1 would be resized to 13 million x 224 before it is cropped: 36 GB
+
+
+"""The encoders."""
+
+
+MASKED_ATTENTION = ("eager", "sdpa")
+
+
+"""Implementations of attention that take any mask."""
+
+
+RESIZES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
+
+
+# Texts
+
+
+def token_embedding_layer(model: nn.Module) -> nn.Module:
+    """The layer that maps token ids to embeddings, also under DDP, compile and PEFT wrappers."""
+    return extract_model_from_parallel(model).text_model.get_input_embeddings()
+
+
+def token_table(model: nn.Module) -> Tensor:
+    """The token-embedding table without its graph, (vocabulary, width)."""
+    return token_embedding_layer(model).weight.detach()  # type: ignore[union-attr,operator]
+
+
+def token_embeddings(model: nn.Module, input_ids: Tensor) -> Tensor:
+    """Token embeddings before positions are added, (texts, length, width), differentiable in the table."""
+    return token_embedding_layer(model)(input_ids)
+
+
+@contextlib.contextmanager
+def edited_token_embeddings(model: nn.Module, edit: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
+    """Pass the token-embedding layer's output through `edit` while the block runs; `None` edits nothing."""
+    if edit is None:
+        yield
+        return
+    handle = token_embedding_layer(model).register_forward_hook(lambda layer, ids, output: edit(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def text_ends(model: nn.Module, input_ids: Tensor) -> Tensor:
+    """Position of the token at which the text encoder pools, (texts,), as transformers' model finds it."""
+    return towers_of(model).text_ends(input_ids)
+
+
+def word_positions(model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """True on tokens of words: never BOS, the end-of-text token or padding; (texts, length)."""
+    return towers_of(model).word_positions(input_ids, attention_mask)
+
+
+def tokenize(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], truncation: bool, offsets: bool = False
+) -> dict[str, Tensor]:
+    """Texts as the model was trained to read them, on its device.
+
+    Args:
+        model: an unwrapped dual encoder.
+        tokenizer: its tokenizer.
+        texts: any number.
+        truncation: cut texts at the context's length.
+        offsets: also say where in its text each token lies; needs a fast tokenizer.
+
+    Returns:
+        `input_ids` and `attention_mask`, (texts, length), padded on the right to the longest text, or to the context
+        where the model reads padding; `offset_mapping`, (texts, length, 2).
+    """
+    kind, context = towers_of(model), int(model.config.text_config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+    encoded = tokenizer(
+        [text.lower() for text in texts] if kind.lowercase else texts,
+        padding=True,
+        padding_side="right",
+        pad_to_multiple_of=context if kind.reads_padding else None,
+        truncation=truncation,
+        max_length=context if truncation else None,
+        return_attention_mask=True,  # SigLIP's tokenizers leave it out by themselves
+        return_offsets_mapping=offsets,
+        return_tensors="pt",
+    )
+    names = ("input_ids", "attention_mask", *(["offset_mapping"] if offsets else []))
+    device = model.logit_scale.device
+    return {name: encoded[name].to(device) for name in names}  # type: ignore[arg-type,union-attr]
+
+
+def text_features(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None
+) -> Tensor:
+    """Un-normalised text features.
+
+    Of a causal encoder that is given neither mask nor embeddings, texts that begin alike are encoded together (see
+    `shared_prefix`): equal up to rounding.
+
+    Args:
+        model: an unwrapped dual encoder.
+        input_ids: token ids, (texts, length). Still needed beside `inputs_embeds`: they say where the text ends.
+        attention_mask: 1 on tokens, 0 on padding, (texts, length). CLIP's text encoder is causal and pools at the end
+            of the text, so with padding on the right it may be left out, which is faster. SigLIP's reads padding: it
+            never gets the mask, and `input_ids` must have the context's length.
+        inputs_embeds: what the token-embedding layer should have returned, (texts, length, width).
+
+    Returns:
+        (texts, dim), float32.
+    """
+    kind = towers_of(model)
+    if not kind.reads_padding and attention_mask is None and inputs_embeds is None and len(input_ids) > 1:
+        ends = kind.text_ends(input_ids)
+        shared = SharedPrefix.of(input_ids, ends, int(kind.model.config.text_config.max_position_embeddings))
+        if shared is not None and kind.model.config.text_config._attn_implementation in MASKED_ATTENTION:
+            output = model.get_text_features(  # type: ignore[operator]
+                input_ids=shared.pack(input_ids),
+                attention_mask=shared.mask(token_table(model).dtype, input_ids.device),
+                position_ids=shared.positions(input_ids.device),
+            )
+            return kind.project_texts(output.last_hidden_state[shared.places(ends)]).float()
+    edit = None if inputs_embeds is None else lambda output: inputs_embeds.to(output.dtype)
+    mask = None if kind.reads_padding else attention_mask
+    with edited_token_embeddings(model, edit):
+        output = model.get_text_features(input_ids=input_ids, attention_mask=mask)  # type: ignore[operator]
+    return _pooled(output).float()
+
+
+def text_embeds(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None
+) -> Tensor:
+    """L2-normalised `text_features`, (texts, dim), float32, of the same arguments."""
+    return F.normalize(text_features(model, input_ids, attention_mask, inputs_embeds), dim=-1)
+
+
+# Images
+
+
+def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
+    """Differentiable twin of the processor's PIL path: resize (bicubic or bilinear), centre crop, mean and std.
+
+    Values are clipped to [0, 1] after the resize, as PIL's 8-bit images are; without a resize nothing is clipped.
+
+    Args:
+        images: in [0, 1], (batch, 3, height, width), any size.
+        image_processor: a CLIP-like image processor; its size, resampling, crop size, mean and std are used.
+
+    Returns:
+        (batch, 3, crop height, crop width).
+    """
+    size = image_processor.size
+    if image_processor.do_resize:
+        height, width = images.shape[-2:]
+        if (short := size.get("shortest_edge")) is not None:
+            target = (
+                short if height <= width else int(short * height / width),
+                short if width <= height else int(short * width / height),
+            )
+        else:
+            target = (size["height"], size["width"])
+        if max(target) > MAX_SIDES * min(target):
+            raise ValueError(
+                f"images of {height}x{width} are more than {MAX_SIDES} times as long as wide, and would be enlarged to "
+                f'{target[0]}x{target[1]}. Crop them, or read them with `perturb_at="model"`.'
+            )
+        if target != (height, width):
+            mode = RESIZES[image_processor.resample]
+            images = F.interpolate(images, target, mode=mode, align_corners=False, antialias=True).clamp(0, 1)
+    if getattr(image_processor, "do_center_crop", False):
+        crop_height, crop_width = image_processor.crop_size["height"], image_processor.crop_size["width"]
+        height, width = images.shape[-2:]
+        if height < crop_height or width < crop_width:
+            raise ValueError(
+                f"images of {height}x{width} are smaller than the processor's crop of {crop_height}x{crop_width} and "
+                "`do_resize` is off. Use a processor that resizes."
+            )
+        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+        images = images[..., top : top + crop_height, left : left + crop_width]
+    if image_processor.do_normalize:
+        mean = torch.tensor(image_processor.image_mean, dtype=images.dtype, device=images.device).view(3, 1, 1)
+        std = torch.tensor(image_processor.image_std, dtype=images.dtype, device=images.device).view(3, 1, 1)
+        images = (images - mean) / std
+    return images
+
+
+def image_embeds(model: nn.Module, pixel_values: Tensor) -> Tensor:
+    """L2-normalised image embeddings, (batch, dim), float32, of an unwrapped dual encoder."""
+    output = model.get_image_features(pixel_values=pixel_values)  # type: ignore[operator]
+    return F.normalize(_pooled(output).float(), dim=-1)
+
+
+def image_features(model: nn.Module, pixel_values: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Un-normalised features, (batch, dim), and, if asked, projected patch tokens, (batch, patches, dim); float32."""
+    output = model.get_image_features(pixel_values=pixel_values)  # type: ignore[operator]
+    return _pooled(output).float(), towers_of(model).patches(output.last_hidden_state) if patches else None
+
+
+def check_images(images: Tensor) -> None:
+    """Raise unless `images` is a floating (batch, 3, height, width) tensor in [0, 1]."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            f"`images` must be a float tensor (batch, 3, height, width), got {images.dtype} {tuple(images.shape)}."
+        )
+    low, high = (value.item() for value in images.detach().aminmax()) if images.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise ValueError(
+            f"`images` must hold pixels in [0, 1], got values from {low:g} to {high:g}. "
+            "Divide 8-bit images by 255, and give pixels before mean and std: the model's own are applied inside."
+        )
+
+
+# Both
+
+
+@dataclass(frozen=True)
+class JointOutput:
+    """What both towers say of a batch, float32.
+
+    `image_embeds` (images, dim) and `text_embeds` (texts, dim) are L2-normalised, `image_features` and `text_features`
+    the same before that; `patches` are projected patch tokens, (images, patches, dim), where they were asked for.
+    `logit_scale` and `logit_bias` are those of `DualEncoder`, with gradient.
+    """
+
+    image_embeds: Tensor
+    text_embeds: Tensor
+    image_features: Tensor
+    text_features: Tensor
+    patches: Tensor | None
+    logit_scale: Tensor
+    logit_bias: Tensor | None
+
+
+def joint_forward(
+    model: nn.Module,
+    pixel_values: Tensor,
+    input_ids: Tensor,
+    token_shift: Tensor | None = None,
+    patches: bool = False,
+    batch_size: int = 0,
+) -> JointOutput:
+    """Both towers in one forward of the (possibly wrapped) model, so that DDP, FSDP and DeepSpeed see one.
+
+    Args:
+        model: the model as the Trainer wrapped it.
+        pixel_values: (images, 3, height, width).
+        input_ids: (texts, length); the numbers of images and texts may differ.
+        token_shift: added to the token embeddings, (texts, length, width); a constant, so the table still gets
+            gradients.
+        patches: also project the patch tokens.
+        batch_size: images and texts that a tower encodes at a time; their activations are computed again, piece by
+            piece, in the backward. The gradient is that of the whole batch (GradCache, arXiv:2101.06983), the memory
+            that of a piece, for one more forward. 0: all at once.
+
+    Returns:
+        The embeddings and features of both.
+    """
+    kind = towers_of(model)
+    with _towers_in_pieces(model, batch_size, token_shift), _temperature_in_forward(kind) as temperature:
+        output = model(pixel_values=pixel_values, input_ids=input_ids)
+    scale, bias = temperature or [logit_scale(kind), logit_bias(kind)]
+    return JointOutput(
+        image_embeds=output.image_embeds.float(),
+        text_embeds=output.text_embeds.float(),
+        image_features=_pooled(output.vision_model_output).float(),
+        text_features=_pooled(output.text_model_output).float(),
+        patches=kind.patches(output.vision_model_output.last_hidden_state) if patches else None,
+        logit_scale=scale,  # type: ignore[arg-type]  # never None
+        logit_bias=bias,
+    )
+
+
+def _shift(token_shift: Tensor | None, rows: slice = slice(None)) -> Callable[[Tensor], Tensor] | None:
+    return None if token_shift is None else lambda output: output + token_shift[rows].to(output.dtype)
+
+
+@contextlib.contextmanager
+def _towers_in_pieces(model: nn.Module, batch_size: int, token_shift: Tensor | None) -> Iterator[None]:
+    """While the block runs, each tower of the model takes `batch_size` rows at a time; the shift is the texts'.
+
+    The towers' own forwards are replaced, not the model's, which a wrapper still sees called once.
+    """
+
+    def in_pieces(tower: nn.Module, key: str, shift: Tensor | None) -> Callable[..., BaseModelOutputWithPooling]:
+        whole = tower.forward
+
+        def encode(rows: slice, inputs: Tensor, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+            with edited_token_embeddings(model, _shift(shift, rows)):  # inside: the backward computes this again
+                output = whole(**{key: inputs[rows]}, **kwargs)
+            return output.last_hidden_state, output.pooler_output
+
+        def forward(**kwargs: Any) -> BaseModelOutputWithPooling:
+            inputs = kwargs.pop(key)
+            pieces = [slice(start, start + batch_size) for start in range(0, len(inputs), batch_size)]
+            outputs = [checkpoint(encode, rows, inputs, kwargs, use_reentrant=False) for rows in pieces]
+            hidden, pooled = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+            return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+
+        return forward
+
+    if batch_size == 0:
+        with edited_token_embeddings(model, _shift(token_shift)):
+            yield
+        return
+    plain = towers_of(model).model
+    towers = ((plain.vision_model, "pixel_values", None), (plain.text_model, "input_ids", token_shift))
+    with contextlib.ExitStack() as stack:
+        for tower, key, shift in towers:
+            stack.callback(_put_back, tower, vars(tower).get("forward"))
+            tower.forward = in_pieces(tower, key, shift)
+        yield
+
+
+def _put_back(tower: nn.Module, forward: Any) -> None:
+    del tower.forward
+    if forward is not None:  # somebody else had replaced it
+        tower.forward = forward
+
+
+@contextlib.contextmanager
+def _temperature_in_forward(kind: Towers) -> Iterator[list[Tensor | None]]:
+    """Scale and bias as the forward in the block finds them; of weights that are not sharded they are not looked for.
+
+    A parameter outside all layers is whole on this process only while the forward runs.
+    """
+    found: list[Tensor | None] = []
+    if not is_sharded(kind.model):
+        yield found
+        return
+    handle = kind.model.register_forward_pre_hook(lambda *_: found.extend([logit_scale(kind), logit_bias(kind)]))
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def logit_scale(kind: Towers) -> Tensor:
+    """Inverse temperature after `exp`, scalar, with gradient; of a CLIP at most 100."""
+    return kind.model.logit_scale.float().clamp(max=kind.max_logit_scale).exp().squeeze()
+
+
+def logit_bias(kind: Towers) -> Tensor | None:
+    """What a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
+    return kind.model.logit_bias.float().squeeze() if "logit_bias" in kind.scalars else None
+
+
+def _pooled(output: Any) -> Tensor:
+    """The projected features: an output object since transformers 5, a tensor before."""
+    return output if isinstance(output, Tensor) else output.pooler_output

@@ -1,0 +1,244 @@
+"""The models of a protocol: the one it starts from, the trained ones, and the substitutes of their text attacks.
+
+Every cell evaluates a model read from its folder, never one that is still in memory: so a cell that was interrupted
+between training and evaluation ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from transformers import PrinterCallback, ProcessorMixin
+
+from ..data.benchmarks import describe
+from ..data.few_shot import few_shot_indices
+from ..data.labels import read_labels
+from ..data.prompts import class_prompts
+from ..io import write_json
+from ..models.encoder import load_clip
+from ..substitutes.embedded import synonym_table
+from ..substitutes.held_out import known_and_unseen
+from ..substitutes.named import candidate_source
+from ..substitutes.source import CandidateSource
+from ..testbed.pretraining import pretrain_tiny_clip
+from ..testbed.word_vectors import word_vectors
+from ..training.checkpoints import last_checkpoint
+from ..training.trainer import MMCoATrainer
+from .protocol import Cell, Data, Method, Protocol, short_fingerprint, shots_name
+
+TRAINING_FILE = "training.json"
+HELD_OUT = 0.1  # of the training split, for model selection where `eval_strategy` asks for it
+SPLIT_SEED = 0  # of the known and unseen substitutes and of the rows held out: the same in every cell
+
+# Several ways to say it, so that the text tower learns which word matters.
+CAPTION_TEMPLATES = (
+    "This is a photo of a {}",
+    "a photo of a {}",
+    "a picture of a {}",
+    "an image of a {}",
+    "a drawing of a {}",
+    "a small {}",
+    "a blurry photo of a {}",
+    "a close photo of a {}",
+    "a bad photo of the {}",
+    "one {}",
+    "the {}",
+    "here is a {}",
+    "someone saw a {}",
+    "this is the {}",
+    "a {} in black and white",
+    "a {} on a table",
+    "it shows a {}",
+)
+
+
+def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
+    """Where the tiny CLIP that a cell starts from lies; None for a model of the user's."""
+    if protocol.tiny is None:
+        return None
+    name = (cell.train_on or cell.data).name if protocol.task == "iid" else protocol.name
+    read = [protocol.described_candidates(data) for data in protocol.pretrained_on(cell.train_on or cell.data)]
+    # Beside its own settings: what gives it its words, and the size at which it sees pictures.
+    decisive = [cell.settings["model"], read, *map(protocol.training.get, ("template", "perturb_at"))]
+    return output / "models" / f"pretrained_{name}_seed{cell.seed}-{short_fingerprint(decisive)}"
+
+
+def trained_folder(cell: Cell, output: Path) -> Path | None:
+    """Where the model of a cell lies once it is trained; None for an untouched one."""
+    if cell.train_on is None:
+        return None
+    name = f"{cell.train_on.name}_{shots_name(cell.shots)}_{cell.method.folder}_seed{cell.seed}"
+    return output / "models" / f"{name}-{short_fingerprint(cell.training)}"
+
+
+def load_model(protocol: Protocol, folder: str | Path) -> tuple[Any, ProcessorMixin]:
+    """A model and its processor, as `load_clip` does; tiny ones with the attention that is faster at their size."""
+    model: Any
+    model, processor = load_clip(folder)
+    if protocol.tiny is not None:
+        model.set_attn_implementation("eager")
+    return model, processor
+
+
+def start_model(protocol: Protocol, cell: Cell, output: Path) -> tuple[Any, ProcessorMixin]:
+    """The model that a cell starts from, pretrained here if it is tiny and not there yet."""
+    folder = base_folder(protocol, cell, output)
+    if folder is None:
+        return load_model(protocol, str(protocol.model))
+    if not folder.is_dir():
+        _pretrain(protocol, cell, folder)
+    return load_model(protocol, folder)
+
+
+def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
+    """A tiny CLIP that has learnt captions by CLIP's own loss: what attacks fell and a defence makes stand."""
+    tiny = protocol.tiny or {}
+    read = [
+        (data, _drawn(data.load(data.train_split), tiny.get("max_samples")))
+        for data in protocol.pretrained_on(cell.train_on or cell.data)
+    ]
+    vocabulary = [text for data, dataset in read for text in _vocabulary(protocol, data, dataset)]
+    parts = [_captioned(dataset, cell.seed) for _, dataset in read]
+    if len(parts) > 1:  # class numbers of several data sets mean different things; their captions do not
+        parts = [part.remove_columns("label") for part in parts]
+    _, _, trainer = pretrain_tiny_clip(
+        vocabulary,
+        datasets.concatenate_datasets(parts),
+        image_size=tiny["image_size"],
+        patch_size=tiny["patch_size"],
+        epochs=tiny["epochs"],
+        seed=cell.seed,
+        word_vectors=partial(word_vectors, tiny["word_vectors"]) if "word_vectors" in tiny else None,
+        output_dir=str(folder.with_name(folder.name + ".unfinished")),
+        disable_tqdm=True,
+        **{name: protocol.training[name] for name in ("use_cpu", "perturb_at") if name in protocol.training},
+    )
+    _keep(trainer, folder, {"pretrained_on": cell.settings["model"], "num_rows": sum(map(len, parts))})
+
+
+def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
+    """The folder of a cell's trained model, trained now if it is not there yet; an interrupted training goes on from
+    its last checkpoint if the settings saved any.
+    """
+    folder = trained_folder(cell, output)
+    assert folder is not None and cell.train_on is not None
+    if folder.is_dir():
+        return folder
+    model, processor = start_model(protocol, cell, output)
+    work = folder.with_name(folder.name + ".unfinished")
+    whole = cell.train_on.load(cell.train_on.train_split)
+    info = describe(whole)
+    more = {} if "template" in cell.settings["training"] else {"template": info.template}
+    args = protocol.arguments(work, cell.method, cell.seed, **more)
+    rows, held_out = training_rows(whole, cell, args.eval_strategy != "no")
+    known, _ = substitutes(protocol, cell.train_on, model, processor, cell.method)
+    trainer = MMCoATrainer(
+        model,
+        args,
+        train_dataset=whole.select(rows),
+        eval_dataset=whole.select(held_out) if held_out else None,
+        processing_class=processor,
+        candidates=known,
+    )
+    if args.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(work)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    record = {
+        "dataset": info.name,
+        "split": cell.train_on.train_split,
+        "shots": cell.shots,
+        "seed": cell.seed,
+        "num_rows": len(rows),
+        "row_ids": rows if cell.shots is not None else "all" if not held_out else "all but held_out_rows",
+        "held_out_rows": held_out,
+        "steps": trainer.state.global_step,
+        "arguments": {"template": args.template, **cell.settings["training"]},
+        "text_attack": repr(trainer.text_attack),
+        "image_attack": repr(trainer.image_attack),
+    }
+    _keep(trainer, folder, record)
+    return folder
+
+
+def training_rows(dataset: datasets.Dataset, cell: Cell, select: bool) -> tuple[list[int], list[int]]:
+    """Row numbers that are trained on, and those held out for model selection, of one training split.
+
+    Held-out rows are drawn first, and the same for every cell: a few-shot draw never holds one of them.
+    """
+    rows = list(range(len(dataset)))
+    held_out: list[int] = []
+    if select:
+        drawn = np.random.default_rng(SPLIT_SEED).permutation(len(rows))[: max(1, round(HELD_OUT * len(rows)))]
+        held_out = sorted(int(row) for row in drawn)
+        rows = sorted(set(rows) - set(held_out))
+    if cell.shots is not None:
+        labels = read_labels(dataset, "label")[rows]
+        rows = [
+            rows[place] for place in few_shot_indices(labels, cell.shots, cell.seed, dataset.features["label"].names)
+        ]
+    return rows, held_out
+
+
+def substitutes(
+    protocol: Protocol, data: Data, model: Any, processor: ProcessorMixin, method: Method | None = None
+) -> tuple[CandidateSource, CandidateSource]:
+    """Known and unseen substitutes for a data set, drawn from the model as it was before any training; with a method
+    those that it is trained on.
+    """
+    name = (method.candidates if method else None) or data.candidates or protocol.candidates
+    source: CandidateSource | None = synonym_table(name)
+    if source is None:
+        args = protocol.arguments("unused", method or "clean", 0)
+        aligned = args.align_to_cls or method is not None  # the trainer shifts what it is given: not twice
+        source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, aligned)
+    return known_and_unseen(source, SPLIT_SEED)
+
+
+def _keep(trainer: MMCoATrainer, folder: Path, record: dict[str, Any]) -> None:
+    """Put a finished model in place, whole or not at all."""
+    scratch = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    trainer.save_model(str(scratch))
+    write_json(record, scratch / TRAINING_FILE)
+    for copied in folder.parent.glob(f"{folder.name}.*.tmp"):  # of killed runs
+        if copied != scratch:
+            shutil.rmtree(copied)
+    os.replace(scratch, folder)
+    shutil.rmtree(folder.with_name(folder.name + ".unfinished"), ignore_errors=True)
+
+
+def _drawn(dataset: datasets.Dataset, max_samples: int | None) -> datasets.Dataset:
+    if max_samples is None or max_samples >= len(dataset):
+        return dataset
+    rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(SPLIT_SEED))[:max_samples]
+    return dataset.select(sorted(rows.tolist()))
+
+
+def _captioned(dataset: datasets.Dataset, seed: int) -> datasets.Dataset:
+    """With a caption a picture, of those `CAPTION_TEMPLATES` that name no class themselves ("one", of digits)."""
+    names = dataset.features["label"].names
+    fitting = [template for template in CAPTION_TEMPLATES if not set(template.lower().split()) & set(names)]
+    templates = np.random.default_rng(seed).integers(len(fitting), size=len(dataset))
+    texts = [
+        fitting[template].format(names[label])
+        for template, label in zip(templates, read_labels(dataset, "label"), strict=True)
+    ]
+    return dataset.add_column("text", texts)
+
+
+def _vocabulary(protocol: Protocol, data: Data, dataset: datasets.Dataset) -> Sequence[str]:
+    """Every text that its tokenizer must know: captions, prompts, class words and substitutes."""
+    names = list(describe(dataset).class_names)
+    table = synonym_table(data.candidates or protocol.candidates)
+    words = [word for _, listed in (table.table if table else ()) for word in listed]
+    templates = [*CAPTION_TEMPLATES, describe(dataset).template, str(protocol.training.get("template", "{}"))]
+    return [*(template.replace("{}", name) for template in templates for name in names), *class_prompts(names), *words]

@@ -1,0 +1,219 @@
+"""The tables of a protocol and of a comparison, averaged over seeds; all numbers are results'."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..evaluation.sanity import failed
+from ..report.table import accuracies, describe, escape_markdown, estimate
+from .protocol import Cell, Protocol, shots_name
+
+CHART_FILE = "comparison.png"
+_BOUNDS = ("value", "low", "high")
+Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
+
+
+def protocol_table(protocol: Protocol, finished: Finished, failures: Mapping[str, str]) -> str:
+    """Markdown: the table, the mean over data sets, what the numbers hold under, and the cells that are missing."""
+    lines = [f"# {escape_markdown(protocol.name)}", ""]
+    if protocol.description:
+        lines += [escape_markdown(protocol.description), ""]
+    if finished:
+        lines += [*_table(protocol, finished), "", *_specification(protocol, finished), ""]
+    return "\n".join([*lines, *_missing(protocol, finished, failures)]).rstrip() + "\n"
+
+
+def comparison_table(
+    protocol: Protocol, numbers: Mapping[str, Any], finished: Finished, failures: Mapping[str, str]
+) -> str:
+    """Markdown: method x accuracy, the paired tests against the reference, what the numbers hold under, and the cells
+    that are missing.
+
+    Args:
+        protocol: the comparison's.
+        numbers: of `compare_rows`.
+        finished: its cells.
+        failures: cell -> what went wrong.
+    """
+    lines = [f"# {escape_markdown(protocol.name)}", ""]
+    if protocol.description:
+        lines += [escape_markdown(protocol.description.strip()), ""]
+    if numbers["methods"]:
+        lines += accuracy_table(numbers).splitlines()
+        lines += ["", f"![accuracy of each method]({CHART_FILE})", ""]
+        lines += [
+            "Bold: best of its column, if its paired test against the runner-up is significant (p < 0.05 and, over "
+            "several seeds, an interval of the difference above 0).",
+            "",
+        ]
+    if numbers["tests"]:
+        lines += [*_tests(numbers), ""]
+    if finished:
+        lines += ["## What the numbers hold under", "", *_specification(protocol, finished), *_training(numbers), ""]
+    return "\n".join([*lines, *_missing(protocol, finished, failures)]).rstrip() + "\n"
+
+
+def accuracy_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
+    """Markdown: method x accuracy with its interval; bold is the best of a column, of all rows, if it is significant.
+
+    Args:
+        numbers: of `compare_rows`.
+        columns: labels of those that are shown; all without it.
+        methods: names of the rows that are shown; all without it.
+    """
+    shown = _shown(numbers, columns)
+    marked = {column: best["method"] for column, best in numbers["best"].items() if best["significant"]}
+    rows = []
+    for name in methods or numbers["methods"]:
+        method = numbers["methods"][name]
+        cells = [_marked(_accuracy(method["accuracies"].get(column)), marked.get(column) == name) for column in shown]
+        rows.append([escape_markdown(name), str(len(method["seeds"])), *cells])
+    return "\n".join(_markdown(["method", "seeds", *map(escape_markdown, shown.values())], rows))
+
+
+def difference_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
+    """Markdown: every row against the reference, column by column; arguments as of `accuracy_table`."""
+    shown = _shown(numbers, columns)
+    rows = [
+        [escape_markdown(name), *(_test(numbers["tests"][name][column]) for column in shown)]
+        for name in methods or numbers["tests"]
+    ]
+    return "\n".join(_markdown(["method", *map(escape_markdown, shown.values())], rows))
+
+
+def _shown(numbers: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
+    """Column -> label of the chosen ones, in the order that they are given."""
+    named = {label: column for column, label in numbers["columns"].items()}
+    return {named[label]: label for label in labels or named}
+
+
+def _tests(numbers: Mapping[str, Any]) -> list[str]:
+    """Every row against the reference, and how to read it."""
+    tests = numbers["tests"]
+    known = [test for found in tests.values() for test in found.values() if test]
+    pairs = " or ".join(str(number) for number in sorted({test["pairs"] for test in known})) or "no"
+    return [
+        f"## Against {escape_markdown(numbers['reference'])}",
+        "",
+        difference_table(numbers),
+        "",
+        "Difference in points, method minus reference, with its 95% t-interval over the seeds that both have (none for "
+        "one seed), and the exact McNemar p. The test pools the samples of these seeds, each sample once a seed "
+        f"({pairs} pairs): it speaks of these trained models, the interval of the methods. The p are not corrected for "
+        f"the number of tests: {len(tests)} a column.",
+    ]
+
+
+def _training(numbers: Mapping[str, Any]) -> list[str]:
+    """How many gradient steps were taken, and whose results come from elsewhere."""
+    steps = {name: method["steps"] for name, method in numbers["methods"].items() if method["steps"]}
+    lines = []
+    if len({tuple(taken) for taken in steps.values()}) == 1:
+        lines.append(f"- gradient steps: {' or '.join(map(str, next(iter(steps.values()))))} for every method.")
+    elif steps:
+        each = ", ".join(f"{escape_markdown(name)} {' or '.join(map(str, taken))}" for name, taken in steps.items())
+        lines.append(f"- gradient steps differ: {each}.")
+    for name, method in numbers["methods"].items():
+        if method["objective"] is None:
+            files = ", ".join(method["files"].values())
+            lines.append(f"- {escape_markdown(name)}: read from {escape_markdown(files)}.")
+    return lines
+
+
+def _test(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    text = f"{100 * found['difference']:+.1f}"
+    if found["difference_interval"]:
+        low, high = found["difference_interval"]
+        text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{text}, p {'< 0.001' if found['p_value'] < 0.001 else '= ' + format(found['p_value'], '.3f')}"
+
+
+def _accuracy(found: Mapping[str, Any] | None) -> str:
+    return "-" if found is None else "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * found[k] for k in _BOUNDS))
+
+
+def _marked(text: str, mark: bool) -> str:
+    return f"**{text}**" if mark else text
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+
+
+def _missing(protocol: Protocol, finished: Finished, failures: Mapping[str, str]) -> list[str]:
+    missing = [cell.name for cell in protocol.cells() if cell.name not in {done.name for done, _ in finished}]
+    if not missing:
+        return []
+    return [
+        "Missing cells:",
+        "",
+        *(f"- {name}: {escape_markdown(failures.get(name, 'not run yet'))}" for name in missing),
+    ]
+
+
+def _table(protocol: Protocol, finished: Finished) -> list[str]:
+    labels = {key: escape_markdown(label) for key, label in accuracies([result for _, result in finished]).items()}
+    rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for cell, result in finished:
+        key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", escape_markdown(cell.method.name))
+        rows.setdefault(key, []).append(result)
+    head = ["data set", "shots", "defence", "seeds", *labels.values()]
+    lines = ["| " + " | ".join(head) + " |", "|---|---|---|---:" + "|---:" * len(labels) + "|"]
+    means: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for (data, shots, defence), results in rows.items():
+        numbers = {name: estimate(results, name) for name in labels if all(name in one for one in results)}
+        cells = [_accuracy(asdict(numbers[name])) if name in numbers else "-" for name in labels]
+        lines.append(f"| {' | '.join([data, shots, defence, str(len(results)), *cells])} |")
+        means.setdefault((shots, defence), []).append({name: one.value for name, one in numbers.items()})
+    number = len({data for data, _, _ in rows})
+    for (shots, defence), values in means.items():
+        if number > 1 and len(values) == number:  # a mean over some of the data sets would compare unlike things
+            cells = [
+                f"{100 * statistics.fmean(one[name] for one in values):.1f}" if all(name in v for v in values) else "-"
+                for name in labels
+            ]
+            lines.append(f"| mean of {number} | {shots} | {defence} | | {' | '.join(cells)} |")
+    return lines
+
+
+def _specification(protocol: Protocol, finished: Finished) -> list[str]:
+    """What every number needs beside it (METHODS, section 7)."""
+    lines = [
+        "Accuracy in percent with its 95% interval: Student's t over seeds, Wilson's for one seed. Image, text and "
+        "multimodal are the worst case per sample over that kind's attacks.",
+        "",
+    ]
+    seen: dict[str, Mapping[str, Any]] = {}
+    for cell, result in finished:
+        seen.setdefault(cell.data.name, result)
+    for name, result in seen.items():
+        spec = result["attack_spec"]
+        lines.append(
+            f"- {name}: {result['num_samples']} test images of {escape_markdown(str(result['dataset']))}; "
+            f"{escape_markdown(describe(spec))}; budget at {spec['perturb_at']} size; "
+            f'prompt "{escape_markdown(str(spec["template"]))}".'
+        )
+    if any(cell.train_on is not None for cell, _ in finished):
+        settings = ", ".join(f"{key} {value}" for key, value in protocol.training.items())
+        lines.append(f"- training: {escape_markdown(settings or 'defaults of MMCoAConfig')}.")
+    for method in {cell.method.name: cell.method for cell, _ in finished if cell.method.settings}.values():
+        settings = ", ".join(f"{key} {value}" for key, value in method.settings.items())
+        lines.append(f"- {escape_markdown(method.name)}: {method.objective} with {escape_markdown(settings)}.")
+    if protocol.tiny is not None:
+        settings = ", ".join(f"{key} {value}" for key, value in protocol.tiny.items())
+        lines.append(f"- model: a tiny CLIP, pretrained without attack on captions of the training split ({settings}).")
+    else:
+        lines.append(f"- model: {escape_markdown(str(protocol.model))}.")
+    versions = next(iter(seen.values()))["versions"]
+    listed = ", ".join(f"{library} {version}" for library, version in versions.items())
+    lines.append(f"- versions: {escape_markdown(listed)}.")
+    for cell, result in finished:
+        lines += [
+            f"- {cell.name}: sanity check failed: {escape_markdown(one['check'])}." for one in failed(result["sanity"])
+        ]
+    return lines

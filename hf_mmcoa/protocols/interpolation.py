@@ -1,0 +1,112 @@
+"""Robustness along the way from a pretrained to a robust model, measured and drawn."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from torch import nn
+
+from ..evaluation.evaluator import evaluate_robustness
+from ..io import write_json
+from ..models.weights import check_mixable, interpolate
+from ..report.charts import Series, interpolation_chart
+from ..report.table import accuracies, describe, escape_markdown, markdown_table
+
+
+def check_alphas(alphas: Sequence[float]) -> list[float]:
+    """The alphas in rising order.
+
+    Raises:
+        ValueError: if there are none, one is not finite, or one is given twice.
+    """
+    if not alphas or not all(math.isfinite(alpha) for alpha in alphas) or len(set(alphas)) < len(alphas):
+        raise ValueError(f"`alphas` must be different finite numbers, at least one, got {list(alphas)}.")
+    if outside := [f"{alpha:g}" for alpha in sorted(alphas) if not 0 <= alpha <= 1]:
+        warnings.warn(
+            f"alpha {', '.join(outside)} lies outside [0, 1]: such weights are beyond both models, not between them. "
+            "Leave it out to silence this.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return sorted(alphas)
+
+
+def sweep(
+    pretrained: nn.Module,
+    robust: nn.Module,
+    processor: Any,
+    dataset: datasets.Dataset,
+    alphas: Sequence[float],
+    output: str | Path,
+    *,
+    names: tuple[str, str] = ("pretrained", "robust"),
+    candidates_of: Callable[[nn.Module], Any] | None = None,
+    **options: Any,
+) -> dict[float, dict[str, Any]]:
+    """Evaluate the mixture at each alpha, one result file each; those that are finished are read and not computed.
+
+    Args:
+        pretrained: alpha = 0.
+        robust: alpha = 1.
+        processor: of both.
+        dataset: what they are measured on.
+        alphas: see `interpolate`.
+        output: folder of the result files, `alpha-<alpha>.json`.
+        names: of the two models, recorded in the results.
+        candidates_of: makes `candidates` of `evaluate_robustness` for each mixture, so that the attacker may know it.
+        **options: of `evaluate_robustness`, the same for each.
+
+    Returns:
+        The results in the order of rising alpha.
+
+    Raises:
+        ValueError: as `check_alphas`, `interpolate` and `evaluate_robustness`.
+    """
+    check_mixable(pretrained, robust)
+    results = {}
+    for alpha in check_alphas(alphas):
+        mixture = interpolate(pretrained, robust, alpha)
+        if candidates_of is not None:
+            options["candidates"] = candidates_of(mixture)
+        results[alpha] = evaluate_robustness(
+            mixture,
+            processor,
+            dataset,
+            output=Path(output) / f"alpha-{alpha:.10g}.json",
+            model_name=f"(1 - {alpha:.10g}) {names[0]} + {alpha:.10g} {names[1]}",
+            **options,
+        )
+    return results
+
+
+def write_summary(results: Mapping[float, Mapping[str, Any]], output: str | Path, names: tuple[str, str]) -> list[Path]:
+    """Write `interpolation.json`, `interpolation.md` and `interpolation.png` of a sweep; returns their paths.
+
+    Raises:
+        ValueError: if the results hold under different threat models or data.
+    """
+    files = [Path(output) / f"interpolation.{suffix}" for suffix in ("json", "md", "png")]
+    table = markdown_table({f"alpha {alpha:g}": result for alpha, result in results.items()})
+    first = next(iter(results.values()))
+    labels = accuracies(list(results.values()))
+    points = [
+        {"alpha": alpha, "result": f"alpha-{alpha:.10g}.json"}
+        | {name: result[name] for label in labels for name in (label, f"{label}_interval") if name in result}
+        for alpha, result in results.items()
+    ]
+    shared = ("dataset", "num_samples", "attack_spec", "seed", "versions")
+    summary = {"pretrained": names[0], "robust": names[1], "points": points, **{name: first[name] for name in shared}}
+    caption = f"{describe(first['attack_spec'])}. {first['num_samples']} samples of {first['dataset']}, 95% intervals."
+    write_json(summary, files[0])
+    title = f"# Between {escape_markdown(names[0])} and {escape_markdown(names[1])}"
+    formula = "weights = (1 - alpha) pretrained + alpha robust; accuracies in percent"
+    picture = f"![Clean against robust accuracy, and accuracy against alpha]({files[2].name})"
+    files[1].write_text("\n\n".join([title, formula, table, caption, picture]) + "\n", encoding="utf-8")
+    series = {alpha: Series(name=f"{alpha:g}", place=0, results=[result]) for alpha, result in results.items()}
+    files[2].write_bytes(interpolation_chart(series))
+    return files

@@ -1,0 +1,458 @@
+"""What a protocol is: data sets, methods, seeds and settings, and the cells that they make.
+
+A cell is one number of the table: one model, trained on one draw of one data set by one objective with one seed, and
+evaluated on one data set. Its settings are all that decides its result, as plain JSON: they are written beside the
+result, and a cell whose settings have changed is not the same cell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import MMCoAConfig
+from ..data.benchmarks import load_benchmark
+from ..evaluation.threat_model import PRESETS, ThreatModel
+from ..io import fingerprint
+from ..substitutes.embedded import synonym_table
+from ..testbed.word_vectors import WORD_VECTORS
+from .values import _candidates_path, _check_training, _choices, _numbers, field_values
+
+UNTOUCHED = "none"  # the objective of a cell that evaluates the model as it was given
+
+
+FULL = "full"  # in YAML and in names: all rows of the training split
+
+
+# Where `training` names one of these it is also the evaluation's, unless `threat_model` says otherwise.
+SHARED = (
+    "norm",
+    "epsilon",
+    "perturb_at",
+    "num_candidates",
+    "max_changes",
+    "protect_template",
+    "forbid_class_names",
+    "rho",
+    "template",
+)
+
+
+# What decides how often a method steps: methods of unequal numbers of steps are no comparison.
+STEPS = (
+    "max_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "auto_find_batch_size",
+    "dataloader_drop_last",
+)
+
+
+MASKED_LM_ONLY = ("masked_lm",)  # settings that other sources of substitutes do not read
+
+
+# Image size, patch size and pretraining pictures (None: all) of the tiny CLIP for a data set that needs no model.
+TINY = {"digits": (8, 2, None), "fashion-mnist": (28, 7, 20000)}
+
+
+QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+
+
+_OURS = ("output_dir", "objective", "seed", "resume_from_checkpoint")  # set by the cell, not by the YAML
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """One data set of a protocol.
+
+    Args:
+        name: of its cells; what `load_benchmark` takes unless `dataset` says otherwise.
+        dataset: a registered benchmark or a Hub id.
+        data_dir: folder with its files, relative to the YAML file; the protocol's own when None.
+        train_split, test_split: trained on, and measured on; nothing is ever selected on the latter.
+        image_column, label_column: where they have no usual names.
+        accept_differences: load although counts or names differ from the benchmark's row.
+        candidates: substitutes of its class words; the protocol's own when None.
+        made_by: the command that makes the folder `name` in `data_dir`, for the message where it is missing.
+    """
+
+    name: str
+    dataset: str | None = None
+    data_dir: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    image_column: str | None = None
+    label_column: str | None = None
+    accept_differences: bool = False
+    candidates: str | None = None
+    made_by: str | None = None
+
+    def load(self, split: str) -> Any:
+        """One split by `load_benchmark`.
+
+        Raises:
+            FileNotFoundError: if `data_dir` is missing; the text says how to make it.
+        """
+        if self.made_by is not None and not (folder := Path(self.data_dir or ".", self.name)).is_dir():
+            raise FileNotFoundError(f"`data_dir`: there is no folder {folder}. Make it: {self.made_by}")
+        return load_benchmark(
+            self.dataset or self.name,
+            split=split,
+            data_dir=self.data_dir,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            accept_differences=self.accept_differences,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What decides a result; where the files lie does not: results carry a fingerprint of their content."""
+        values = dataclasses.asdict(self)
+        return {key: value for key, value in values.items() if key not in ("data_dir", "made_by", "candidates")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A row of the table: an objective and what it changes of the protocol's training.
+
+    Args:
+        name: of its row.
+        objective: a value of `MMCoAConfig.objective`, or "none" for the model as it was given.
+        settings: fields of `MMCoAConfig` over the protocol's `training`, and `candidates`, the substitutes that it is
+            trained on. They change its training alone: every method is evaluated under one threat model, with the
+            protocol's substitutes.
+
+    Example:
+        >>> Method.parse("mmcoa,targets=class")
+        Method(name='mmcoa,targets=class', objective='mmcoa', settings={'targets': 'class'})
+        >>> Method.parse("mine=mmcoa,lambda_text=0.9").folder
+        'mine'
+    """
+
+    name: str
+    objective: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.search(r"\w", self.name):
+            raise ValueError(f"`objectives`: the name {self.name!r} holds no letter or digit.")
+        if self.objective == UNTOUCHED and self.settings:
+            raise ValueError(f"`objectives`: {self.name!r} is the model as it was given and takes no settings.")
+        if ours := sorted(set(self.settings) & set(_OURS)):
+            raise ValueError(f"`objectives`: {self.name!r} must not set {', '.join(ours)}: the protocol does.")
+
+    @classmethod
+    def parse(cls, text: str) -> Method:
+        """`OBJECTIVE,FIELD=VALUE,...` or `NAME=OBJECTIVE,FIELD=VALUE,...`, values as YAML reads them; the text is the
+        name where it gives none.
+
+        Raises:
+            ValueError: if a part is no `FIELD=VALUE`.
+        """
+        first, *others = text.split(",")
+        name, named, objective = first.rpartition("=")
+        return cls(name=name if named else text, objective=objective, settings=field_values(others, f"{text!r}"))
+
+    @classmethod
+    def read(cls, given: Any, folder: Path) -> Method:
+        """As a YAML file has it: a text for `parse`, or `{name: ..., objective: ..., FIELD: VALUE}`.
+
+        Raises:
+            ValueError: if it is neither, or names no objective.
+        """
+        if isinstance(given, str):
+            return cls.parse(given)
+        if not isinstance(given, dict) or not isinstance(given.get("objective"), str):
+            raise ValueError(f"`objectives`: expected an objective or `{{name: ..., objective: ...}}`, got {given!r}.")
+        settings = _numbers({key: value for key, value in given.items() if key not in ("name", "objective")})
+        if "candidates" in settings:
+            settings["candidates"] = _candidates_path(str(settings["candidates"]), folder)
+        name = given.get("name", ",".join([given["objective"], *(f"{key}={settings[key]}" for key in settings)]))
+        return cls(name=str(name), objective=given["objective"], settings=settings)
+
+    @property
+    def folder(self) -> str:
+        """The name as a part of folders' names."""
+        return re.sub(r"[^\w.+-]+", "-", self.name)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return self.objective != UNTOUCHED
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The fields of `MMCoAConfig` that it changes."""
+        return {key: value for key, value in self.settings.items() if key != "candidates"}
+
+    @property
+    def candidates(self) -> str | None:
+        """The substitutes that it is trained on; None for the protocol's."""
+        return self.settings.get("candidates")
+
+    def to_json(self) -> str | dict[str, Any]:
+        """As `read` takes it."""
+        if not self.settings and self.name == self.objective:
+            return self.name
+        return {"name": self.name, "objective": self.objective, **self.settings}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number of the table.
+
+    Args:
+        data: what the model is evaluated on.
+        train_on: what it is trained on; None for an untouched model.
+        shots: images a class of the training split, None for all; None for an untouched model.
+        method: its row.
+        seed: of the training, the few-shot draw and the random starts of the attacks.
+        settings: everything that decides the result, as JSON.
+    """
+
+    data: Data
+    train_on: Data | None
+    shots: int | None
+    method: Method
+    seed: int
+    settings: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        if self.train_on is None:
+            return f"{self.data.name}_{self.method.folder}_seed{self.seed}"
+        trained = self.train_on.name
+        source = trained if trained == self.data.name else f"{trained}-to-{self.data.name}"
+        return f"{source}_{shots_name(self.shots)}_{self.method.folder}_seed{self.seed}"
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """All that decides the model: cells that share it share one training."""
+        kept = {key: self.settings[key] for key in ("model", "train_on", "shots", "objective", "seed", "training")}
+        return kept | {"candidates": self.settings.get("train_candidates", self.settings["candidates"])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A grid of cells, as a YAML file describes it.
+
+    Args:
+        name: of the report.
+        description: shown above the table.
+        task: "iid": train and evaluate on each of `datasets`; "ood": train on `train_on`, evaluate on `evaluate_on`.
+        datasets: of "iid".
+        train_on: of "ood".
+        evaluate_on: of "ood".
+        shots: images a class; None for all.
+        objectives: the methods. In YAML an objective ("mmcoa", or "none" for the model as it was given), one with
+            settings of its own ("mmcoa,targets=class"), or the same as `{name: mmcoa-class, objective: mmcoa,
+            targets: class}`.
+        seeds: repetitions, averaged in the table.
+        model: folder or Hub id of a CLIP; None for a tiny one as `tiny` says.
+        tiny: of a CLIP that is built and pretrained here, on captions of the training splits: `image_size` and
+            `patch_size` in pixels, `epochs`, `max_samples` pictures drawn once, and `word_vectors`, a name of
+            `data.word_vectors`, if its token table is to start from a public model's ("minilm").
+        training: any field of `MMCoAConfig`.
+        threat_model: `preset` and any field of `ThreatModel`; what training and evaluation share is the training's.
+        candidates: a source of `MMCoAConfig.candidates`, "digits" or "fashion-mnist" (embedded tables), or a JSON file
+            `{"word": ["substitute", ...]}`; one half is known to training, the other held out.
+        max_test_samples: evaluate on so many rows, drawn once; all when None.
+        batch_size: of the evaluation.
+        unequal_steps: let a method change how many gradient steps it takes; else that is refused.
+        data_dir: where the data sets' files lie already, see `load_benchmark`.
+
+    Raises:
+        ValueError: if a value is unknown or two contradict each other; the text names the field.
+    """
+
+    name: str
+    description: str = ""
+    task: str = "iid"
+    datasets: tuple[Data, ...] = ()
+    train_on: Data | None = None
+    evaluate_on: tuple[Data, ...] = ()
+    shots: tuple[int | None, ...] = (None,)
+    objectives: tuple[Method, ...] = (
+        Method(name=UNTOUCHED, objective=UNTOUCHED),
+        Method(name="mmcoa", objective="mmcoa"),
+    )
+    seeds: tuple[int, ...] = (0,)
+    model: str | None = None
+    tiny: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    threat_model: Mapping[str, Any] = field(default_factory=dict)
+    candidates: str = "neighbours"
+    max_test_samples: int | None = None
+    batch_size: int = 128
+    unequal_steps: bool = False
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in ("iid", "ood"):
+            raise ValueError(f"`task` must be iid or ood, got {self.task!r}.")
+        wanted = ("datasets",) if self.task == "iid" else ("train_on", "evaluate_on")
+        for name in ("datasets", "train_on", "evaluate_on"):
+            if bool(getattr(self, name)) != (name in wanted):
+                state = "needs" if name in wanted else "does not take"
+                raise ValueError(f"`task: {self.task}` {state} `{name}`; it takes {' and '.join(wanted)}.")
+        for name in ("shots", "objectives", "seeds"):
+            values = [each.folder if isinstance(each, Method) else each for each in getattr(self, name)]
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"`{name}` must name at least one value, each once, got {values}.")
+        for names in ([data.name for data in self.datasets], [data.name for data in self.evaluate_on]):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"data sets named twice: {', '.join(twice)}. Give each its own `name`.")
+        if (self.model is None) == (self.tiny is None):
+            raise ValueError("give one of `model` (folder or Hub id) and `tiny` (a CLIP built here).")
+        fields = ("image_size", "patch_size", "epochs", "max_samples", "word_vectors")
+        if unknown := sorted(set(self.tiny or ()) - set(fields)):
+            raise ValueError(f"`tiny` has no field {', '.join(unknown)}: {', '.join(fields)}.")
+        if (vectors := (self.tiny or {}).get("word_vectors", WORD_VECTORS[0])) not in WORD_VECTORS:
+            raise ValueError(f"`tiny`: `word_vectors` must be one of {', '.join(WORD_VECTORS)}, got {vectors!r}.")
+        if missing := sorted({"image_size", "patch_size", "epochs"} - set(self.tiny or ())) if self.tiny else []:
+            raise ValueError(f"`tiny` lacks {', '.join(missing)}.")
+        for name, value in (self.tiny or {}).items():
+            if name != "word_vectors" and not (isinstance(value, int) and value is not True and value > 0):
+                raise ValueError(f"`tiny`: `{name}` must be a whole number, at least 1, got {value!r}.")
+        if bad := [shots for shots in self.shots if shots is not None and shots < 1]:
+            raise ValueError(f"`shots` are images a class, at least 1, or {FULL!r}; got {bad}.")
+        if ours := sorted(set(self.training) & {*_OURS, "candidates"}):
+            raise ValueError(f"`training` must not set {', '.join(ours)}: the protocol does.")
+        for method in self.objectives:
+            self._check_method(method)
+        self.attack_spec(0)
+
+    def _check_method(self, method: Method) -> None:
+        steps = [name for name in STEPS if name in method.settings]
+        if steps and not self.unequal_steps:
+            raise ValueError(
+                f"`objectives`: {method.name!r} sets {', '.join(steps)}: with more or fewer gradient steps than the "
+                "other methods it would be compared unfairly. Set it in `training`, for all, or say "
+                "`unequal_steps: true`."
+            )
+        sources = (None, *_choices("candidates"))
+        if method.candidates not in sources and synonym_table(str(method.candidates)) is None:
+            raise ValueError(
+                f"`objectives`: {method.name!r} sets candidates to {method.candidates!r}: neither a source of "
+                "`MMCoAConfig.candidates`, nor a table of substitutes by name, nor a JSON file."
+            )
+        dead = [name for name in MASKED_LM_ONLY if name in method.settings]
+        used = {method.candidates or data.candidates or self.candidates for data in self._trained_on}
+        if dead and "masked-lm" not in used:
+            raise ValueError(
+                f"`objectives`: {method.name!r} sets {', '.join(dead)}, which changes nothing without the candidates "
+                f"masked-lm: it trains on {', '.join(sorted(used))}. Give it candidates=masked-lm too."
+            )
+        self.arguments("unused", method, 0)
+
+    def arguments(self, output_dir: str | Path, method: Method | str, seed: int, **more: Any) -> MMCoAConfig:
+        """The configuration of one training, by a method or by an objective without settings of its own.
+
+        Raises:
+            ValueError: if a training setting is unknown or wrong.
+        """
+        if isinstance(method, str):
+            method = Method(name=method, objective=method)
+        known = {each.name for each in dataclasses.fields(MMCoAConfig)}
+        for where, given in (("`training`", self.training), (f"`objectives`, {method.name!r}", method.training)):
+            if unknown := sorted(set(given) - known):
+                raise ValueError(f"{where}: MMCoAConfig has no field {', '.join(unknown)}.")
+            _check_training(given, where)
+        objectives = _choices("objective")
+        if method.objective not in (UNTOUCHED, *objectives):
+            choices = ", ".join([UNTOUCHED, *objectives])
+            raise ValueError(f"`objectives`: unknown {method.objective!r}; choose from {choices}.")
+        chosen = method.objective if method.trains else "clean"
+        values = {**QUIET, **self.training, **method.training, "objective": chosen, "seed": seed, **more}
+        return MMCoAConfig(output_dir=str(output_dir), **values)
+
+    def attack_spec(self, seed: int) -> ThreatModel:
+        """The threat model of one cell's evaluation."""
+        args = self.arguments("unused", UNTOUCHED, 0)
+        given = {"seed": seed, **self.threat_model}
+        preset = given.pop("preset", "standard")
+        if unknown := sorted(set(given) - {each.name for each in dataclasses.fields(ThreatModel)}):
+            raise ValueError(f"`threat_model` has no field {', '.join(unknown)} (and `preset`: {', '.join(PRESETS)}).")
+        shared = {name: getattr(args, name) for name in SHARED if name in self.training}
+        return ThreatModel.preset(preset, **(shared | given))
+
+    @property
+    def _trained_on(self) -> tuple[Data, ...]:
+        return self.datasets if self.train_on is None else (self.train_on,)
+
+    @property
+    def all_data(self) -> tuple[Data, ...]:
+        """Every data set once, what is trained on first."""
+        named = (*([self.train_on] if self.train_on else []), *self.datasets, *self.evaluate_on)
+        return tuple({data.name: data for data in named}.values())
+
+    def pretrained_on(self, data: Data) -> tuple[Data, ...]:
+        """Whose captions a tiny CLIP for `data` has read: its own; all where one model is judged on all."""
+        return (data,) if self.task == "iid" else self.all_data
+
+    def described_candidates(self, data: Data, method: Method | None = None) -> str:
+        """The substitutes of a data set by name, a file with a fingerprint of its content; with a method those that it
+        is trained on.
+
+        Raises:
+            FileNotFoundError: if the file is missing.
+        """
+        name = (method.candidates if method else None) or data.candidates or self.candidates
+        if not name.endswith(".json"):
+            return name
+        return f"{Path(name).name} {short_fingerprint(Path(name).read_text(encoding='utf-8'))}"
+
+    def cells(self) -> list[Cell]:
+        """The grid. An untouched model has seen no shots: it has one cell a data set and seed."""
+        pairs = (
+            [(data, data) for data in self.datasets]
+            if self.train_on is None
+            else [(self.train_on, data) for data in self.evaluate_on]
+        )
+        return [
+            self._cell(train_on, data, shots, method, seed)
+            for train_on, data in pairs
+            for method in self.objectives
+            for shots in (self.shots if method.trains else (None,))
+            for seed in self.seeds
+        ]
+
+    def _cell(self, train_on: Data, data: Data, shots: int | None, method: Method, seed: int) -> Cell:
+        trained = train_on if method.trains else None
+        model: Any = self.model
+        if self.tiny is not None:
+            read = [{"name": each.name, **each.settings()} for each in self.pretrained_on(data)]
+            model = {**self.tiny, "seed": seed, "captions_of": read}
+        settings = {
+            "data": data.settings(),
+            "train_on": trained.settings() if trained else None,
+            "shots": shots,
+            "objective": method.objective,
+            "seed": seed,
+            "model": model,
+            "training": {**self.training, **method.training} if trained else None,
+            "threat_model": self.attack_spec(seed).to_dict(),
+            "candidates": self.described_candidates(data),
+            "max_test_samples": self.max_test_samples,
+            "batch_size": self.batch_size,
+        }
+        if method.name != method.objective:  # results of the time before methods had names keep their settings
+            settings["method"] = method.name
+        if trained is not None and (self.task == "ood" or method.candidates):
+            settings["train_candidates"] = self.described_candidates(trained, method)
+        return Cell(data=data, train_on=trained, shots=shots, method=method, seed=seed, settings=settings)
+
+
+def shots_name(shots: int | None) -> str:
+    """ "full" or "4-shot"."""
+    return FULL if shots is None else f"{shots}-shot"
+
+
+def short_fingerprint(value: Any) -> str:
+    """8 hexadecimal digits that tell two folders apart."""
+    return fingerprint(value)[:8]

@@ -1,0 +1,259 @@
+"""A gallery as one PNG that explains itself: what the attacker changed, and which model still reads it right.
+
+matplotlib's objects without pyplot, so nothing global is touched and no window system is needed. One set of axes in
+inches holds everything. Right and wrong differ in colour, in brightness and by a mark.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..io import printable
+from .gallery import THREATS, Gallery, Sample, View, word_differences
+from .table import count, fraction
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+# Okabe and Ito's bluish green and vermilion, darkened for text: told apart with every common colour vision.
+RIGHT, WRONG, INK, MUTED = "#00664a", "#b23f00", "#1c1e21", "#667079"
+RIGHT_FILL, LINE, FRAME = "#d3efe4", "#d9dde1", "#9aa3ab"
+HEADS = {"clean": "nothing", "image": "image", "text": "text", "multimodal": "both"}
+
+MARGIN, PICTURE, GAP, PANEL_GAP = 0.28, 0.86, 0.07, 0.36  # inches, as are all coordinates
+CHIP_WIDTH, CHIP_HEIGHT = 0.78, 0.5
+ROW_HEIGHT = PICTURE + 0.34
+CHIPS_WIDTH = len(THREATS) * CHIP_WIDTH + (len(THREATS) - 1) * 0.05
+PANEL_WIDTH = 2 * PICTURE + 2 * GAP + 0.04 + CHIPS_WIDTH
+CAPTION_WIDTH = 2.1
+HEADER_HEIGHT, FOOTER_HEIGHT = 1.6, 0.42
+SHARP_BELOW = 64  # images of fewer pixels a side are enlarged without smoothing: their pixels are what was attacked
+MAX_BYTES = 400_000
+LONGEST = 300  # characters of a line; prompts have 77 tokens
+
+
+def save_picture(gallery: Gallery, path: str | Path, title: str | None = None) -> None:
+    """Draw a gallery as a PNG of at most 400 kB.
+
+    Args:
+        gallery: of any number of models, side by side in its order.
+        path: of the PNG; appears whole or not at all.
+        title: a line on top; names the models when None.
+    """
+    width = 2 * MARGIN + PICTURE + len(gallery.models) * (PANEL_GAP + PANEL_WIDTH)
+    height = HEADER_HEIGHT + len(gallery.samples) * ROW_HEIGHT + FOOTER_HEIGHT
+    title = title or "Under attack: " + " and ".join(gallery.models)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        scratch.write_bytes(_png(gallery, title, width, height))
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _png(gallery: Gallery, title: str, width: float, height: float) -> bytes:
+    """The sharpest rendering that keeps within `MAX_BYTES`: noise does not compress."""
+    for dpi in (160, 130, 100, 75, 50):
+        rendered = _render(gallery, title, width, height, dpi)
+        for picture in (rendered, rendered.quantize(256, dither=Image.Dither.NONE)):
+            stream = io.BytesIO()
+            picture.save(stream, "PNG", optimize=True)
+            if stream.tell() <= MAX_BYTES:
+                return stream.getvalue()
+    return stream.getvalue()
+
+
+def _render(gallery: Gallery, title: str, width: float, height: float, dpi: int) -> Image.Image:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # A user's matplotlibrc must not change the picture; the font comes with matplotlib. "$" in a name is no formula.
+    with rc_context({"font.family": "DejaVu Sans", "text.parse_math": False, "text.usetex": False}):
+        figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        _header(axes, gallery, title)
+        for index, sample in enumerate(gallery.samples):
+            _row(axes, gallery, sample, HEADER_HEIGHT + index * ROW_HEIGHT)
+        _label(axes, MARGIN, height - 0.24, _footer(gallery), 8.5, MUTED)
+        axes.set_xlim(0, width)  # after imshow, which moves the limits
+        axes.set_ylim(height, 0)
+        axes.set_aspect("auto")
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _header(axes: Axes, gallery: Gallery, title: str) -> None:
+    _label(axes, MARGIN, 0.36, title, 16, INK, weight="bold")
+    _label(axes, MARGIN, 0.67, threat_sentence(gallery.attack_spec), 10, MUTED)
+    top, bottom = 1.12, 1.43
+    _label(axes, MARGIN + PICTURE / 2, bottom, "image", 8.5, MUTED, ha="center")
+    for column, model in enumerate(gallery.models):
+        left = _panel(column)
+        _label(axes, left, top, model, 12.5, INK, weight="bold", room=PANEL_WIDTH - CAPTION_WIDTH)
+        _label(axes, left + PICTURE / 2, bottom, f"change \u00d7 {gallery.amplification:.3g}", 8.5, MUTED, ha="center")
+        _label(axes, left + 1.5 * PICTURE + GAP, bottom, "attacked", 8.5, MUTED, ha="center")
+        chips = left + PANEL_WIDTH - CHIPS_WIDTH
+        _label(axes, left + PANEL_WIDTH, top, "prediction, under attack on …", 8.5, MUTED, ha="right")
+        for index, threat in enumerate(THREATS):
+            x = chips + index * (CHIP_WIDTH + 0.05) + CHIP_WIDTH / 2
+            _label(axes, x, bottom, HEADS[threat], 9.5, INK, ha="center", weight="bold")
+
+
+def _row(axes: Axes, gallery: Gallery, sample: Sample, top: float) -> None:
+    from matplotlib.lines import Line2D
+
+    end = _panel(len(gallery.models)) - PANEL_GAP
+    axes.add_artist(Line2D([MARGIN, end], [top - 0.1] * 2, color=LINE, linewidth=0.8))
+    name = str(gallery.class_names[sample.label])
+    _image(axes, MARGIN, top, sample.image)
+    middle = MARGIN + PICTURE / 2
+    _label(axes, middle, top + PICTURE + 0.11, name, 9.5, INK, ha="center", weight="bold", room=PICTURE + 0.2)
+    for column, model in enumerate(gallery.models):
+        left, view = _panel(column), sample.views[model]
+        _image(axes, left, top, np.clip(0.5 + gallery.amplification * view.perturbation, 0, 1))
+        _image(axes, left + PICTURE + GAP, top, np.clip(sample.image + view.perturbation, 0, 1))
+        chips = left + PANEL_WIDTH - CHIPS_WIDTH
+        _prompt(axes, chips, top + 0.12, view)
+        for index, threat in enumerate(THREATS):
+            prediction = view.predictions[threat]
+            _chip(
+                axes,
+                chips + index * (CHIP_WIDTH + 0.05),
+                top + PICTURE - CHIP_HEIGHT,
+                str(gallery.class_names[prediction.label]),
+                prediction.probability,
+                prediction.label == sample.label,
+            )
+
+
+def _chip(axes: Axes, left: float, top: float, name: str, probability: float, right: bool) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    axes.add_patch(
+        FancyBboxPatch(
+            (left, top),
+            CHIP_WIDTH,
+            CHIP_HEIGHT,
+            boxstyle="round,pad=0,rounding_size=0.06",
+            facecolor=RIGHT_FILL if right else WRONG,
+            edgecolor="none",
+        )
+    )
+    colour, middle = RIGHT if right else "white", left + CHIP_WIDTH / 2
+    _label(
+        axes, middle, top + 0.175, f"{'✓' if right else '✗'} {name}", 9.5, colour,
+        ha="center", weight="bold", room=CHIP_WIDTH - 0.08,
+    )  # fmt: skip
+    _label(axes, middle, top + 0.365, f"{100 * probability:.0f}%", 8.5, colour, ha="center")
+
+
+def _prompt(axes: Axes, left: float, y: float, view: View) -> None:
+    """The prompt on one line, what was replaced struck out and what replaced it set off; shrunk if it is long."""
+    from matplotlib.lines import Line2D
+
+    pieces = word_differences(_shown(view.prompt), _shown(view.adv_prompt))
+    changed = any(kind != "same" for kind, _ in pieces)
+    size = 9.0
+    styles: dict[str, dict[str, Any]] = {
+        "same": {"color": MUTED},
+        "old": {"color": MUTED},
+        "new": {"color": WRONG, "weight": "bold"},
+    }
+    for attempt in range(2):
+        drawn: list[Any] = []
+        x = left
+        for index, (kind, text) in enumerate(pieces):
+            replaces = kind == "new" and index > 0 and pieces[index - 1][0] == "old"
+            x += 0.05 if replaces else 0
+            shown = ("→ " if replaces else "") + text.replace(" ", "\u00a0")
+            drawn.append(axes.text(x, y, shown, size=size, va="center", **styles[kind]))
+            end = x + _width(drawn[-1])
+            if kind == "old":
+                drawn.append(axes.add_artist(Line2D([x, end], [y, y], color=MUTED, linewidth=1)))
+            x = end
+        if not changed:
+            drawn.append(axes.text(x + 0.08, y, "(unchanged)", size=size, va="center", color=MUTED, style="italic"))
+            x += 0.08 + _width(drawn[-1])
+        if attempt or x - left <= CHIPS_WIDTH:
+            return
+        size *= CHIPS_WIDTH / (x - left)
+        for artist in drawn:
+            artist.remove()
+
+
+def _image(axes: Axes, left: float, top: float, image: np.ndarray) -> None:
+    """An image (3, h, w) in [0, 1], centred in a square, with a hairline around it so that white ones end somewhere."""
+    from matplotlib.patches import Rectangle
+
+    height, width = image.shape[1:]
+    scale = PICTURE / max(height, width)
+    x, y = left + (PICTURE - width * scale) / 2, top + (PICTURE - height * scale) / 2
+    extent = (x, x + width * scale, y + height * scale, y)
+    smoothing = "nearest" if max(height, width) < SHARP_BELOW else "antialiased"
+    axes.imshow(image.transpose(1, 2, 0), extent=extent, interpolation=smoothing)
+    frame = Rectangle((x, y), width * scale, height * scale, facecolor="none", edgecolor=FRAME, linewidth=0.6)
+    axes.add_patch(frame)
+
+
+def _label(
+    axes: Axes, x: float, y: float, text: str, size: float, colour: str, room: float | None = None, **style: Any
+) -> None:
+    """A line of text, shortened until it fits into `room` inches."""
+    text = _shown(text)[: LONGEST if room is None else LONGEST // 4]
+    drawn = axes.text(x, y, text, size=size, color=colour, va="center", **style)
+    if room is not None:
+        if (found := _width(drawn)) > room:
+            drawn.set_fontsize(size * max(room / found, 0.75))
+        while _width(drawn) > room and len(text) > 2:
+            text = text[:-1]
+            drawn.set_text(text.rstrip() + "…")
+
+
+def _shown(text: str) -> str:
+    """A text from elsewhere on one line, and no longer than anybody could read here: it is fitted letter by letter."""
+    return " ".join(printable(text).split())[:LONGEST]
+
+
+def _width(text: Text) -> float:
+    """Of a text, in inches; does not depend on the axes' limits."""
+    figure = text.get_figure()
+    return text.get_window_extent().width / figure.dpi  # type: ignore[union-attr]
+
+
+def _panel(column: int) -> float:
+    return MARGIN + PICTURE + PANEL_GAP + column * (PANEL_WIDTH + PANEL_GAP)
+
+
+def threat_sentence(spec: Mapping[str, Any]) -> str:
+    """The threat model for somebody who has never seen one."""
+    amount = fraction(float(spec["epsilon"]))
+    image = f"every pixel by up to {amount} of the range from black to white"
+    if spec["norm"] == "l2":
+        image = f"the image by a Euclidean distance of up to {amount}"
+    text = ""
+    if "words" in spec["text_attacks"]:
+        text = f" and {count(spec['max_changes'], 'word')} of the prompt"
+    elif "characters" in spec["text_attacks"]:
+        text = f" and {count(spec['max_edits'], 'character')} of the prompt"
+    return f"The attacker may change {image}{text}."
+
+
+def _footer(gallery: Gallery) -> str:
+    return (
+        f"✓ right, ✗ wrong, with the model's probability. Both: the two attacks at once. "
+        f"Images drawn by seed {gallery.seed}, not picked. "
+        f"Grey is no change; changes are shown {gallery.amplification:.3g} times as large."
+    )

@@ -1,0 +1,225 @@
+"""Results as one table, for a terminal or for Markdown: every number is a result's own and carries its interval.
+
+A column is one result, or several of one model (seeds), of which it shows the mean. Columns under different threat
+models are refused: side by side they would be read as a comparison.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..evaluation.statistics import mean_interval
+from ..io import differences, fingerprint, printable
+
+Result = Mapping[str, Any]
+Results = Mapping[str, "Result | Sequence[Result]"]
+
+# What may differ between the results of one column, and between columns: a seed is a repetition, not another threat.
+REPETITION = ("seed",)
+WIDEST_NAME = 60  # characters of a column in a terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """An accuracy with its 95% interval, fractions; over `count` results."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def estimate(results: Sequence[Result], name: str) -> Estimate:
+    """One result's number `name` with its own (Wilson) interval, or the mean of several with Student's t interval.
+
+    The t interval describes the spread between the results, not the finite number of samples. It is cut off at 0 and 1.
+    """
+    values = [result[name] for result in results]
+    if len(values) == 1:
+        low, high = results[0][f"{name}_interval"]
+    else:
+        low, high = mean_interval(values)
+    return Estimate(value=statistics.fmean(values), low=max(0.0, low), high=min(1.0, high), count=len(values))
+
+
+def accuracies(results: Sequence[Result]) -> dict[str, str]:
+    """The accuracies that any of the results holds, in reading order, each with its row's label.
+
+    Example:
+        >>> accuracies([{"text_accuracy": 0.5, "clean_accuracy": 0.9, "text_unseen_accuracy": 0.3}])
+        {'clean_accuracy': 'clean', 'text_accuracy': 'text (known)', 'text_unseen_accuracy': 'text (unseen)'}
+    """
+    found = list(dict.fromkeys(name for result in results for name in result if name.endswith("_accuracy")))
+    order = ["clean", "image", "text", "embedding", "multimodal", "worst_case"]
+
+    def place(name: str) -> tuple[int, bool, int]:
+        kind, source = _kind_and_source(name)
+        return order.index(kind) if kind in order else len(order), bool(source), found.index(name)
+
+    several = {_kind_and_source(name)[0] for name in found if _kind_and_source(name)[1]}
+    labels = {}
+    for name in sorted(found, key=place):
+        kind, source = _kind_and_source(name)
+        label = {"embedding": "text embedding", "worst_case": "worst case"}.get(kind, kind)
+        if kind in several:
+            label += f" ({source or _own_source(results)})"
+        labels[name] = label
+    return labels
+
+
+def robustness_table(results: Results) -> str:
+    """An aligned table for a terminal: a row per threat, a column per result, percent with the 95% interval.
+
+    Args:
+        results: name -> result of `evaluate_robustness`, or a sequence of several that are averaged.
+
+    Raises:
+        ValueError: if there are no results, or their threat models or data differ in more than the seed.
+
+    Example:
+        >>> one = {"clean_accuracy": 0.9, "clean_accuracy_interval": [0.8, 0.95]}
+        >>> print(robustness_table({"before": one}))
+                              before
+        clean    90.0   [80.0, 95.0]
+    """
+    header, rows = _cells(results)
+    header = [_heading(name) for name in header]
+    rows = [[_heading(label), *cells] for label, *cells in rows]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        first, *others = (
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("    ".join([first, *others]).rstrip())
+    return "\n".join(lines)
+
+
+def _heading(name: str) -> str:
+    """A name from elsewhere on one line of a terminal."""
+    name = " ".join(printable(name).split())
+    return name if len(name) <= WIDEST_NAME else f"{name[: WIDEST_NAME - 1]}…"
+
+
+def markdown_table(results: Results) -> str:
+    """The same numbers as `robustness_table`, as a Markdown table."""
+    header, rows = _cells(results)
+    header = ["accuracy under", *map(escape_markdown, header[1:])]
+    rows = [[escape_markdown(label), *(" ".join(cell.split()) for cell in cells)] for label, *cells in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
+    lines.insert(1, "|---" + "|---:" * (len(header) - 1) + "|")
+    return "\n".join(lines)
+
+
+def describe(spec: Mapping[str, Any]) -> str:
+    """The threat model of a result in one line, for a caption; the complete one is the result's `attack_spec`."""
+    norm = {"linf": "L∞", "l2": "L2"}.get(spec["norm"], str(spec["norm"]))
+    runs = f" x {spec['restarts']} restarts" if spec["restarts"] > 1 else ""
+    radius = fraction(float(spec["epsilon"]))
+    parts = [f"image {norm} {radius}, {', '.join(spec['image_attacks'])}, {spec['num_steps']} steps{runs}"]
+    budgets = {
+        "words": f"{count(spec['max_changes'], 'word')} of {spec['num_candidates']} candidates",
+        "characters": count(spec["max_edits"], "character"),
+        "embedding": f"token embeddings within {spec['rho']:g}",
+    }
+    if spec["text_attacks"]:
+        parts.append("text " + ", ".join(budgets.get(name, name) for name in spec["text_attacks"]))
+    if spec["multimodal_attacks"]:
+        parts.append("multimodal " + ", ".join(spec["multimodal_attacks"]))
+    return "; ".join(parts)
+
+
+def count(number: int, what: str) -> str:
+    """ "one word", "2 words"."""
+    return f"one {what}" if number == 1 else f"{number} {what}s"
+
+
+def fraction(value: float) -> str:
+    """A number of pixels in [0, 1] as people write it: 4/255, or 0.15."""
+    steps = value * 255
+    return f"{round(steps)}/255" if 0 < steps < 33 and abs(steps - round(steps)) < 1e-6 else f"{value:.4g}"
+
+
+def escape_markdown(text: str) -> str:
+    """`text` as itself on one line of Markdown, whatever markup, link or image it holds, and nothing that is unseen.
+
+    Example:
+        >>> print(escape_markdown("- [x](http://y.org)"))
+        \\- \\[x\\](http\\://y.org)
+    """
+    line = " ".join(printable(" ".join(text.split())).split())
+    line = re.sub(r"([\\`*_\[\]<>|!#~&$@]|:(?=//)|(?<=www)\.)", r"\\\1", line)  # addresses become links by themselves
+    return re.sub(r"^(\d*)([-+=.)])(?=[\s=-]|$)", r"\1\\\2", line)  # what begins a list or underlines a heading
+
+
+def check_comparable(results: Sequence[Result]) -> None:
+    """Raise ValueError, naming what differs, unless all results share data and threat model up to the seed."""
+    if not results:
+        raise ValueError("`results` is empty: there is nothing to show.")
+    for other in results[1:]:
+        if found := setting_differences(results[0], other):
+            raise ValueError(
+                f"the results hold under different conditions and do not belong in one table: {'; '.join(found)}. "
+                "Make one table of each, or a report: it gives each its own section."
+            )
+
+
+def setting_differences(one: Result, other: Result) -> list[str]:
+    """What differs in threat model and data, but for the seed; texts for a message."""
+    specs = [
+        {key: value for key, value in result.get("attack_spec", {}).items() if key not in REPETITION}
+        for result in (one, other)
+    ]
+    data = [
+        {
+            "dataset": result.get("dataset"),
+            "num_samples": result.get("num_samples"),
+            "rows and labels": fingerprint([result.get("row_ids"), result.get("labels")]),
+        }
+        for result in (one, other)
+    ]
+    return [*differences(*specs), *differences(*data)]
+
+
+def _cells(results: Results) -> tuple[list[str], list[list[str]]]:
+    columns = {name: [given] if isinstance(given, Mapping) else list(given) for name, given in results.items()}
+    flat = [result for column in columns.values() for result in column]
+    check_comparable(flat)
+    header = [""]
+    for name, column in columns.items():
+        header.append(name if len(column) == 1 else f"{name} (mean of {len(column)})")
+    rows = []
+    for name, label in accuracies(flat).items():
+        row = [label]
+        for column in columns.values():
+            if not all(name in result for result in column):
+                row.append("-")
+                continue
+            found = estimate(column, name)
+            interval = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+            row.append(f"{100 * found.value:.1f}  {interval:>13}")
+        rows.append(row)
+    return header, rows
+
+
+def _kind_and_source(name: str) -> tuple[str, str]:
+    """("text", "unseen") of "text_unseen_accuracy"."""
+    kind = name.removesuffix("_accuracy")
+    for prefix in ("text", "multimodal"):
+        if kind.startswith(f"{prefix}_"):
+            return prefix, kind.removeprefix(f"{prefix}_")
+    return kind, ""
+
+
+def _own_source(results: Sequence[Result]) -> str:
+    """What to call the threat model's own substitutes beside others: the name they were given, else "known"."""
+    for result in results:
+        candidates = result.get("attack_spec", {}).get("candidates")
+        if isinstance(candidates, Mapping) and (first := next(iter(candidates), "own")) != "own":
+            return str(first)
+    return "known"

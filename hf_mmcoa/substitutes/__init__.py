@@ -1,0 +1,20 @@
+"""Where the substitute words of text attacks come from, and how they are split into known and unseen ones."""
+
+from .held_out import known_and_unseen
+from .masked_lm import MaskedLMCandidates
+from .named import candidate_source
+from .source import CandidateSource
+from .table import SynonymTable
+from .vocabulary import HotFlipCandidates, NeighbourCandidates
+from .wordnet import WordNetCandidates
+
+__all__ = [
+    "CandidateSource",
+    "HotFlipCandidates",
+    "MaskedLMCandidates",
+    "NeighbourCandidates",
+    "SynonymTable",
+    "WordNetCandidates",
+    "candidate_source",
+    "known_and_unseen",
+]

@@ -1,0 +1,59 @@
+"""Words for Fashion-MNIST's ten classes: substitutes that keep the label true.
+
+The pictures come by `load_benchmark("fashion-mnist")`. As with the digits, one half of each list is known to training
+and the other is held out. Of a name of several words one word is substituted: the "top" of "t shirt top", the "boot" of
+"ankle boot".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .source import Ranked
+from .table import SynonymTable
+from .words import WORD
+
+# As `clean_class_name` gives them.
+CLASS_NAMES = (
+    "t shirt top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+
+
+class ClothingSynonyms(SynonymTable):
+    """A `SynonymTable` that leaves the "shirt" of "t shirt" alone: its substitutes belong to the class "shirt"."""
+
+    def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
+        """See `CandidateSource`."""
+        return [
+            {index: [] if _is_t_shirt(text, index) else listed for index, listed in found.items()}
+            for text, found in zip(texts, super().__call__(texts, words, num_candidates), strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("SynonymTable", "ClothingSynonyms")
+
+    def split(self, seed: int) -> tuple[SynonymTable, SynonymTable]:
+        """As `SynonymTable.split`, both halves of this kind."""
+        known, unseen = super().split(seed)
+        return ClothingSynonyms(dict(known.table)), ClothingSynonyms(dict(unseen.table))
+
+
+def _is_t_shirt(text: str, index: int) -> bool:
+    words = [word.casefold() for word in WORD.findall(text)]
+    return words[max(index - 1, 0) : index + 1] == ["t", "shirt"]
+
+
+SYNONYMS = ClothingSynonyms(
+    {
+        "top": ("tee", "singlet", "camisole", "undershirt", "halter", "tshirt"),
+        "trouser": ("pants", "slacks", "breeches", "chinos", "jeans", "pantaloons"),
+        "pullover": ("sweater", "jumper", "jersey", "sweatshirt", "slipover", "hoodie"),
+        "dress": ("gown", "frock", "sundress", "minidress", "pinafore", "ballgown"),
+        "coat": ("overcoat", "jacket", "parka", "anorak", "trenchcoat", "greatcoat"),
+        "sandal": ("flipflop", "slingback", "espadrille", "huarache", "mule", "clog"),
+        "shirt": ("blouse", "chemise", "buttondown", "kurta", "guayabera", "dashiki"),
+        "sneaker": ("trainer", "plimsoll", "runner", "gymshoe", "sandshoe", "kicks"),
+        "bag": ("handbag", "purse", "satchel", "tote", "clutch", "pouch"),
+        "boot": ("bootee", "bootie", "chukka", "wellington", "jackboot", "buskin"),
+    }
+)

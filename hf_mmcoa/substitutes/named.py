@@ -1,0 +1,45 @@
+"""The source of substitutes that a configuration or a threat model names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from .masked_lm import MASKED_LM, MaskedLMCandidates
+from .source import CandidateSource
+from .vocabulary import HotFlipCandidates, NeighbourCandidates
+from .wordnet import WordNetCandidates
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def candidate_source(
+    name: str,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    masked_lm: str = MASKED_LM,
+    align_to_cls: bool = True,
+) -> CandidateSource:
+    """The source that a configuration or a threat model names: "neighbours", "hotflip", "wordnet" or "masked-lm".
+
+    Args:
+        name: of the source.
+        model: the dual encoder whose vocabulary "neighbours" and "hotflip" draw on.
+        tokenizer: its tokenizer.
+        masked_lm: folder or Hub id of the masked language model of "masked-lm".
+        align_to_cls: see `MaskedLMCandidates`.
+
+    Raises:
+        ValueError: if there is no source of that name.
+    """
+    if name == "neighbours":
+        return NeighbourCandidates(model, tokenizer)
+    if name == "hotflip":
+        return HotFlipCandidates(model, tokenizer)
+    if name == "wordnet":
+        return WordNetCandidates()
+    if name == "masked-lm":
+        return MaskedLMCandidates.from_pretrained(masked_lm, align_to_cls=align_to_cls)
+    raise ValueError(f"`candidates` must be neighbours, hotflip, wordnet or masked-lm, got {name!r}.")

@@ -1,0 +1,79 @@
+"""Substitutes from a table that a user wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING
+
+from .source import Ranked
+from .vocabulary import _word_at
+from .words import WORD
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, repr=False)
+class SynonymTable:
+    """A given list of substitutes for each word, in order of preference; upper and lower case are the same.
+
+    Args:
+        synonyms: word -> its substitutes; kept as `table`, a tuple of pairs, so that tables can be hashed.
+
+    Raises:
+        ValueError: if a key is not one word or comes twice, a substitute is no text, or one is listed more than once:
+            an attacked text must keep its meaning, so no substitute may stand for two words.
+
+    Example:
+        >>> SynonymTable({"zero": ("nought", "nil"), "one": ("unity",)})(["a photo of a Zero"], [[4]], 10)
+        [{4: ['nought', 'nil']}]
+    """
+
+    synonyms: InitVar[Mapping[str, Sequence[str]]]
+    table: tuple[tuple[str, tuple[str, ...]], ...] = field(init=False)
+
+    def __post_init__(self, synonyms: Mapping[str, Sequence[str]]) -> None:
+        for word, substitutes in synonyms.items():
+            if not WORD.fullmatch(word):
+                raise ValueError(f"`synonyms` has the key {word!r}; only single words are looked up.")
+            if isinstance(substitutes, str) or not all(WORD.search(substitute) for substitute in substitutes):
+                raise ValueError(f"`synonyms` of {word!r} must be a sequence of words, got {substitutes!r}.")
+        table = tuple((word.casefold(), tuple(substitutes)) for word, substitutes in synonyms.items())
+        _raise_if_repeated([word for word, _ in table], "has keys that differ in case only")
+        _raise_if_repeated([each.casefold() for _, listed in table for each in listed], "lists words more than once")
+        object.__setattr__(self, "table", table)
+
+    def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
+        """See `CandidateSource`."""
+        table = dict(self.table)
+        return [
+            {index: list(table.get(_word_at(text, index).casefold(), ())[:num_candidates]) for index in indices}
+            for text, indices in zip(texts, words, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        digest = hashlib.sha256(str(self.table).encode()).hexdigest()[:8]  # tells two tables apart in a result file
+        substitutes = sum(len(listed) for _, listed in self.table)
+        return f"SynonymTable({len(self.table)} words, {substitutes} substitutes, {digest})"
+
+    def split(self, seed: int) -> tuple[SynonymTable, SynonymTable]:
+        """Each word's substitutes drawn into two halves, known and unseen; the known one is never the smaller.
+
+        The draw of one word does not depend on the other words of the table.
+        """
+        known, unseen = {}, {}
+        for word, listed in self.table:
+            drawn = random.Random(f"{seed} {word}").sample(listed, (len(listed) + 1) // 2)
+            known[word] = [each for each in listed if each in drawn]
+            unseen[word] = [each for each in listed if each not in drawn]
+        return SynonymTable(known), SynonymTable(unseen)
+
+
+def _raise_if_repeated(words: list[str], what: str) -> None:
+    repeated = sorted(word for word, times in Counter(words).items() if times > 1)
+    if repeated:
+        raise ValueError(f"`synonyms` {what}: {', '.join(repeated)}. Keep each in one place.")

@@ -1,0 +1,86 @@
+"""Where the words of a text lie among its tokens, for sources that read a tokenizer's vocabulary."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .words import split_words
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Places = dict[tuple[int, int], list[int]]  # (line of the batch, word) -> positions of the word's tokens
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"`tokenizer` must be a fast one, got {type(tokenizer).__name__}: words are found by their place in the "
+            "text. Load it with AutoTokenizer.from_pretrained."
+        )
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device
+) -> tuple[dict[str, Tensor], list[list[tuple[int, int]]]]:
+    """Token ids and mask padded on the right to the longest text, and each token's span in its text."""
+    encoded = tokenizer(
+        texts,
+        padding=True,
+        padding_side="right",
+        truncation=tokenizer.model_max_length < 10**9,  # tokenizers made by hand have no limit, written as 1e30
+        return_offsets_mapping=True,
+        return_tensors="pt",
+    )
+    offsets: Any = encoded.pop("offset_mapping")
+    return {name: values.to(device) for name, values in encoded.items()}, offsets.tolist()
+
+
+def _places(texts: list[str], words: list[Sequence[int]], offsets: list[list[tuple[int, int]]]) -> Places:
+    """Positions of each asked word's tokens, by (line, word); a word cut off at the end of the context has none."""
+    places = {}
+    for line, (text, indices) in enumerate(zip(texts, words, strict=True)):
+        spans = split_words(text)
+        for index in indices:
+            start, end = spans[index]
+            pieces = [place for place, (first, last) in enumerate(offsets[line]) if first < end and last > start]
+            if pieces:
+                places[line, index] = pieces
+    return places
+
+
+def _word_marker(tokenizer: PreTrainedTokenizerBase) -> str:
+    """How a vocabulary tells words from pieces: CLIP's `</w>`, WordPiece's `##`, `▁`, `Ġ`; "" where all are words."""
+    vocabulary = tokenizer.get_vocab()
+    counts = {
+        "</w>": sum(token.endswith("</w>") for token in vocabulary),
+        **{marker: sum(token.startswith(marker) for token in vocabulary) for marker in ("##", "▁", "Ġ")},
+    }
+    marker = max(counts, key=lambda each: counts[each])
+    return marker if counts[marker] else ""
+
+
+def _whole_word(token: str, marker: str) -> str:
+    """The word that a token stands for, or "" for a piece that only continues one."""
+    if marker == "##":
+        return "" if token.startswith(marker) else token
+    if marker == "</w>":
+        return token.removesuffix(marker) if token.endswith(marker) else ""
+    return token.removeprefix(marker) if token.startswith(marker) else ""
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off while the block runs; every module's own mode is restored."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

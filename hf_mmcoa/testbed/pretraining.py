@@ -1,0 +1,71 @@
+"""The tiny CLIP, pretrained: CLIP's own loss on captioned pictures. What attacks fell and a defence makes stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import datasets
+from transformers import CLIPModel, CLIPProcessor, PrinterCallback
+
+from ..config import MMCoAConfig
+from ..models import encoding
+from ..training.trainer import MMCoATrainer
+from .tiny_clip import WordVectors, tiny_clip
+
+BATCH_SIZE = 128  # of all processes together
+
+
+def pretrain_tiny_clip(
+    texts: Iterable[str],
+    dataset: datasets.Dataset,
+    *,
+    image_size: int,
+    patch_size: int,
+    epochs: int,
+    seed: int = 0,
+    word_vectors: WordVectors | None = None,
+    **arguments: Any,
+) -> tuple[CLIPModel, CLIPProcessor, MMCoATrainer]:
+    """Build a tiny CLIP and teach it captions, without attack.
+
+    Args:
+        texts: what its vocabulary is learnt from.
+        dataset: captioned pictures: columns of images and texts; with labels, captions of one class may be exchanged.
+        image_size: see `tiny_clip`.
+        patch_size: see `tiny_clip`.
+        epochs: over the data set.
+        seed: of the weights and the order of the rows.
+        word_vectors: see `tiny_clip`. The token table then does not train here: captions name classes and no synonyms,
+            and would move the one away from the other.
+        **arguments: any other field of `MMCoAConfig`; `output_dir` is needed.
+
+    Returns:
+        The model, its processor and the trainer that trained it, which can save both.
+    """
+    model, processor = tiny_clip(
+        texts, image_size=image_size, patch_size=patch_size, seed=seed, word_vectors=word_vectors
+    )
+    table = encoding.token_embedding_layer(model)
+    table.requires_grad_(word_vectors is None)
+    recipe: dict[str, Any] = {  # LAB.md, "A tiny CLIP that works"
+        "objective": "clean",
+        "targets": "class",
+        "num_train_epochs": epochs,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.01,
+        "lr_scheduler_type": "cosine",
+        "seed": seed,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+    }
+    settings = MMCoAConfig(**recipe | arguments)
+    settings.per_device_train_batch_size = max(BATCH_SIZE // settings.world_size, 1)  # as many steps on any number
+    trainer = MMCoATrainer(model, settings, dataset, processing_class=processor)
+    if settings.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)
+    trainer.stops_on_signals = False  # it is done again in no time, and nothing goes on from its checkpoints
+    trainer.train()
+    table.requires_grad_(True)
+    return model, processor, trainer

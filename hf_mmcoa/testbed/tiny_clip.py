@@ -1,0 +1,157 @@
+"""A CLIP small enough to train on two cores in seconds: for the embedded default, the tests and the benchmarks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from ..models import encoding
+
+WordVectors = Callable[[Sequence[str]], Tensor]
+
+
+def tiny_tokenizer(texts: Iterable[str], num_merges: int | None = 1000) -> CLIPTokenizer:
+    """CLIP's byte-pair tokenizer with merges learnt from `texts`: a word that occurs in them tends to become one token.
+    With `num_merges=None` every word of them does.
+
+    Learnt here and not by `tokenizers`, whose trainer breaks ties by a random hash: the same texts would give other
+    token ids in every process, and a seed would not decide the model any more.
+    """
+    counts = Counter(word for text in texts for word in _words(text))
+    words = {word: (*word[:-1], f"{word[-1]}</w>") for word in sorted(counts)}
+    merges: list[tuple[str, str]] = []
+    while num_merges is None or len(merges) < num_merges:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, pieces in words.items():
+            for pair in pairwise(pieces):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        words = {word: _merge(pieces, best) for word, pieces in words.items()}
+    bytes_as_text = sorted(ByteLevel.alphabet())
+    tokens = ["<|startoftext|>", *bytes_as_text, *(f"{byte}</w>" for byte in bytes_as_text), *map("".join, merges)]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*tokens, "<|endoftext|>"]))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
+
+
+def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return tuple(merged)
+
+
+def _checked(vectors: Tensor, words: list[str]) -> Tensor:
+    if vectors.ndim != 2 or len(vectors) != len(words) or not torch.isfinite(vectors).all():
+        raise ValueError(
+            f"`word_vectors` must give finite vectors ({len(words)} words, any width), got {tuple(vectors.shape)}."
+        )
+    return vectors
+
+
+def _principal_components(vectors: Tensor, width: int) -> Tensor:
+    """Centred vectors on their first `width` principal axes, (words, width); zero where there are fewer axes."""
+    centred = vectors.double() - vectors.double().mean(0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    found = centred @ axes[:width].T
+    signs = found.gather(0, found.abs().argmax(0, keepdim=True)).sign()  # an axis may point either way
+    return F.pad(found * signs, (0, width - found.shape[1])).float()
+
+
+def tiny_clip(
+    texts: Iterable[str],
+    *,
+    image_size: int,
+    patch_size: int,
+    width: int = 64,
+    layers: int = 2,
+    context_length: int = 16,
+    seed: int = 0,
+    word_vectors: WordVectors | None = None,
+) -> tuple[CLIPModel, CLIPProcessor]:
+    """An untrained CLIP and its processor, from their configs.
+
+    Args:
+        texts: what the vocabulary is learnt from.
+        image_size: height and width in pixels.
+        patch_size: height and width of a patch in pixels; 16 patches an image learn well.
+        width: of both towers and of the joint space.
+        layers: of both towers.
+        context_length: most tokens of a text.
+        seed: of the weights; the global random state stays as it is.
+        word_vectors: words to their vectors, (words, any width), such as `functools.partial(word_vectors, "minilm")` of
+            `hf_mmcoa.data.word_vectors`. Every word of `texts` then is one token, whose row of the token table starts
+            at the word's vector, reduced to `width` by PCA over these words and of the norm at which CLIP's own rows
+            start. All other tokens start as CLIP's do.
+
+    Returns:
+        `(model, processor)`, under 250,000 parameters at the default width, in eval mode.
+
+    Raises:
+        ValueError: if `word_vectors` gives no finite row per word.
+    """
+    texts = list(texts)
+    tokenizer = tiny_tokenizer(texts, 1000 if word_vectors is None else None)
+    tokenizer.model_max_length = context_length
+    text_config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=context_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        projection_dim=width,
+    )
+    vision_config = CLIPVisionConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        projection_dim=width,
+    )
+    # From scratch the published start of ln 100 learns nothing at this size; ln(1 / 0.07) is where CLIP's own training
+    # began.
+    config = CLIPConfig(
+        text_config=text_config.to_dict(),
+        vision_config=vision_config.to_dict(),
+        projection_dim=width,
+        logit_scale_init_value=math.log(1 / 0.07),
+        attn_implementation="eager",  # type: ignore[call-arg]  # at this size faster than fused attention
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIPModel(config)
+    if word_vectors is not None:
+        words = sorted({word for text in texts for word in _words(text)})
+        rows = [tokenizer.convert_tokens_to_ids(f"{word}</w>") for word in words]
+        table = encoding.token_table(model)
+        norm = table.norm(dim=-1).mean()  # CLIP draws its rows; the lengths of BERT's say how rare a word is
+        table[rows] = norm * F.normalize(_principal_components(_checked(word_vectors(words), words), width), dim=-1)
+    image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
+    )
+    return model.eval(), CLIPProcessor(image_processor, tokenizer)

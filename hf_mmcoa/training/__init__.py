@@ -1,0 +1,1 @@
+"""`MMCoATrainer` and what it is made of: the batch, its attacks, the frozen teacher, processes and checkpoints."""

@@ -1,0 +1,228 @@
+"""What the attacks do while a model trains: figures for the log, and pictures for the trackers that take them.
+
+Both are computed beside the training: the figures from embeddings that the step has anyway, the pictures by an attack
+of their own with its own random numbers, so that a run trains the same weights with them and without.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
+
+from ..data.columns import resolve_columns
+from ..models import encoding
+
+if TYPE_CHECKING:
+    from ..evaluation.threat_model import ThreatModel
+    from ..objectives import Embeddings
+    from .trainer import MMCoATrainer, _AttackedTexts, _Batch
+
+TAG = "train/attacked_images"
+NUM_IMAGES = 4
+
+
+@torch.no_grad()
+def attack_figures(
+    trainer: MMCoATrainer,
+    batch: _Batch,
+    embeds: Embeddings,
+    adv_images: Tensor | None,
+    adv_texts: Sequence[_AttackedTexts],
+) -> dict[str, Tensor]:
+    """What the attacks of one step did, as (sum, count), (2,), by the names of docs/tracking.md; no forward.
+
+    A sample is right if its own anchor is the nearest of all: its class's prompt among all classes, or its own text
+    among the batch's. Names depend on the configuration alone, so that all processes add up the same ones.
+
+    Args:
+        trainer: whose attacks these are.
+        batch: what was attacked; its anchors were embedded before this step.
+        embeds: what was encoded.
+        adv_images: the attacked images, (batch, 3, height, width), if any.
+        adv_texts: the attacked texts, one entry per text attack.
+    """
+    figures: dict[str, Tensor] = {}
+    own, anchors = batch.anchor_ids, batch.anchors.float()
+    if len(anchors) > 1:  # without texts all images share one anchor
+        clean = None if embeds.image_features is None else _cosines(embeds.image_features, anchors)
+        for modality, features in (("image", embeds.adv_image_features), ("text", embeds.adv_text_features)):
+            if features is None:
+                continue
+            attacked = _cosines(features, anchors)
+            if clean is None:  # this objective does not encode the clean images, so nobody knows which were right
+                figures[f"adv_{modality}_accuracy"] = _mean(attacked.argmax(1) == own)
+                continue
+            if modality == "text":  # the clean image, with its own text replaced by the attacked one
+                to_text = (
+                    F.normalize(embeds.image_features.float(), dim=-1) * F.normalize(features.float(), dim=-1)
+                ).sum(1)
+                attacked = clean.scatter(1, own[:, None], to_text[:, None])
+            right = clean.argmax(1) == own
+            figures[f"{modality}_attack_success"] = _mean((attacked.argmax(1) != own)[right])
+    if adv_images is not None:
+        norm = getattr(trainer.image_attack, "norm", trainer.args.norm)
+        change = (adv_images - batch.images).float().flatten(1)
+        figures["image_perturbation"] = _mean(change.norm(p=float("inf") if norm == "linf" else 2, dim=1))
+    return figures | _text_figures(trainer, batch, adv_texts)
+
+
+def _text_figures(trainer: MMCoATrainer, batch: _Batch, adv_texts: Sequence[_AttackedTexts]) -> dict[str, Tensor]:
+    """How far the batch's distinct texts were changed, over all text attacks."""
+    kinds = trainer.args.text_attack.split("|")
+    figures: dict[str, Tensor] = {}
+    if not adv_texts:
+        return figures
+    if set(kinds) - {"embedding"}:
+        changed = [
+            _words_changed(*pair)
+            for attacked in adv_texts
+            if attacked.kind != "embedding"
+            for pair in zip(attacked.sources, attacked.texts, strict=True)
+        ]
+        figures["text_perturbation"] = _mean(torch.tensor(changed, device=batch.anchors.device))
+    if any("embedding" in kind for kind in kinds):  # of those drawn in this step, perhaps none
+        unit = encoding.token_table(trainer._encoder.model).float().norm(dim=-1).mean()
+        lengths = [attacked.shift.float().norm(dim=-1) for attacked in adv_texts if attacked.shift is not None]
+        moved = [length[length > 0] / unit for length in lengths]  # of each (texts, tokens)
+        figures["text_embedding_perturbation"] = _mean(torch.cat([unit.new_zeros(0), *moved]))
+    return figures
+
+
+def _words_changed(text: str, attacked: str) -> float:
+    """Share of a text's words that the attacked one no longer has at their place, counted from both ends."""
+    before, after = text.split(), attacked.split()
+    shorter = min(len(before), len(after))
+    if len(before) == len(after):
+        return sum(a != b for a, b in zip(before, after, strict=True)) / max(len(before), 1)
+    same = next((i for i in range(shorter) if before[i] != after[i]), shorter)  # a blank was inserted or removed
+    tail = next((i for i in range(shorter - same) if before[-1 - i] != after[-1 - i]), shorter - same)
+    return (len(before) - same - tail) / max(len(before), 1)
+
+
+def _cosines(features: Tensor, anchors: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=-1) @ anchors.T  # (batch, anchors)
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Sum and count, (2,): what processes and steps can add up."""
+    return torch.stack([values.float().sum(), torch.tensor(float(len(values)), device=values.device)])
+
+
+class AttackedImages(TrainerCallback):
+    """Show a few attacked examples every so many steps, to each tracker of `report_to` that takes images.
+
+    Always the same examples, drawn by the seed and not picked, under the attacks of the trainer's `args`: clean image,
+    change, attacked image, prompt, and the prediction under attack on nothing, image, text and both. TensorBoard,
+    Weights & Biases and Trackio get them under `train/attacked_images`; with no other tracker is anything computed.
+
+    Args:
+        trainer: the model, its arguments and its trackers.
+        *data: rows come from the first `datasets.Dataset` (of a dictionary: its first) with labels.
+        every: steps between two pictures, at least 1.
+        num_images: how many examples.
+
+    Raises:
+        ValueError: if `every` or `num_images` is below 1, or no data have class labels.
+    """
+
+    def __init__(self, trainer: MMCoATrainer, *data: Any, every: int, num_images: int = NUM_IMAGES) -> None:
+        for name, value in (("every", every), ("num_images", num_images)):
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        flat = [part for one in data for part in (one.values() if isinstance(one, dict) else [one])]
+        labelled = (one for one in flat if isinstance(one, datasets.Dataset) and resolve_columns(one).label is not None)
+        dataset = next(labelled, None)
+        if dataset is None or not trainer.class_names:
+            raise ValueError(
+                f"`log_images_every={every}` shows predictions of classes, and no data set that is not streamed has "
+                "labels and class names: set it to 0, or pass an `eval_dataset` that has them."
+            )
+        self.trainer, self.dataset, self.every, self.num_images = trainer, dataset, every, num_images
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show them every so many steps, from the first process."""
+        if state.global_step % self.every:
+            return
+        self.trainer.whole_model()  # of sharded weights every process has a part
+        if not state.is_world_process_zero:
+            return
+        trackers = [one for one in self.trainer.callback_handler.callbacks if _takes_images(one)]
+        if trackers:
+            picture = self.picture(state.global_step)
+            for tracker in trackers:
+                _show(tracker, picture, state.global_step)
+
+    def picture(self, step: int) -> Image.Image:
+        """The examples as the model sees them now."""
+        from ..report.gallery import attack_gallery  # with matplotlib: only for those who want pictures
+        from ..report.picture import save_picture
+
+        trainer = self.trainer
+        model = trainer._encoder.model
+        gallery = attack_gallery(
+            {f"step {step}": (model, trainer.processing_class)},
+            self.dataset,
+            _threat_model(trainer),
+            class_names=trainer.class_names,
+            candidates=getattr(trainer.text_attack, "candidates", None),
+            num_samples=min(self.num_images, len(self.dataset)),
+            seed=trainer.args.seed,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            save_picture(gallery, file := Path(folder, "attacked.png"), title="Under attack in training")
+            with Image.open(file) as picture:
+                return picture.convert("RGB")
+
+
+def _threat_model(trainer: MMCoATrainer) -> ThreatModel:
+    """The attacks of the trainer's `args`; of several text attacks the one that a picture can show."""
+    from ..evaluation.threat_model import ThreatModel
+
+    args = trainer.args
+    shown = next((kind for kind in ("words", "characters", "embedding") if kind in args.text_attack), None)
+    return ThreatModel(
+        norm=args.norm,
+        epsilon=float(args.epsilon),  # type: ignore[arg-type]  # a number since `__post_init__`
+        step_size=args.attack_steps[1],
+        num_steps=args.attack_steps[0],
+        random_start=args.random_start,
+        perturb_at=args.perturb_at,
+        template=args.template,
+        text_attacks=(shown,) if shown else (),
+        candidates=args.candidates,
+        num_candidates=args.num_candidates,
+        max_changes=args.max_changes,
+        protect_template=args.protect_template,
+        forbid_class_names=args.forbid_class_names,
+        max_edits=args.max_changes,
+        rho=args.rho or 0.0,
+        num_text_steps=args.num_text_steps,
+        seed=args.seed,
+    )
+
+
+def _takes_images(callback: TrainerCallback) -> bool:
+    """Whether it is one of transformers' trackers that show pictures, and has started."""
+    if isinstance(callback, TensorBoardCallback):
+        return callback.tb_writer is not None
+    return isinstance(callback, (WandbCallback, TrackioCallback))
+
+
+def _show(tracker: Any, picture: Image.Image, step: int) -> None:
+    """The tracker's own package is reached through its callback, so that no other one is imported."""
+    if isinstance(tracker, TensorBoardCallback):
+        tracker.tb_writer.add_image(TAG, np.asarray(picture), step, dataformats="HWC")  # type: ignore[attr-defined]
+        return
+    package: Any = tracker._wandb if isinstance(tracker, WandbCallback) else tracker._trackio  # type: ignore[attr-defined]
+    package.log({TAG: package.Image(picture), "train/global_step": step})

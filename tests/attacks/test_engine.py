@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import torch
+
+from hf_mmcoa.attacks.engine import attack_images, correct
+from hf_mmcoa.attacks.factory import LossAttack
+from hf_mmcoa.attacks.image_losses import class_loss
+from hf_mmcoa.attacks.pgd import PGD
+
+# One grey value decides: above 0.5 is class 1.
+PROMPTS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+
+
+class Encoder:
+    """Images to (1 - mean, mean), and how many images each call saw."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls.append(len(images))
+        mean = images.mean((1, 2, 3))
+        return torch.stack([1 - mean, mean], 1)
+
+
+def attacked(values, num_steps=4, skip_fallen=True, judged=PROMPTS, attack=None):
+    encoder = Encoder()
+    images = torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
+    pgd = PGD(epsilon=0.2, step_size=0.05, num_steps=num_steps, random_start=False)
+    result = attack_images(
+        LossAttack(attack=attack or pgd, loss=class_loss),
+        images,
+        torch.zeros(len(values), dtype=torch.long),
+        encode=encoder,
+        attacked_prompts=PROMPTS,
+        judged_prompts=judged,
+        scale=torch.tensor(10.0),
+        generator=torch.Generator(),
+        skip_fallen=skip_fallen,
+    )
+    return result, encoder
+
+
+def test_a_fallen_sample_is_not_computed_again_and_stays_where_it_fell():
+    # Steps of 0.05: 0.47 falls at 0.52, seen by the second call, 0.41 at 0.51 by the third; 0.2 reaches 0.4 and stands.
+    result, encoder = attacked([0.47, 0.2, 0.41])
+    assert encoder.calls == [3, 3, 2, 1, 3]
+    assert result.stands.tolist() == [False, True, False]
+    means = result.images.mean((1, 2, 3))
+    assert torch.allclose(means, torch.tensor([0.52, 0.4, 0.51]), atol=1e-6)
+    assert torch.allclose(result.embeds[:, 1], means, atol=1e-6)
+
+
+def test_without_skipping_every_sample_goes_to_the_end():
+    result, encoder = attacked([0.47, 0.2, 0.41], skip_fallen=False)
+    assert encoder.calls == [3, 3, 3, 3, 3]
+    assert torch.allclose(result.images.mean((1, 2, 3)), torch.tensor([0.67, 0.4, 0.61]), atol=1e-6)
+    assert result.stands.tolist() == [False, True, False]
+
+
+def test_when_all_have_fallen_the_encoder_rests():
+    _, encoder = attacked([0.48, 0.49], num_steps=6)
+    assert encoder.calls == [2, 2, 2]  # clean, first step, and the last look
+
+
+def test_an_iterate_that_fools_the_model_counts_although_the_last_one_does_not():
+    def there_and_back(images, loss_fn, generator=None):
+        loss_fn(images + 0.2)
+        return images
+
+    result, _ = attacked([0.4], attack=there_and_back)
+    assert not result.stands.item() and torch.allclose(result.images, torch.tensor(0.6))
+    result, _ = attacked([0.4], attack=there_and_back, skip_fallen=False)
+    assert result.stands.item()
+
+
+def test_an_attacker_who_does_not_see_the_prompts_that_judge_goes_to_the_end():
+    judged = torch.tensor([[1.0, 0.5], [0.0, 1.0]])  # class 1 needs a mean above 2/3
+    result, _ = attacked([0.48, 0.45], judged=judged)
+    assert torch.allclose(result.images.mean((1, 2, 3)), torch.tensor([0.68, 0.65]), atol=1e-6)
+    assert result.stands.tolist() == [False, True]
+
+
+def test_logits_that_are_not_finite_classify_nothing():
+    nan = float("nan")
+    logits = torch.tensor([[1.0, 0.0], [nan, nan], [0.0, 1.0], [float("inf"), 0.0]])
+    assert correct(logits, torch.tensor([0, 0, 0, 0])).tolist() == [True, False, False, False]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from squares import squares
+
+from hf_mmcoa.cli import build_parser, main
+from hf_mmcoa.cli.evaluate import SANITY_FAILED, threat_model
+from hf_mmcoa.evaluation import evaluator, load_result
+
+
+@pytest.fixture
+def command(model, processor, tmp_path):
+    """Arguments of an evaluation of the saved model on a saved data set."""
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    squares(6).save_to_disk(tmp_path / "data")
+    table = tmp_path / "words.json"
+    table.write_text(json.dumps({"cat": ["feline"], "dog": ["hound"], "car": ["auto"]}))
+    arguments = [
+        "--model",
+        tmp_path / "model",
+        "--dataset",
+        tmp_path / "data",
+        "--preset",
+        "quick",
+        "--epsilon",
+        "0.05",
+    ]
+    arguments += ["--num-steps", 3, "--candidates", table, "--cpu", "--quiet", "--output", tmp_path / "result.json"]
+    return list(map(str, arguments))
+
+
+def test_one_command_writes_one_result_and_prints_one_table(command, tmp_path, capsys):
+    assert main(["evaluate", *command, "--attacks", "clean", "image", "text", "--max_samples", "5"]) == 0
+    result = load_result(tmp_path / "result.json")
+    assert result["num_samples"] == 5 and result["attack_spec"]["num_steps"] == 3
+    assert result["model"] == str(tmp_path / "model") and "multimodal_accuracy" not in result
+    printed = capsys.readouterr().out
+    assert "clean" in printed and f"{100 * result['image_accuracy']:.1f}" in printed
+
+
+def test_several_sources_have_names(command, tmp_path):
+    table = command[command.index("--candidates") + 1]
+    where = command.index("--candidates") + 1
+    command[where : where + 1] = [f"known={table}", "near=neighbours"]
+    assert main(["evaluate", *command]) == 0
+    assert "text_near_accuracy" in load_result(tmp_path / "result.json")
+    command[where : where + 2] = [table, "neighbours"]
+    assert main(["evaluate", *command, "--overwrite"]) == 1
+
+
+def test_a_failed_check_has_a_status_of_its_own_and_loses_nothing(command, tmp_path, monkeypatch, capsys):
+    broken = [{"check": "inside the ball", "passed": False, "detail": "0.2 of 0.1"}]
+    monkeypatch.setattr(evaluator, "run_battery", lambda evaluation, records: broken)
+    with pytest.warns(UserWarning, match="sanity check failed"):
+        assert main(["evaluate", *command]) == SANITY_FAILED == 3
+    assert load_result(tmp_path / "result.json")["sanity"] == broken
+    assert "sanity check failed: inside the ball: 0.2 of 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (["--epsilon", "8"], "Did you mean 8/255"),
+        (["--epsilon", "a"], "`epsilon` must be a number"),
+        (["--candidates", "dictionary"], "must be neighbours"),
+        (["--model", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_status_one(command, changes, text, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["evaluate", *command, *changes]) == 1
+    error = capsys.readouterr().err
+    last = error.splitlines()[-1]
+    assert last.startswith("hf-mmcoa evaluate: ") and text in last and "Traceback" not in error
+
+
+def test_options_change_the_preset_and_nothing_else():
+    args = build_parser().parse_args(
+        ["evaluate", "--model", "m", "--dataset", "d", "--preset", "paper", "--epsilon", "2/255", "--temperature", "10"]
+    )
+    spec = threat_model(args)
+    assert (spec.epsilon, spec.temperature, spec.num_steps, spec.step_size) == (2 / 255, 10.0, 100, 1 / 255)
+    assert args.run.__name__ == "run"
+
+
+def test_an_unknown_preset_is_status_two(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *command, "--preset", "weak"])
+    assert stopped.value.code == 2
