@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..data.columns import AUTO
 from ..data.images import to_rgb
-from ..evaluation.evaluator import _evaluating as evaluating
 from ..evaluation.prepare import Evaluation, prepare
+from ..evaluation.runner import evaluating
 from ..evaluation.threat_model import ThreatModel
 from ..losses import zero_shot_logits
 from ..report.gallery import attacked_image
@@ -169,9 +169,9 @@ def _reading(evaluation: Evaluation, label: int | None) -> Reading:
 
     adv_prompts, adv_embeds = evaluation.prompts, clean_embeds
     if "text" in evaluation.attacks:
-        evaluation.use_prompts(evaluation.search_prompts())
-        (adv_embeds,) = evaluation.adv_embeds.values()  # one kind of text attack, one source
-        adv_prompts = next(iter(evaluation.adv_prompts.values()), adv_prompts)
+        evaluation.texts.use(evaluation.texts.search())
+        (adv_embeds,) = evaluation.texts.embeds.values()  # one kind of text attack, one source
+        adv_prompts = next(iter(evaluation.texts.found.values()), adv_prompts)
     adv_images = images
     if "image" in evaluation.attacks:
         adv_images = attacked_image(evaluation, images, row, adv_embeds if "text" in evaluation.attacks else None)

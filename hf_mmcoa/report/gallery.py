@@ -20,12 +20,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..attacks.engine import attack_images
+from ..attacks.engine import attack_images, seeded_generator
 from ..data.columns import AUTO
 from ..data.images import read_image
-from ..evaluation.batch import seeded_generator
-from ..evaluation.evaluator import _evaluating as evaluating
 from ..evaluation.prepare import Evaluation, prepare
+from ..evaluation.runner import evaluating
 from ..evaluation.threat_model import ThreatModel
 from ..io import read_json, write_json
 from ..losses import zero_shot_logits
@@ -179,7 +178,7 @@ def _draw(labels: Sequence[int], number: int, seed: int) -> list[int]:
 def _views(evaluation: Evaluation, rows: Sequence[Mapping[str, Any]]) -> list[View]:
     """One model's view of each sample."""
     encoder, prompts = evaluation.encoder, evaluation.prompts
-    adv_prompts = next(iter(evaluation.search_prompts().values()), prompts)  # words come before characters
+    adv_prompts = next(iter(evaluation.texts.search().values()), prompts)  # words come before characters
     clean_embeds, adv_embeds = evaluation.prompt_embeds, encoder.encode_texts(adv_prompts)
     views = []
     for row in rows:
@@ -219,7 +218,7 @@ def attacked_image(
     if prompt_embeds is not None:
         known = judged = prompt_embeds
     for name, attack in evaluation.image_attacks.items():
-        for restart in range(spec.restarts):
+        for restart in range(attack.restarts):
             attacked = attack_images(
                 attack,
                 images,
