@@ -191,7 +191,8 @@ class MMCoAConfig(TrainingArguments):
         for name in ("num_steps", "num_candidates", "max_changes", "max_edits", "num_text_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        self.epsilon, self.step_size = pixels("epsilon", self.epsilon), pixels("step_size", self.step_size)
+        for name in ("epsilon", "step_size"):
+            setattr(self, name, pixels(name, getattr(self, name)))
         given = {each.name for each in fields(self) if getattr(self, each.name) != _default(each)}
         self._resolve_text_attack()
         self.temperature = self.attack_settings.temperature  # validates every setting of the attacks
@@ -231,8 +232,8 @@ class MMCoAConfig(TrainingArguments):
         if self.text_attack_is_auto:
             other = "characters" if "leaf" in self.objective else "words"
             self.text_attack = GENERAL_TEXT_ATTACK if general else other
-        if self.rho is None:
-            self.rho = 0.3 if general else 1.0
+        if getattr(self, "rho", None) is None:
+            setattr(self, "rho", 0.3 if general else 1.0)  # noqa: B010  (a field that the decorator adds)
         if self.lambda_distill is None:
             self.lambda_distill = 0.1 if general else 0.0
 
@@ -262,7 +263,7 @@ class MMCoAConfig(TrainingArguments):
         """The paper's form of the text attack in place of `auto`, where nothing else was asked for."""
         if self.text_attack_is_auto and self.text_attack == GENERAL_TEXT_ATTACK:
             self.text_attack = "words"
-            self.rho = self.rho if self.was_given("rho") else 1.0
+            setattr(self, "rho", getattr(self, "rho") if self.was_given("rho") else 1.0)  # noqa: B009, B010
             self.lambda_distill = self.lambda_distill if self.was_given("lambda_distill") else 0.0
 
     def _check_adapters(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -83,7 +83,12 @@ def climb(
         if iterates is None:
             return attack(images, loss_fn, generator)
         iterates.clear()
-        return attack(images, lambda points: (iterates.append(points.detach()), loss_fn(points))[1], generator)
+
+        def recorded(points: Tensor) -> Tensor:
+            iterates.append(points.detach())
+            return loss_fn(points)
+
+        return attack(images, recorded, generator)
 
     halving = HalvingOnOutOfMemory() if halving is None else halving
     final = halving(trial, batch_size or len(images), generator)
@@ -105,7 +110,7 @@ class LossAttack:
     attack: ImageAttack
     loss: ClassLoss
     restarts: int = 1
-    reads_rows = True
+    reads_rows: ClassVar[bool] = True
 
     def find(
         self,
@@ -117,8 +122,8 @@ class LossAttack:
     ) -> tuple[Tensor, Tensor]:
         """See `ImageAttacker`."""
 
-        def victim(candidates: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            logits = logits_fn(candidates, rows)
+        def victim(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            logits = logits_fn(images, rows)
             return self.loss(logits, labels[rows]), correct(logits.detach(), labels[rows])
 
         return climb(self.attack, images, victim, generator, stop=stop)
@@ -130,7 +135,7 @@ class LogitsAttack:
 
     attack: ClassifierAttack
     restarts: int = 1
-    reads_rows = False
+    reads_rows: ClassVar[bool] = False
 
     def find(
         self,
@@ -159,10 +164,17 @@ class LogitsAttack:
 class ImageAttacker(Protocol):
     """An image attack and what it raises: `LossAttack`, `LogitsAttack`."""
 
-    restarts: int
-    """Runs, each from a random start of its own."""
-    reads_rows: bool
-    """Whether `logits_fn` is told which row of the batch an image is; without that all rows must have equal logits."""
+    @property
+    def attack(self) -> Any:
+        """The attack itself."""
+
+    @property
+    def restarts(self) -> int:
+        """Runs, each from a random start of its own."""
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether `logits_fn` is told which row of the batch an image is; else no row may have logits of its own."""
 
     def find(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ..data.prompts import clean_class_name
 from ..models.encoder import DualEncoder
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
@@ -49,7 +51,7 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
     Raises:
         ValueError: if there is none of that name.
     """
-    ball = {"epsilon": settings.pixel_radius, "norm": settings.norm}
+    ball: dict[str, Any] = {"epsilon": settings.pixel_radius, "norm": settings.norm}
     num_steps, restarts = settings.num_steps, settings.restarts
     climbing = pgd(settings)
     adaptive = APGD(**ball, num_steps=num_steps)
@@ -93,7 +95,8 @@ def character_attack(
         exhaustive: search all places, then all characters in the worst of them (Charmer), as evaluation does; off, a
             sample of both (LEAF), as training does.
     """
-    words = {word.casefold() for name in class_names for word in name.split()} if settings.forbid_class_names else set()
+    forbidden = class_names if settings.forbid_class_names else ()
+    words = {word.casefold() for name in forbidden for word in clean_class_name(name).split()}
     search: dict[str, int | None] = {"num_samples": None, "num_slots": CHARMER_SLOTS} if exhaustive else {}
     return LevenshteinAttack(max_edits=settings.max_edits, dictionary=frozenset(words), **search)  # type: ignore[arg-type]
 

@@ -81,7 +81,7 @@ def build_page(setup: Setup) -> gr.Blocks:
     examples = _examples(setup)
     names = list(setup.class_names) if len(setup.class_names) <= MAX_CLASSES else [name for _, name in examples]
     names = list(dict.fromkeys(name.replace(",", " ") for name in names))
-    epsilon, size = float(setup.budget.epsilon), examples[0][0].size
+    epsilon, size = setup.budget.pixel_radius, examples[0][0].size
 
     def show(picture: Image.Image, text: str, truth: str, attack: str, *settings: Any) -> str:
         try:

@@ -87,7 +87,7 @@ def budget_sentence(comparison: Comparison) -> str:
         return "No attack."
     changes = []
     if attack in ("image", "multimodal"):
-        amount = fraction(float(spec.epsilon))
+        amount = fraction(spec.pixel_radius)
         changes.append(
             f"every pixel by up to {amount} of the range from black to white"
             if spec.norm == "linf"

@@ -87,7 +87,9 @@ def run(
     Raises:
         ValueError: if `output` belongs to another evaluation.
     """
-    header = {**names, **task.header()}
+    header: dict[str, Any] = {}
+    header.update(names)
+    header.update(task.header())
     partial = PartialResults(output, header)
     finished = _finished(output, partial.header, overwrite, load)
     state.wait_for_everyone()  # every process has looked before the first one writes

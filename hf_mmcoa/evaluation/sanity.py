@@ -42,7 +42,7 @@ def run_battery(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) ->
             inside_ball(
                 [record["largest_perturbation"] for record in records],
                 [record["pixel_range"] for record in records],
-                float(evaluation.spec.epsilon),
+                evaluation.spec.pixel_radius,
             )
         )
         findings += _image_findings(evaluation, records)
@@ -148,7 +148,7 @@ class _Probe:
         device = evaluation.prompt_embeds.device
         self.images, self.labels = batch["images"].to(device), batch["labels"].to(device)
         self.evaluation, self.attack, self.spec = evaluation, attack, evaluation.spec
-        self.epsilon, self.steps = float(self.spec.epsilon), min(self.spec.num_steps, STEPS)
+        self.epsilon, self.steps = self.spec.pixel_radius, min(self.spec.num_steps, STEPS)
         self.longest = 1.0 if self.spec.norm == "linf" else math.sqrt(self.images[0].numel())
 
     def check(self) -> list[Finding]:
@@ -179,7 +179,8 @@ class _Probe:
             return None
         budget = {"epsilon": epsilon, "num_steps": num_steps, "step_size": 2.5 * epsilon / max(num_steps, 1)}
         changed = dataclasses.replace(inner, **{key: value for key, value in budget.items() if key in fields})
-        return self._run(dataclasses.replace(self.attack, attack=changed))
+        attacker: Any = self.attack
+        return self._run(dataclasses.replace(attacker, attack=changed))
 
     def run_as_it_is(self) -> Attacked:
         """The attack with its own budget."""

@@ -124,6 +124,11 @@ class ThreatModel(AttackSettings):
             raise ValueError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[name], **overrides})
 
+    @classmethod
+    def of(cls, settings: AttackSettings, **changes: Any) -> ThreatModel:
+        """Return a threat model with the budget and the effort of `settings`, and any field replaced."""
+        return cls(**{name: getattr(settings, name) for name in AttackSettings.names()} | changes)
+
     def zero_budgets(self) -> dict[str, str]:
         """Return the attacks that cannot change anything, each with the fields that make it so."""
         reasons = {}

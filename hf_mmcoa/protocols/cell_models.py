@@ -163,8 +163,8 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
         "held_out_rows": held_out,
         "steps": trainer.state.global_step,
         "arguments": {"template": args.template, **cell.settings["training"]},
-        "text_attack": repr(trainer.text_attack),
-        "image_attack": repr(trainer.image_attack),
+        "text_attack": repr(trainer.attacker.text_attacks),
+        "image_attack": repr(trainer.attacker.image_attack),
     }
     _keep(trainer, folder, record)
     return folder

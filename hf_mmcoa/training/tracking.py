@@ -24,9 +24,12 @@ from ..data.columns import resolve_columns
 from ..models import encoding
 
 if TYPE_CHECKING:
+    from ..attacks.perturbed_texts import PerturbedTexts
     from ..evaluation.threat_model import ThreatModel
     from ..objectives import Embeddings
-    from .trainer import MMCoATrainer, _AttackedTexts, _Batch
+    from .attacker import Adversarial
+    from .batch import Batch
+    from .trainer import MMCoATrainer
 
 TAG = "train/attacked_images"
 NUM_IMAGES = 4
@@ -35,10 +38,9 @@ NUM_IMAGES = 4
 @torch.no_grad()
 def attack_figures(
     trainer: MMCoATrainer,
-    batch: _Batch,
+    batch: Batch,
     embeds: Embeddings,
-    adv_images: Tensor | None,
-    adv_texts: Sequence[_AttackedTexts],
+    adversarial: Adversarial,
 ) -> dict[str, Tensor]:
     """What the attacks of one step did, as (sum, count), (2,), by the names of docs/tracking.md; no forward.
 
@@ -49,8 +51,7 @@ def attack_figures(
         trainer: whose attacks these are.
         batch: what was attacked; its anchors were embedded before this step.
         embeds: what was encoded.
-        adv_images: the attacked images, (batch, 3, height, width), if any.
-        adv_texts: the attacked texts, one entry per text attack.
+        adversarial: what the attacks made of it.
     """
     figures: dict[str, Tensor] = {}
     own, anchors = batch.anchor_ids, batch.anchors.float()
@@ -70,14 +71,15 @@ def attack_figures(
                 attacked = clean.scatter(1, own[:, None], to_text[:, None])
             right = clean.argmax(1) == own
             figures[f"{modality}_attack_success"] = _mean((attacked.argmax(1) != own)[right])
+    adv_images, adv_texts = adversarial.images, adversarial.texts
     if adv_images is not None:
-        norm = getattr(trainer.image_attack, "norm", trainer.args.norm)
+        norm = getattr(trainer.attacker.image_attack, "norm", trainer.args.norm)
         change = (adv_images - batch.images).float().flatten(1)
         figures["image_perturbation"] = _mean(change.norm(p=float("inf") if norm == "linf" else 2, dim=1))
     return figures | _text_figures(trainer, batch, adv_texts)
 
 
-def _text_figures(trainer: MMCoATrainer, batch: _Batch, adv_texts: Sequence[_AttackedTexts]) -> dict[str, Tensor]:
+def _text_figures(trainer: MMCoATrainer, batch: Batch, adv_texts: Sequence[PerturbedTexts]) -> dict[str, Tensor]:
     """How far the batch's distinct texts were changed, over all text attacks."""
     kinds = trainer.args.text_attack.split("|")
     figures: dict[str, Tensor] = {}
@@ -92,7 +94,7 @@ def _text_figures(trainer: MMCoATrainer, batch: _Batch, adv_texts: Sequence[_Att
         ]
         figures["text_perturbation"] = _mean(torch.tensor(changed, device=batch.anchors.device))
     if any("embedding" in kind for kind in kinds):  # of those drawn in this step, perhaps none
-        unit = encoding.token_table(trainer._encoder.model).float().norm(dim=-1).mean()
+        unit = encoding.token_table(trainer.attacker.encoder.dual.model).float().norm(dim=-1).mean()
         lengths = [attacked.shift.float().norm(dim=-1) for attacked in adv_texts if attacked.shift is not None]
         moved = [length[length > 0] / unit for length in lengths]  # of each (texts, tokens)
         figures["text_embedding_perturbation"] = _mean(torch.cat([unit.new_zeros(0), *moved]))
@@ -169,13 +171,13 @@ class AttackedImages(TrainerCallback):
         from ..report.picture import save_picture
 
         trainer = self.trainer
-        model = trainer._encoder.model
+        model = trainer.attacker.encoder.dual.model
         gallery = attack_gallery(
             {f"step {step}": (model, trainer.processing_class)},
             self.dataset,
             _threat_model(trainer),
             class_names=trainer.class_names,
-            candidates=getattr(trainer.text_attack, "candidates", None),
+            candidates=getattr(trainer.attacker.word_attack, "candidates", None),
             num_samples=min(self.num_images, len(self.dataset)),
             seed=trainer.args.seed,
         )
@@ -191,25 +193,7 @@ def _threat_model(trainer: MMCoATrainer) -> ThreatModel:
 
     args = trainer.args
     shown = next((kind for kind in ("words", "characters", "embedding") if kind in args.text_attack), None)
-    return ThreatModel(
-        norm=args.norm,
-        epsilon=float(args.epsilon),  # type: ignore[arg-type]  # a number since `__post_init__`
-        step_size=args.attack_steps[1],
-        num_steps=args.attack_steps[0],
-        random_start=args.random_start,
-        perturb_at=args.perturb_at,
-        template=args.template,
-        text_attacks=(shown,) if shown else (),
-        candidates=args.candidates,
-        num_candidates=args.num_candidates,
-        max_changes=args.max_changes,
-        protect_template=args.protect_template,
-        forbid_class_names=args.forbid_class_names,
-        max_edits=args.max_changes,
-        rho=args.rho or 0.0,
-        num_text_steps=args.num_text_steps,
-        seed=args.seed,
-    )
+    return ThreatModel.of(args.attack_settings, text_attacks=(shown,) if shown else ())
 
 
 def _takes_images(callback: TrainerCallback) -> bool:
