@@ -107,8 +107,9 @@ def run(
         records = _all_batches(task, partial, state, progress)
         findings = _on_main_process(lambda: task.check(records), state) if sanity else []
         numbers = task.summary(records)
-    outcomes = {key: numbers.pop(key) for key in ("captions", "captions_of", "outcomes", "ranks") if key in numbers}
-    result = {**numbers, **header, "sanity": findings, **outcomes}
+    last = ("captions", "captions_of", "outcomes", "ranks")  # long: after what people read
+    outcomes: dict[str, Any] = {key: numbers.pop(key) for key in last if key in numbers}
+    result: dict[str, Any] = numbers | header | {"sanity": findings} | outcomes
     if state.is_main_process:
         for finding in failed(findings):
             warnings.warn(f"sanity check failed: {finding['check']} ({finding['detail']}).", UserWarning, stacklevel=3)
