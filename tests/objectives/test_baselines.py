@@ -134,7 +134,7 @@ def test_pmg_aft_holds_its_clean_teacher_fixed_except_as_released(embeds, releas
 
 
 def plain_attention_map(patches, text, size):
-    """METHODS section 6 again, one picture at a time, resized by Pillow."""
+    """The map of docs/methods.md, section 6, computed for one picture at a time and resized by Pillow."""
     maps = []
     for tokens, own in zip(patches, text, strict=True):
         cosines = unit(tokens) @ own.numpy().astype(np.float64)
