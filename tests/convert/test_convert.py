@@ -864,7 +864,7 @@ def test_the_command_prints_what_was_decided(base, tmp_path, capsys):
 def test_the_command_fails_in_one_line_and_writes_nothing(state_dict, tmp_path, capsys):
     torch.save(state_dict, tmp_path / "source.pt")
     assert main(["convert", str(tmp_path / "source.pt"), str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.startswith("hf-mmcoa convert: a state dict does not say its activation")
+    assert capsys.readouterr().err.startswith("hf-mmcoa convert: a state dict does not state its activation")
     assert not written(tmp_path)
 
 
