@@ -148,9 +148,7 @@ def build_page(setup: Setup) -> gr.Blocks:
                         list(setup.sources), value=next(iter(setup.sources), None), visible=len(setup.sources) > 1,
                         label="Substitutes", info="known: the substitutes that training used",
                     )  # fmt: skip
-                    rho = gr.Slider(
-                        0, 2, value=setup.budget.rho, step=0.1, label="rho: radius of the text embedding attack"
-                    )
+                    rho = gr.Slider(0, 2, value=setup.budget.rho, step=0.1, label="rho (text embedding attack)")
                     seed = gr.Number(setup.budget.seed, precision=0, minimum=0, label="Seed")
                 button = gr.Button("Attack", variant="primary", elem_id="go")
             with gr.Column(scale=5, min_width=480):

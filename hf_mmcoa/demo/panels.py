@@ -96,9 +96,7 @@ def budget_sentence(comparison: Comparison) -> str:
     if attack in ("words", "multimodal"):
         changes.append(f"{count(spec.max_changes, 'word')} of each prompt")
     if attack == "text embedding":
-        changes.append(
-            f"each token embedding by up to {spec.rho:g} times the mean embedding norm (no words give these)"
-        )
+        changes.append(f"each token embedding by up to {spec.rho:g} mean embedding norms, which no words realise")
     how = f" {spec.num_steps} gradient steps per start." if attack in ("image", "multimodal") else ""
     how += f" {spec.num_text_steps} gradient steps." if attack == "text embedding" else ""
     aim = "" if comparison.has_label else " Each model's own clean prediction counts as right."

@@ -119,7 +119,7 @@ def test_a_prompt_without_substitutes_says_so():
         (
             "text embedding",
             {"rho": 0.5, "num_text_steps": 3},
-            ["by up to 0.5 mean embedding norms", "3 gradient steps"],
+            ["0.5 mean embedding norms", "3 gradient steps"],
         ),
         ("multimodal", {}, ["every pixel", "one word of each prompt"]),
         ("none", {}, ["No attack."]),
