@@ -1,4 +1,4 @@
-"""The HTML says what the comparison holds, and says it of any text."""
+"""The HTML shows the content of the comparison, whatever text is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The card: its numbers are the result files', its metadata parses, and no name in a file becomes markup or code."""
+"""The card: it has the numbers of the result files, its metadata parses, and names cannot become markup or code."""
 
 from __future__ import annotations
 

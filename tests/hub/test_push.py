@@ -1,4 +1,4 @@
-"""What is pushed and what is not, what a push refuses, and what it leaves behind when it breaks off."""
+"""The files that a push sends and keeps back, what it refuses, and the state after it breaks off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The other defences on fixed embeddings, each against its equation written out again in plain numpy."""
+"""The other defences on fixed embeddings, each compared with its equation written again in plain numpy."""
 
 from __future__ import annotations
 
