@@ -1,7 +1,7 @@
-"""What the attacks do while a model trains: figures for the log, and pictures for the trackers that take them.
+"""Measurements of the attacks in training: figures for the log, and pictures for the trackers that accept them.
 
-Both are computed beside the training: the figures from embeddings that the step has anyway, the pictures by an attack
-of their own with its own random numbers, so that a run trains the same weights with them and without.
+Neither influences the training: the figures come from embeddings that the step computes anyway, and the pictures from
+separate attacks with their own random numbers, so a run trains the same weights with and without them.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def attack_figures(
     embeds: Embeddings,
     adversarial: Adversarial,
 ) -> dict[str, Tensor]:
-    """What the attacks of one step did, as (sum, count), (2,), by the names of docs/tracking.md; no forward.
+    """Return figures of the attacks of one step, each as its sum and count, (2,); needs no forward.
 
-    A sample is right if its own anchor is the nearest of all: its class's prompt among all classes, or its own text
-    among the batch's. Names depend on the configuration alone, so that all processes add up the same ones.
+    docs/tracking.md explains each name. A sample is classified correctly if its own anchor is the nearest: its class's
+    prompt among all class prompts, or its own text among the batch's texts. The names depend on the configuration
+    alone, so that all processes sum the same figures.
 
     Args:
         trainer: whose attacks these are.
@@ -61,10 +62,10 @@ def attack_figures(
             if features is None:
                 continue
             attacked = _cosines(features, anchors)
-            if clean is None:  # this objective does not encode the clean images, so nobody knows which were right
+            if clean is None:  # the objective encodes no clean images, so the clean accuracy is unknown
                 figures[f"adv_{modality}_accuracy"] = _mean(attacked.argmax(1) == own)
                 continue
-            if modality == "text":  # the clean image, with its own text replaced by the attacked one
+            if modality == "text":  # the clean image against the texts, with its own one replaced by the attacked one
                 to_text = (
                     F.normalize(embeds.image_features.float(), dim=-1) * F.normalize(features.float(), dim=-1)
                 ).sum(1)
@@ -80,7 +81,7 @@ def attack_figures(
 
 
 def _text_figures(trainer: MMCoATrainer, batch: Batch, adv_texts: Sequence[PerturbedTexts]) -> dict[str, Tensor]:
-    """How far the batch's distinct texts were changed, over all text attacks."""
+    """Return how far the batch's distinct texts were changed, over all text attacks."""
     kinds = trainer.args.text_attack.split("|")
     figures: dict[str, Tensor] = {}
     if not adv_texts:
@@ -96,18 +97,21 @@ def _text_figures(trainer: MMCoATrainer, batch: Batch, adv_texts: Sequence[Pertu
     if any("embedding" in kind for kind in kinds):  # of those drawn in this step, perhaps none
         unit = encoding.token_table(trainer.attacker.encoder.dual.model).float().norm(dim=-1).mean()
         lengths = [attacked.shift.float().norm(dim=-1) for attacked in adv_texts if attacked.shift is not None]
-        moved = [length[length > 0] / unit for length in lengths]  # of each (texts, tokens)
+        moved = [length[length > 0] / unit for length in lengths]  # each (texts, tokens)
         figures["text_embedding_perturbation"] = _mean(torch.cat([unit.new_zeros(0), *moved]))
     return figures
 
 
 def _words_changed(text: str, attacked: str) -> float:
-    """Share of a text's words that the attacked one no longer has at their place, counted from both ends."""
+    """Return the share of a text's words that the attacked text changed at their place.
+
+    If the numbers of words differ, because a blank was inserted or removed, words are compared from both ends.
+    """
     before, after = text.split(), attacked.split()
     shorter = min(len(before), len(after))
     if len(before) == len(after):
         return sum(a != b for a, b in zip(before, after, strict=True)) / max(len(before), 1)
-    same = next((i for i in range(shorter) if before[i] != after[i]), shorter)  # a blank was inserted or removed
+    same = next((i for i in range(shorter) if before[i] != after[i]), shorter)
     tail = next((i for i in range(shorter - same) if before[-1 - i] != after[-1 - i]), shorter - same)
     return (len(before) - same - tail) / max(len(before), 1)
 
@@ -117,25 +121,26 @@ def _cosines(features: Tensor, anchors: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Sum and count, (2,): what processes and steps can add up."""
+    """Return the sum and the count, (2,), which can be added up over processes and steps."""
     return torch.stack([values.float().sum(), torch.tensor(float(len(values)), device=values.device)])
 
 
 class AttackedImages(TrainerCallback):
-    """Show a few attacked examples every so many steps, to each tracker of `report_to` that takes images.
+    """Show a few attacked examples at intervals of steps, in each tracker of `report_to` that accepts images.
 
-    Always the same examples, drawn by the seed and not picked, under the attacks of the trainer's `args`: clean image,
-    change, attacked image, prompt, and the prediction under attack on nothing, image, text and both. TensorBoard,
-    Weights & Biases and Trackio get them under `train/attacked_images`; with no other tracker is anything computed.
+    They are always the same examples, drawn by the seed, under the attacks of the trainer's `args`: clean image,
+    perturbation, attacked image, prompt, and the predictions without attack and under an attack on image, text and
+    both. TensorBoard, Weights & Biases and Trackio get them as `train/attacked_images`; without one of these nothing is
+    computed.
 
     Args:
-        trainer: the model, its arguments and its trackers.
-        *data: rows come from the first `datasets.Dataset` (of a dictionary: its first) with labels.
-        every: steps between two pictures, at least 1.
-        num_images: how many examples.
+        trainer: the trainer, with its model, its arguments and its trackers.
+        *data: data sets, or dictionaries of them. Rows come from the first `datasets.Dataset` that has labels.
+        every: number of steps between two pictures, at least 1.
+        num_images: number of examples, at least 1.
 
     Raises:
-        ValueError: if `every` or `num_images` is below 1, or no data have class labels.
+        ValueError: if `every` or `num_images` is below 1, or no data set has class labels.
     """
 
     def __init__(self, trainer: MMCoATrainer, *data: Any, every: int, num_images: int = NUM_IMAGES) -> None:
@@ -147,16 +152,16 @@ class AttackedImages(TrainerCallback):
         dataset = next(labelled, None)
         if dataset is None or not trainer.class_names:
             raise ValueError(
-                f"`log_images_every={every}` shows predictions of classes, and no data set that is not streamed has "
+                f"`log_images_every={every}` shows predicted classes, but no data set (streamed ones do not count) has "
                 "labels and class names: set it to 0, or pass an `eval_dataset` that has them."
             )
         self.trainer, self.dataset, self.every, self.num_images = trainer, dataset, every, num_images
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show them every so many steps, from the first process."""
+        """Show the examples every so many steps, from the first process."""
         if state.global_step % self.every:
             return
-        self.trainer.whole_model()  # of sharded weights every process has a part
+        self.trainer.whole_model()  # on every process, because each has a part of sharded weights
         if not state.is_world_process_zero:
             return
         trackers = [one for one in self.trainer.callback_handler.callbacks if _takes_images(one)]
@@ -166,8 +171,8 @@ class AttackedImages(TrainerCallback):
                 _show(tracker, picture, state.global_step)
 
     def picture(self, step: int) -> Image.Image:
-        """The examples as the model sees them now."""
-        from ..report.gallery import attack_gallery  # with matplotlib: only for those who want pictures
+        """Return a picture of the examples under attack on the current weights."""
+        from ..report.gallery import attack_gallery  # needs matplotlib, so only here
         from ..report.picture import save_picture
 
         trainer = self.trainer
@@ -188,7 +193,7 @@ class AttackedImages(TrainerCallback):
 
 
 def _threat_model(trainer: MMCoATrainer) -> ThreatModel:
-    """The attacks of the trainer's `args`; of several text attacks the one that a picture can show."""
+    """Return the threat model of the trainer's `args`; of several text attacks, the first that a picture can show."""
     from ..evaluation.threat_model import ThreatModel
 
     args = trainer.args
@@ -197,14 +202,17 @@ def _threat_model(trainer: MMCoATrainer) -> ThreatModel:
 
 
 def _takes_images(callback: TrainerCallback) -> bool:
-    """Whether it is one of transformers' trackers that show pictures, and has started."""
+    """Return True if a callback is one of transformers' trackers that accept images, and has started."""
     if isinstance(callback, TensorBoardCallback):
         return callback.tb_writer is not None
     return isinstance(callback, (WandbCallback, TrackioCallback))
 
 
 def _show(tracker: Any, picture: Image.Image, step: int) -> None:
-    """The tracker's own package is reached through its callback, so that no other one is imported."""
+    """Send a picture to a tracker.
+
+    The tracker's own package is reached through its callback, so that no other one is imported.
+    """
     if isinstance(tracker, TensorBoardCallback):
         tracker.tb_writer.add_image(TAG, np.asarray(picture), step, dataformats="HWC")  # type: ignore[attr-defined]
         return

@@ -1,4 +1,4 @@
-"""`hf-mmcoa demo`: which models it shows, what it says when something is missing, and the Space that is the same."""
+"""`hf-mmcoa demo`: the models it shows, its messages for missing things, and the Space with the same page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Page:
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What would have been served, and how."""
+    """Return what would have been served, and with which options."""
     pytest.importorskip("gradio")
     calls = []
     monkeypatch.setattr("hf_mmcoa.demo.page.build_page", lambda setup: calls.append(setup) or Page())

@@ -37,7 +37,7 @@ def result_of(model, **changes):
 
 @pytest.fixture
 def checkpoint(tiny_clip, tiny_processor, tmp_path) -> Path:
-    """What `hf-mmcoa train` leaves behind, and what must not be published."""
+    """The folder that `hf-mmcoa train` writes, with files that must not be published."""
     folder = tmp_path / "robust-clip"
     tiny_clip.save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
@@ -54,7 +54,7 @@ def checkpoint(tiny_clip, tiny_processor, tmp_path) -> Path:
 
 @pytest.fixture
 def adapter(tiny_clip, tiny_processor, tmp_path) -> Path:
-    """An adapter of the model in `tmp_path/base`, whose weights do something."""
+    """An adapter of the model in `tmp_path/base`, with weights that change its output."""
     tiny_clip.save_pretrained(tmp_path / "base")
     tiny_processor.save_pretrained(tmp_path / "base")
     tiny_clip.name_or_path = str(tmp_path / "base")

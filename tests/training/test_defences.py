@@ -1,4 +1,4 @@
-"""Each defence inside the trainer: what trains, what is attacked how, what the teacher costs and where it stays."""
+"""Each defence inside the trainer: the weights that train, the attacks that run, and the cost of the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Less memory, same step: attacks and encoders in pieces change nothing but what is held at a time."""
+"""Attacks and encoders that work in chunks need less memory and give the same step."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def encoder():
 
 
 def saved_bytes(encoder, images, batch_size):
-    """Bytes of activations that wait for the backward, the inputs themselves left out; and the gradient."""
+    """Return the bytes of activations that wait for the backward, without the inputs themselves; and the gradient."""
     pixels = encoder.pixel_values(images)
     ids = encoder.tokenize(["a cat", "a red car", "a dog"] * (len(images) // 3))["input_ids"]
     kept: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""What is logged of the attacks: the figures by hand, the pictures in a tracker's own file, and that neither trains."""
+"""The log of the attacks: figures worked by hand, pictures in a tracker's own file, no effect on the training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hf_mmcoa.training.tracking import TAG, AttackedImages, attack_figures
 
 
 def figures_of(clean, adv_image, adv_text, norm="linf", text_attack="words", adv_texts=(), adv_images=None):
-    """Three samples whose anchors are the axes; each embedding is its axis, or from 3 on its opposite."""
+    """Three samples whose anchors are the axes; index k is an embedding on axis k, or from 3 on its opposite."""
     eye = torch.eye(3)
 
     def features(axes):
@@ -45,7 +45,10 @@ def figures_of(clean, adv_image, adv_text, norm="linf", text_attack="words", adv
 
 
 def test_success_is_counted_among_the_images_that_were_right():
-    """0 stays right, 1 falls, 2 was wrong and turns right: 1 of 2. Texts: 0's leaves it, 1's stays, 2's counts not."""
+    """Samples 0 and 1 are classified correctly without attack, so only they count.
+
+    The image attack makes 1 misclassified, the text attack 0: 1 of 2 each.
+    """
     assert figures_of([0, 1, 0], [0, 2, 2], [3, 1, 5]) == {
         "image_attack_success": [1, 2],
         "text_attack_success": [1, 2],
