@@ -1,4 +1,4 @@
-"""Attack a CLIP with foolbox, and with our PGD at the same specification: two implementations, one answer.
+"""Attack a CLIP with foolbox, and with our PGD at the same specification: two implementations must agree.
 
 `ZeroShotClassifier` is a classifier of images in [0, 1] like any other, so foolbox takes it unchanged.
 

@@ -1,4 +1,4 @@
-"""`hf-mmcoa demo` as a Hugging Face Space: the same page, for everybody who opens it.
+"""`hf-mmcoa demo` as a Hugging Face Space: the same page, for every visitor.
 
 Push this folder to a Space, or run it here: python examples/space/app.py
 """
