@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .benchmarks import BENCHMARKS, Benchmark, BenchmarkInfo, Source, describe, find_benchmark, load_benchmark
+from .benchmark_info import BenchmarkInfo, describe
+from .benchmarks import BENCHMARKS, Benchmark, Source, find_benchmark
 from .columns import detect_columns
 from .few_shot import few_shot, few_shot_indices
 from .images import resize_and_crop, to_rgb, to_tensor
 from .labels import check_labels
+from .load import load_benchmark
 from .prompts import DEFAULT_TEMPLATE, class_prompts, clean_class_name
 from .rows import ImageRows, ImageStream, collate
 

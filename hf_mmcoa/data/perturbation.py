@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import datasets
 
-from .benchmarks import describe
+from .benchmark_info import describe
 from .rows import ImageRows
 
 

@@ -24,7 +24,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..attacks.contracts import ImageAttack
-from ..data.benchmarks import describe
+from ..data.benchmark_info import describe
 from ..data.columns import AUTO
 from ..io import printable
 from ..models.sharding import is_sharded

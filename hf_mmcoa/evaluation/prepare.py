@@ -19,7 +19,7 @@ from ..attacks.contracts import ClassifierAttack, ImageAttack, MultimodalAttack
 from ..attacks.factory import LossAttack
 from ..attacks.image_losses import class_loss
 from ..attacks.text_embedding import TextEmbeddingPGD
-from ..data.benchmarks import describe
+from ..data.benchmark_info import describe
 from ..data.columns import resolve_columns
 from ..data.labels import check_labels, read_labels
 from ..data.perturbation import perturbation_size
