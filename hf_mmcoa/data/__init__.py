@@ -1,4 +1,4 @@
-"""Data sets as rows, their prompts and few-shot subsets, and the way from a row to a batch of pixels in [0, 1]."""
+"""Data sets: the benchmarks and their loader, prompts, few-shot subsets, and batches of images in [0, 1]."""
 
 from __future__ import annotations
 

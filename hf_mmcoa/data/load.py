@@ -61,6 +61,7 @@ def load_benchmark(
         PermissionError: if the repository is gated and no token with access is set.
 
     Example:
+        >>> from hf_mmcoa.data import describe, load_benchmark
         >>> dataset = load_benchmark("digits", split="test")
         >>> describe(dataset).template
         'This is a photo of a {}'
