@@ -128,8 +128,7 @@ def parse_benchmarks(text: str) -> tuple[Benchmark, ...]:
     Raises:
         ValueError: naming the row and the field, if a field is unknown, missing or of the wrong type.
     """
-    # libyaml's loader, which is six times as fast, is absent where PyYAML was built without it.
-    return tuple(map(_benchmark, yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
+    return tuple(map(_benchmark, yaml.safe_load(text)))
 
 
 _TYPES = {kind: typing.get_type_hints(kind) for kind in (Source, Benchmark)}
@@ -181,9 +180,13 @@ def _fits(value: Any, wanted: Any) -> bool:
     return type(value) is wanted  # a bool is an int to `isinstance`
 
 
-BENCHMARKS: tuple[Benchmark, ...] = parse_benchmarks(
-    (resources.files(__package__) / "benchmarks.yaml").read_text(encoding="utf-8")
-)
+@functools.cache
+def all_benchmarks() -> tuple[Benchmark, ...]:
+    """Read `benchmarks.yaml`, once: that takes some 30 milliseconds."""
+    return parse_benchmarks((resources.files(__package__) / "benchmarks.yaml").read_text(encoding="utf-8"))
+
+
+BENCHMARKS: tuple[Benchmark, ...]  # read on first use, by `__getattr__`
 
 
 def find_benchmark(name: str) -> Benchmark | None:
@@ -196,7 +199,7 @@ def find_benchmark(name: str) -> Benchmark | None:
     def key(text: str) -> str:
         return re.sub(r"[-_ ]", "", text.lower())
 
-    for row in BENCHMARKS:
+    for row in all_benchmarks():
         if key(row.name) == key(name):
             return row
         for source in row.sources:
@@ -208,7 +211,9 @@ def find_benchmark(name: str) -> Benchmark | None:
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Keep `from hf_mmcoa.data.benchmarks import load_benchmark` working; `load` imports this module."""
+        if name == "BENCHMARKS":
+            return all_benchmarks()
+        # `load` imports this module, so this module can import `load_benchmark` on request only.
         if name == "load_benchmark":
             from .load import load_benchmark
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .benchmarks import BENCHMARKS, Benchmark, Source
+from .benchmarks import Benchmark, Source, all_benchmarks
 from .hub_files import NoNetworkError, download, list_repository
 from .layout import Files, folder_layout, layout_of
 
@@ -141,7 +141,7 @@ def locate_unregistered(
     if data_dir is not None:
         raise FileNotFoundError(f"`data_dir`: {folder} is not a folder.")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) is None:
-        known = [row.name for row in BENCHMARKS]
+        known = [row.name for row in all_benchmarks()]
         close = difflib.get_close_matches(name.lower(), known, n=3)
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         raise ValueError(
