@@ -111,8 +111,8 @@ class HotFlipCandidates:
         all_places = _places(attacked, [words[row] for row in asked], offsets)
         special = torch.tensor(self.tokenizer.all_special_ids, device=table.device)
         is_special = torch.isin(encoded["input_ids"], special).tolist()
-        # CLIP's tokenizer maps an unknown word to the end-of-text token, where pooling stops.
-        # No substitute for such a word changes the embedding.
+        # CLIP's tokenizer maps an unknown word to the end-of-text token. Its id still decides where the text is pooled
+        # when its embedding is replaced, so the gradient there says nothing about a substitute.
         places = [
             (line, word, pieces)
             for (line, word), pieces in all_places.items()
