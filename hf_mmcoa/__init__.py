@@ -2,7 +2,7 @@
 
 from ._version import __version__
 from .config import MMCoAConfig
-from .data.benchmarks import load_benchmark
+from .data.load import load_benchmark
 from .evaluation.evaluator import evaluate_robustness
 from .losses import contrastive_loss
 from .training.trainer import MMCoATrainer

@@ -25,7 +25,8 @@ import pytest
 import hf_mmcoa
 from hf_mmcoa import attacks, data, evaluation, objectives, protocols
 from hf_mmcoa.attacks.factory import candidate_sources
-from hf_mmcoa.data.benchmarks import BENCHMARKS, load_benchmark
+from hf_mmcoa.data.benchmarks import BENCHMARKS
+from hf_mmcoa.data.load import load_benchmark
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, sanity
 from hf_mmcoa.evaluation.retrieval import RUN
 from hf_mmcoa.evaluation.threat_model import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS

@@ -57,7 +57,8 @@ def setup(args: argparse.Namespace) -> Any:
     import torch
 
     from ..data import digits
-    from ..data.benchmarks import describe, load_benchmark
+    from ..data.benchmark_info import describe
+    from ..data.load import load_benchmark
     from ..demo.page import Setup
     from ..evaluation.threat_model import ThreatModel
     from ..models.encoder import load_clip

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..data.benchmarks import load_benchmark
+from ..data.load import load_benchmark
 from ..evaluation.evaluator import evaluate_robustness
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.retrieval import evaluate_retrieval, retrieval_table

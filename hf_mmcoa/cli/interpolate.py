@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ..data.benchmarks import load_benchmark
+from ..data.load import load_benchmark
 from ..evaluation.sanity import failed
 from ..io import differences, fingerprint, printable
 from ..models.encoder import load_clip

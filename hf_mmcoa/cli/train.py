@@ -23,8 +23,8 @@ from transformers import CLIPModel, HfArgumentParser, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from ..config import MMCoAConfig
-from ..data.benchmarks import load_benchmark
 from ..data.digits import IMAGE_SIZE
+from ..data.load import load_benchmark
 from ..evaluation.evaluator import evaluate_robustness
 from ..evaluation.threat_model import ThreatModel
 from ..file_names import CARD_FILE, PICTURE_FILE, ROBUSTNESS_FILE

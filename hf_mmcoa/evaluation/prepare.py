@@ -18,7 +18,7 @@ from ..attacks import factory
 from ..attacks.contracts import ImageAttack
 from ..attacks.engine import ImageAttacker, LossAttack
 from ..attacks.image_losses import class_loss
-from ..data.benchmarks import describe
+from ..data.benchmark_info import describe
 from ..data.columns import resolve_columns
 from ..data.labels import check_labels, read_labels
 from ..data.perturbation import perturbation_size

@@ -22,7 +22,7 @@ from accelerate.utils import broadcast_object_list, extract_model_from_parallel,
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.benchmarks import describe
+from ..data.benchmark_info import describe
 from ..io import printable
 from ..models.sharding import is_sharded
 from .attacked_texts import AttackedTexts

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, ProcessorMixin
 
-from ..data.benchmarks import describe
+from ..data.benchmark_info import describe
 from ..data.few_shot import few_shot_indices
 from ..data.labels import read_labels
 from ..data.prompts import class_prompts

@@ -13,7 +13,8 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, CLIPConfig, CLIPModel
 
-from ..data.benchmarks import Source, _hub_splits, describe, find_benchmark
+from ..data.benchmark_info import describe
+from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
 from ..testbed.tiny_clip import tiny_clip
 from .cell_models import base_folder, trained_folder
@@ -179,7 +180,7 @@ def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:
             texts.append(f"nothing, {source.notes}")
             continue
         own = [split for split in splits if _source(data, split) == source]
-        globs = [source.files[hub] for split in own for hub in _hub_splits(source, split)]
+        globs = [source.files[hub] for split in own for hub in source.hub_splits(split)]
         cached = _cached(source, globs)
         size = f"at most {_megabytes(source.size_mb)}" if source.size_mb else "size unknown"
         gated = ", gated: needs a token" if source.gated else ""
@@ -192,7 +193,7 @@ def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:
 
 def _source(data: Data, split: str) -> Source | None:
     row = find_benchmark(data.dataset or data.name)
-    return next((source for source in row.sources if _hub_splits(source, split)), None) if row else None
+    return next((source for source in row.sources if source.hub_splits(split)), None) if row else None
 
 
 def _cached(source: Source, globs: list[str]) -> bool:
@@ -222,7 +223,7 @@ def _size(data: Data, split: str) -> Size:
     """From the row, or from the files if they are local; 0 classes where neither is known."""
     row, source = find_benchmark(data.dataset or data.name), _source(data, split)
     if row is not None and source is not None and source.format not in ("idx", "embedded") and not data.data_dir:
-        counts = [source.counts.get(hub) for hub in _hub_splits(source, split)]
+        counts = [source.counts.get(hub) for hub in source.hub_splits(split)]
         return Size(rows=None if None in counts else sum(filter(None, counts)), classes=row.num_classes)
     if row is None and data.data_dir is None:
         return Size(rows=None, classes=0)  # on the Hub: reading it is what a dry run must not do

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import MMCoAConfig
-from ..data.benchmarks import load_benchmark
+from ..data.load import load_benchmark
 from ..evaluation.threat_model import PRESETS, ThreatModel
 from ..io import fingerprint
 from ..substitutes.embedded import synonym_table

@@ -18,7 +18,9 @@ from result_dicts import make_result
 from hf_mmcoa.cli import main
 from hf_mmcoa.cli.train import parse
 from hf_mmcoa.convert.source import read_source
-from hf_mmcoa.data.benchmarks import _idx_array, describe, load_benchmark
+from hf_mmcoa.data.benchmark_info import describe
+from hf_mmcoa.data.idx import idx_array
+from hf_mmcoa.data.load import load_benchmark
 from hf_mmcoa.evaluation.results import compare, load_result
 from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.hub.model_folder import read_checkpoint
@@ -231,7 +233,7 @@ def test_an_idx_file_is_read_no_further_than_it_says(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "bomb.gz", "wb", compresslevel=1) as file:
         file.write(head + bytes(30 << 20))  # 30 MB, of which 4 bytes are read
     with pytest.raises(ValueError, match=r"bomb\.gz is cut off or too long: 4 values of 3"):
-        _idx_array(tmp_path / "bomb.gz")
+        idx_array(tmp_path / "bomb.gz")
     for content, problem in (
         (b"\0\0\x08\x02" + b"\xff" * 8, "claims 18,446,744,065,119,617,025 values"),
         (b"\0\0\x08\x03\0\0", "cut off"),
@@ -240,9 +242,9 @@ def test_an_idx_file_is_read_no_further_than_it_says(tmp_path: Path) -> None:
     ):
         (tmp_path / "a").write_bytes(content)
         with pytest.raises(ValueError, match=problem):
-            _idx_array(tmp_path / "a")
+            idx_array(tmp_path / "a")
     (tmp_path / "a").write_bytes(gzip.compress(head + b"abc"))
-    assert _idx_array(tmp_path / "a").tolist() == [97, 98, 99]
+    assert idx_array(tmp_path / "a").tolist() == [97, 98, 99]
 
 
 @pytest.mark.parametrize(
