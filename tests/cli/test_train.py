@@ -12,7 +12,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa.cli import launch, main
 from hf_mmcoa.cli.train import main as train_main
-from hf_mmcoa.cli.train import parse
+from hf_mmcoa.cli.train_arguments import parse
 
 SMALL = ["--pretrain_epochs", "1", "--max_steps", "2", "--preset", "quick", "--max_test_samples", "20", "--use_cpu"]
 
@@ -137,7 +137,7 @@ def asked_for(line):
         def cmdline(self):
             return line
 
-    return launch._asked_for(Launcher())
+    return launch._num_processes(Launcher())
 
 
 def test_the_number_of_processes_is_read_in_the_launchers_file():
