@@ -6,12 +6,14 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..attacks.pgd import Norm
 from ..attacks.settings import pixels
 from ..data.prompts import check_template
 from ..io import fingerprint
+
+if TYPE_CHECKING:
+    from ..attacks.pgd import Norm
 
 PresetName = Literal["paper", "quick", "standard", "strong"]
 
