@@ -23,9 +23,7 @@ class RunArguments:
         },
     )
     dataset: str = field(default="digits", metadata={"help": "A registered benchmark, a Hub id or a local folder."})
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Folder that holds the data set's files already; nothing is downloaded."}
-    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder that holds the data set's files already."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     test_split: str = field(
         default="test", metadata={"help": "Split to measure on; never used for training or model selection."}
