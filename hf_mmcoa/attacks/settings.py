@@ -21,6 +21,9 @@ Norm = Literal["linf", "l2"]
 PerturbAt = Literal["auto", "native", "model"]
 CandidateName = Literal["neighbours", "masked-lm", "hotflip", "wordnet"]
 
+THREATS = ("clean", "image", "text", "multimodal")
+"""What a model is measured under: nothing, and attacks on each modality and on both."""
+
 IMAGE_ATTACKS = (
     "pgd-ce",
     "pgd-margin",

@@ -7,12 +7,12 @@ MMCoA's release draws new images in each epoch until a class has none left, whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 
-from .labels import read_labels
+if TYPE_CHECKING:
+    import datasets
 
 
 def few_shot_indices(
@@ -60,6 +60,10 @@ def few_shot_indices(
 
 def few_shot(dataset: datasets.Dataset, shots: int, seed: int, label_column: str = "label") -> datasets.Dataset:
     """Select the rows that `few_shot_indices` draws. Of a ClassLabel column, every class must have enough rows."""
+    import datasets  # a second to import; `hf_mmcoa.data` imports this module at once
+
+    from .labels import read_labels
+
     feature: Any = dataset.features.get(label_column)
     names = feature.names if isinstance(feature, datasets.ClassLabel) else None
     return dataset.select(few_shot_indices(read_labels(dataset, label_column), shots, seed, names))

@@ -18,6 +18,7 @@ from ..attacks import factory
 from ..attacks.contracts import ImageAttack
 from ..attacks.engine import ImageAttacker, LossAttack
 from ..attacks.image_losses import class_loss
+from ..attacks.settings import THREATS as ATTACKS
 from ..data.benchmark_info import describe
 from ..data.columns import resolve_columns
 from ..data.labels import check_labels, read_labels
@@ -32,9 +33,6 @@ from .attacked_texts import AttackedTexts
 from .provenance import model_fingerprint, versions
 from .results import FORMAT
 from .threat_model import ThreatModel
-
-ATTACKS = ("clean", "image", "text", "multimodal")
-
 
 HASHED_IMAGES = 64  # pictures that the data fingerprint reads, beside all rows and labels
 

@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
+from ..attacks.settings import THREATS
 from ..evaluation.results import load_result
 from ..io import write_json
 from ..report.page import write_report
@@ -184,7 +185,7 @@ def _work(protocol: Protocol, cells: Sequence[Cell], output: Path, make_base: bo
 
 
 def _in_short(result: dict[str, Any]) -> str:
-    kinds = ("clean", "image", "text", "multimodal")
+    kinds = THREATS
     return ", ".join(f"{kind} {100 * result[f'{kind}_accuracy']:.1f}" for kind in kinds)
 
 

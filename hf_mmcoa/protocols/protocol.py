@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..attacks.settings import AttackSettings
 from ..config import MMCoAConfig
 from ..data.load import load_benchmark
 from ..evaluation.threat_model import PRESETS, ThreatModel
@@ -26,20 +27,6 @@ UNTOUCHED = "none"  # the objective of a cell that evaluates the model as it was
 
 
 FULL = "full"  # in YAML and in names: all rows of the training split
-
-
-# Where `training` names one of these it is also the evaluation's, unless `threat_model` says otherwise.
-SHARED = (
-    "norm",
-    "epsilon",
-    "perturb_at",
-    "num_candidates",
-    "max_changes",
-    "protect_template",
-    "forbid_class_names",
-    "rho",
-    "template",
-)
 
 
 # What decides how often a method steps: methods of unequal numbers of steps are no comparison.
@@ -378,7 +365,7 @@ class Protocol:
         preset = given.pop("preset", "standard")
         if unknown := sorted(set(given) - {each.name for each in dataclasses.fields(ThreatModel)}):
             raise ValueError(f"`threat_model` has no field {', '.join(unknown)} (and `preset`: {', '.join(PRESETS)}).")
-        shared = {name: getattr(args, name) for name in SHARED if name in self.training}
+        shared = {name: getattr(args, name) for name in AttackSettings.threat_names() if name in self.training}
         return ThreatModel.preset(preset, **(shared | given))
 
     @property

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..attacks.engine import attack_images, seeded_generator
+from ..attacks.settings import THREATS
 from ..data.columns import AUTO
 from ..data.images import read_image
 from ..evaluation.prepare import Evaluation, prepare
@@ -32,7 +33,6 @@ from ..substitutes.source import CandidateSource
 
 FORMAT = 1
 MAX_PIXELS = 2**25  # of a stored gallery, 16 bytes each once read; 600 images of 224 x 224 have fewer
-THREATS = ("clean", "image", "text", "multimodal")
 
 
 @dataclass(frozen=True, kw_only=True)

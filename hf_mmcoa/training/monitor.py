@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import EvalPrediction
 
+from ..attacks.settings import THREATS
 from ..config import MMCoAConfig
 from ..losses import class_targets
 from ..objectives import Embeddings
 from .attacker import Attacker
 from .batch import Batch
 from .teacher import Teacher
-
-THREATS = ("clean", "image", "text", "multimodal")
 
 
 class Monitor:

@@ -19,13 +19,14 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from result_dicts import PASSED, make_result
 
 from hf_mmcoa.cli import build_parser
-from hf_mmcoa.cli.evaluate import threat_model
-from hf_mmcoa.cli.train import _run_settings, parse
+from hf_mmcoa.cli.measurement_arguments import threat_model
+from hf_mmcoa.cli.train_arguments import parse
 from hf_mmcoa.config import MMCoAConfig
 from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.hub.card import evaluate_command, model_card
 from hf_mmcoa.hub.limitations import limits
 from hf_mmcoa.io import write_json
+from hf_mmcoa.protocols.before_and_after import run_settings
 from hf_mmcoa.report.table import markdown_table
 
 from conftest import result_of  # isort: skip
@@ -307,7 +308,7 @@ def test_sources_by_name_and_fractions_are_written_as_people_do():
 def test_the_arguments_file_repeats_the_run(tmp_path, given):
     """10 steps are the config's default and not digits.yaml's, which --config would fall back to."""
     run, args = parse([*given, "--output_dir", str(tmp_path)])
-    settings = yaml.safe_load(args.to_yaml()) | _run_settings(run, args)
+    settings = yaml.safe_load(args.to_yaml()) | run_settings(run, args)
     (tmp_path / "training_args.yaml").write_text(yaml.safe_dump(settings))
     again, again_args = parse(["--config", str(tmp_path / "training_args.yaml")])
     assert again == run and again_args.to_dict() == args.to_dict()

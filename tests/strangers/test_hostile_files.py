@@ -16,7 +16,7 @@ from PIL import Image
 from result_dicts import make_result
 
 from hf_mmcoa.cli import main
-from hf_mmcoa.cli.train import parse
+from hf_mmcoa.cli.train_arguments import parse
 from hf_mmcoa.convert.source import read_source
 from hf_mmcoa.data.benchmark_info import describe
 from hf_mmcoa.data.idx import idx_array
