@@ -18,7 +18,7 @@ from ..evaluation.results import load_result, worst_cases, worst_outcome
 from ..evaluation.statistics import mcnemar, mean_interval, wilson_interval
 from ..io import differences, read_json, write_json
 from ..report.charts import dot_chart
-from ..report.load import _files, _named_path, read_results
+from ..report.load import named_path, read_results, result_files
 from ..report.table import Estimate, accuracies, check_comparable, estimate
 from .cells import result_path
 from .grid import Failures, locked, run_cells
@@ -170,8 +170,8 @@ def read_rows(given: Sequence[str], taken: Sequence[str]) -> list[Row]:
     """
     rows: dict[str, tuple[dict[int, Mapping[str, Any]], dict[int, str]]] = {}
     for one in given:
-        name, path = _named_path(one)
-        files = sorted(path.glob("cells/*/result.json")) or _files(path)
+        name, path = named_path(one)
+        files = sorted(path.glob("cells/*/result.json")) or result_files(path)
         found = [(_label(key, result), file, result) for file in files for key, result in read_results(file).items()]
         several = len({label for label, _, _ in found}) > 1
         for label, file, result in found:

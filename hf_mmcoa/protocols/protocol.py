@@ -20,7 +20,7 @@ from ..evaluation.threat_model import PRESETS, ThreatModel
 from ..io import fingerprint
 from ..substitutes.embedded import synonym_table
 from ..testbed.word_vectors import WORD_VECTORS
-from .values import _candidates_path, _check_training, _choices, _numbers, field_values
+from .values import candidates_path, check_training, choices, field_values, with_numbers
 
 UNTOUCHED = "none"  # the objective of a cell that evaluates the model as it was given
 
@@ -168,9 +168,9 @@ class Method:
             return cls.parse(given)
         if not isinstance(given, dict) or not isinstance(given.get("objective"), str):
             raise ValueError(f"`objectives`: expected an objective or `{{name: ..., objective: ...}}`, got {given!r}.")
-        settings = _numbers({key: value for key, value in given.items() if key not in ("name", "objective")})
+        settings = with_numbers({key: value for key, value in given.items() if key not in ("name", "objective")})
         if "candidates" in settings:
-            settings["candidates"] = _candidates_path(str(settings["candidates"]), folder)
+            settings["candidates"] = candidates_path(str(settings["candidates"]), folder)
         name = given.get("name", ",".join([given["objective"], *(f"{key}={settings[key]}" for key in settings)]))
         return cls(name=str(name), objective=given["objective"], settings=settings)
 
@@ -335,7 +335,7 @@ class Protocol:
                 "other methods it would be compared unfairly. Set it in `training`, for all, or say "
                 "`unequal_steps: true`."
             )
-        sources = (None, *_choices("candidates"))
+        sources = (None, *choices("candidates"))
         if method.candidates not in sources and synonym_table(str(method.candidates)) is None:
             raise ValueError(
                 f"`objectives`: {method.name!r} sets candidates to {method.candidates!r}: neither a source of "
@@ -362,11 +362,11 @@ class Protocol:
         for where, given in (("`training`", self.training), (f"`objectives`, {method.name!r}", method.training)):
             if unknown := sorted(set(given) - known):
                 raise ValueError(f"{where}: MMCoAConfig has no field {', '.join(unknown)}.")
-            _check_training(given, where)
-        objectives = _choices("objective")
+            check_training(given, where)
+        objectives = choices("objective")
         if method.objective not in (UNTOUCHED, *objectives):
-            choices = ", ".join([UNTOUCHED, *objectives])
-            raise ValueError(f"`objectives`: unknown {method.objective!r}; choose from {choices}.")
+            known_ones = ", ".join([UNTOUCHED, *objectives])
+            raise ValueError(f"`objectives`: unknown {method.objective!r}; choose from {known_ones}.")
         chosen = method.objective if method.trains else "clean"
         values = {**QUIET, **self.training, **method.training, "objective": chosen, "seed": seed, **more}
         return MMCoAConfig(output_dir=str(output_dir), **values)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
 from ..io import read_yaml
 from .protocol import FULL, TINY, Data, Method, Protocol
-from .values import _candidates_path, _check_fields, _numbers
+from .values import candidates_path, check_values, with_numbers
+
+# What a file holds for those fields of `Protocol` that are built from it.
+_IN_FILES: dict[str, Any] = {
+    "datasets": list,
+    "train_on": str | dict | None,
+    "evaluate_on": list,
+    "shots": list[int | Literal["full"] | None],
+    "objectives": list,
+    "seeds": list[int],
+    "training": dict | None,
+    "threat_model": dict | None,
+}
 
 # Named protocols are what the command line offers: files of its own.
 NAMED = files(__package__).joinpath("named")
@@ -65,29 +77,23 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         changes = {**changes, "objectives": [named.get(each, each) for each in changes["objectives"]]}
     values = _over(_over(base_settings(base) if base is not None else {}, content), changes)
     values = {"name": name, **{key: value for key, value in values.items() if key != "base"}}
-    _check_fields(values, Protocol, "a protocol")
+    check_values(values, get_type_hints(Protocol) | _IN_FILES, "a protocol")
     if data_dir is not None:
         values["data_dir"] = str(Path(data_dir).absolute())
     elif values.get("data_dir"):
         values["data_dir"] = str((folder / values["data_dir"]).resolve())
     for key in ("datasets", "evaluate_on"):
-        values[key] = tuple(_data(each, values, folder) for each in _sequence(values.get(key, []), key))
+        values[key] = tuple(_data(each, values, folder) for each in values.get(key, ()))
     if values.get("train_on"):
         values["train_on"] = _data(values["train_on"], values, folder)
     for key in ("shots", "objectives", "seeds"):
         if key in values:
-            values[key] = tuple(_sequence(values[key], key))
+            values[key] = tuple(values[key])
     if "objectives" in values:
         values["objectives"] = tuple(Method.read(each, folder) for each in values["objectives"])
     values["shots"] = tuple(None if each == FULL else each for each in values.get("shots", (None,)))
-    for key, kind in (("shots", (int, type(None))), ("seeds", int)):
-        if wrong := [each for each in values.get(key, ()) if not isinstance(each, kind) or isinstance(each, bool)]:
-            raise ValueError(f"`{key}`: {wrong} are of the wrong type.")
-    for key in ("tiny", "training", "threat_model"):
-        if not isinstance(values.get(key), (dict, type(None))):
-            raise ValueError(f"`{key}` must be `field: value` lines, got {values[key]!r}.")
-    values |= {key: _numbers(values.get(key) or {}) for key in ("training", "threat_model")}
-    values["candidates"] = _candidates_path(values.get("candidates", "neighbours"), folder)
+    values |= {key: with_numbers(values.get(key) or {}) for key in ("training", "threat_model")}
+    values["candidates"] = candidates_path(values.get("candidates", "neighbours"), folder)
     if values.get("model") and (folder / values["model"]).is_dir():
         values["model"] = str(folder / values["model"])
     return Protocol(**values)
@@ -129,7 +135,7 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
     if not isinstance(given, (str, dict)):
         raise ValueError(f"expected a data set's name or `{{name: ...}}`, got {given!r}.")
     values: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
-    _check_fields(values, Data, f"data set {values.get('name', given)!r}")
+    check_values(values, get_type_hints(Data), f"data set {values.get('name', given)!r}")
     # It is a part of folders' names; one of dots alone would be another folder.
     if not re.fullmatch(r"(?=.*\w)[\w.-]+", str(values.get("name", ""))):
         raise ValueError(
@@ -141,11 +147,5 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
     else:
         values["data_dir"] = protocol.get("data_dir")
     if values.get("candidates"):
-        values["candidates"] = _candidates_path(values["candidates"], folder)
+        values["candidates"] = candidates_path(values["candidates"], folder)
     return Data(**values)
-
-
-def _sequence(value: Any, name: str) -> Sequence[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"`{name}` must be a list, got {value!r}.")
-    return value

@@ -20,7 +20,7 @@ from ..evaluation.sanity import failed
 from ..io import fingerprint, printable
 from .charts import Series, accuracy_chart, epsilon_chart, robust_accuracy, tradeoff_chart
 from .gallery import THREATS, Gallery, to_picture, word_differences
-from .load import _load, _Loaded, _tell_models_apart
+from .load import LoadedResult, load_results, tell_models_apart
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
 from .table import (
     Estimate,
@@ -95,11 +95,11 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
         ValueError: if no file holds a result; the text says for each why. As long as one does, the others are named in
             the report and in `Report.left_out`.
     """
-    loaded, galleries, left_out = _load(results)
+    loaded, galleries, left_out = load_results(results)
     if not loaded:
         raise ValueError("there is nothing to report:\n" + "\n".join(left_out or ["no results were given"]))
     notes: list[str] = []
-    loaded = _tell_models_apart(loaded, notes)
+    loaded = tell_models_apart(loaded, notes)
     sections = _sections(loaded, galleries, notes)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -160,8 +160,8 @@ def _setting(result: Mapping[str, Any], *ignored: str) -> str:
     return fingerprint([spec, result.get("dataset"), result["row_ids"], result["labels"]])
 
 
-def _sections(loaded: Sequence[_Loaded], galleries: Mapping[str, Gallery], notes: list[str]) -> list[Section]:
-    settings: dict[str, dict[str, list[_Loaded]]] = {}
+def _sections(loaded: Sequence[LoadedResult], galleries: Mapping[str, Gallery], notes: list[str]) -> list[Section]:
+    settings: dict[str, dict[str, list[LoadedResult]]] = {}
     places = _places(loaded)
     for one in loaded:
         settings.setdefault(_setting(one.result), {}).setdefault(one.name, []).append(one)
@@ -179,14 +179,14 @@ def _sections(loaded: Sequence[_Loaded], galleries: Mapping[str, Gallery], notes
     return sections
 
 
-def _places(loaded: Sequence[_Loaded]) -> dict[str, int]:
+def _places(loaded: Sequence[LoadedResult]) -> dict[str, int]:
     """Models by first appearance."""
     return {name: place for place, name in enumerate(dict.fromkeys(one.name for one in loaded))}
 
 
-def _series(name: str, place: int, members: Sequence[_Loaded], notes: list[str]) -> Series:
+def _series(name: str, place: int, members: Sequence[LoadedResult], notes: list[str]) -> Series:
     """Results of one name and setting; one that was given twice counts once."""
-    distinct: dict[str, _Loaded] = {}
+    distinct: dict[str, LoadedResult] = {}
     for one in members:
         key = fingerprint([one.result["outcomes"], one.result["seed"], one.result.get("fingerprints", {}).get("model")])
         if key in distinct:
@@ -195,9 +195,9 @@ def _series(name: str, place: int, members: Sequence[_Loaded], notes: list[str])
     return Series(name=name, place=place, results=[one.result for one in distinct.values()])
 
 
-def _sweeps(loaded: Sequence[_Loaded]) -> list[dict[str, list[tuple[float, Series]]]]:
+def _sweeps(loaded: Sequence[LoadedResult]) -> list[dict[str, list[tuple[float, Series]]]]:
     """Curves over epsilon: models with results that differ in it alone, and in the step size that goes with it."""
-    groups: dict[str, dict[str, dict[float, list[_Loaded]]]] = {}
+    groups: dict[str, dict[str, dict[float, list[LoadedResult]]]] = {}
     places = _places(loaded)
     for one in loaded:
         spec = one.result["attack_spec"]
@@ -366,7 +366,7 @@ def _gallery_context(gallery: Gallery, spec: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _runs(loaded: Sequence[_Loaded]) -> list[dict[str, Any]]:
+def _runs(loaded: Sequence[LoadedResult]) -> list[dict[str, Any]]:
     return [
         {
             "name": one.name,

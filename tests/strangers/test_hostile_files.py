@@ -114,8 +114,8 @@ DIGITS = {"base": "digits"}
     ("change", "problem"),
     [
         ({"seeds": 3}, "`seeds` must be a list"),
-        ({"seeds": ["0"]}, "`seeds`"),
-        ({"seeds": [[0]]}, "`seeds`"),
+        ({"seeds": ["0"]}, r"`seeds\[0\]` must be a whole number, got '0'"),
+        ({"seeds": [[0]]}, r"`seeds\[0\]` must be a whole number"),
         ({"datasets": [5]}, "data set"),
         ({"datasets": 5}, "`datasets` must be a list"),
         ({"datasets": [{"name": ".."}]}, "needs a `name`"),
