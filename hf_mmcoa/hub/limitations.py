@@ -10,7 +10,8 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..evaluation.threat_model import ThreatModel
-from ..report.table import accuracies, count, escape_markdown, fraction
+from ..report.markdown import escape_markdown
+from ..report.table import accuracies, count, fraction
 
 FALLEN = 0.5  # of the clean accuracy: below it, the model is said not to be robust
 

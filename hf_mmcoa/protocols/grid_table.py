@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from ..evaluation.sanity import failed
-from ..report.table import accuracies, describe, escape_markdown, estimate
+from ..report.markdown import Verbatim, escape_markdown, markdown_lines
+from ..report.table import accuracies, describe, estimate
 from .protocol import Cell, Protocol, shots_name
 
 CHART_FILE = "comparison.png"
-_BOUNDS = ("value", "low", "high")
+_NONE = Verbatim("-")
 Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
 
 
@@ -69,19 +70,18 @@ def accuracy_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), meth
     rows = []
     for name in methods or numbers["methods"]:
         method = numbers["methods"][name]
-        cells = [_marked(_accuracy(method["accuracies"].get(column)), marked.get(column) == name) for column in shown]
-        rows.append([escape_markdown(name), str(len(method["seeds"])), *cells])
-    return "\n".join(_markdown(["method", "seeds", *map(escape_markdown, shown.values())], rows))
+        cells = [_accuracy(method["accuracies"].get(column), bold=marked.get(column) == name) for column in shown]
+        rows.append([name, str(len(method["seeds"])), *cells])
+    return "\n".join(markdown_lines(["method", "seeds", *shown.values()], rows))
 
 
 def difference_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
     """Markdown: every row against the reference, column by column; arguments as of `accuracy_table`."""
     shown = _shown(numbers, columns)
     rows = [
-        [escape_markdown(name), *(_test(numbers["tests"][name][column]) for column in shown)]
-        for name in methods or numbers["tests"]
+        [name, *(_test(numbers["tests"][name][column]) for column in shown)] for name in methods or numbers["tests"]
     ]
-    return "\n".join(_markdown(["method", *map(escape_markdown, shown.values())], rows))
+    return "\n".join(markdown_lines(["method", *shown.values()], rows))
 
 
 def _shown(numbers: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
@@ -123,26 +123,21 @@ def _training(numbers: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _test(found: Mapping[str, Any] | None) -> str:
+def _test(found: Mapping[str, Any] | None) -> Verbatim:
     if found is None:
-        return "-"
+        return _NONE
     text = f"{100 * found['difference']:+.1f}"
     if found["difference_interval"]:
         low, high = found["difference_interval"]
         text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return f"{text}, p {'< 0.001' if found['p_value'] < 0.001 else '= ' + format(found['p_value'], '.3f')}"
+    return Verbatim(f"{text}, p {'< 0.001' if found['p_value'] < 0.001 else '= ' + format(found['p_value'], '.3f')}")
 
 
-def _accuracy(found: Mapping[str, Any] | None) -> str:
-    return "-" if found is None else "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * found[k] for k in _BOUNDS))
-
-
-def _marked(text: str, mark: bool) -> str:
-    return f"**{text}**" if mark else text
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+def _accuracy(found: Mapping[str, Any] | None, bold: bool = False) -> Verbatim:
+    if found is None:
+        return _NONE
+    text = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * found[key] for key in ("value", "low", "high")))
+    return Verbatim(f"**{text}**" if bold else text)
 
 
 def _missing(protocol: Protocol, finished: Finished, failures: Mapping[str, str]) -> list[str]:
@@ -157,28 +152,34 @@ def _missing(protocol: Protocol, finished: Finished, failures: Mapping[str, str]
 
 
 def _table(protocol: Protocol, finished: Finished) -> list[str]:
-    labels = {key: escape_markdown(label) for key, label in accuracies([result for _, result in finished]).items()}
-    rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    labels = accuracies([result for _, result in finished])
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for cell, result in finished:
-        key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", escape_markdown(cell.method.name))
-        rows.setdefault(key, []).append(result)
-    head = ["data set", "shots", "defence", "seeds", *labels.values()]
-    lines = ["| " + " | ".join(head) + " |", "|---|---|---|---:" + "|---:" * len(labels) + "|"]
+        key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", cell.method.name)
+        groups.setdefault(key, []).append(result)
+    rows: list[list[str]] = []
     means: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for (data, shots, defence), results in rows.items():
+    for (data, shots, defence), results in groups.items():
         numbers = {name: estimate(results, name) for name in labels if all(name in one for one in results)}
-        cells = [_accuracy(asdict(numbers[name])) if name in numbers else "-" for name in labels]
-        lines.append(f"| {' | '.join([data, shots, defence, str(len(results)), *cells])} |")
+        cells = [_accuracy(asdict(numbers[name]) if name in numbers else None) for name in labels]
+        rows.append([data, _shots(shots), defence, str(len(results)), *cells])
         means.setdefault((shots, defence), []).append({name: one.value for name, one in numbers.items()})
-    number = len({data for data, _, _ in rows})
+    number = len({data for data, _, _ in groups})
     for (shots, defence), values in means.items():
         if number > 1 and len(values) == number:  # a mean over some of the data sets would compare unlike things
             cells = [
-                f"{100 * statistics.fmean(one[name] for one in values):.1f}" if all(name in v for v in values) else "-"
+                Verbatim(f"{100 * statistics.fmean(one[name] for one in values):.1f}")
+                if all(name in one for one in values)
+                else _NONE
                 for name in labels
             ]
-            lines.append(f"| mean of {number} | {shots} | {defence} | | {' | '.join(cells)} |")
-    return lines
+            rows.append([f"mean of {number}", _shots(shots), defence, "", *cells])
+    header = ["data set", "shots", "defence", "seeds", *labels.values()]
+    return markdown_lines(header, rows, [*["left"] * 3, *["right"] * (1 + len(labels))])
+
+
+def _shots(name: str) -> str:
+    return _NONE if name == "-" else name
 
 
 def _specification(protocol: Protocol, finished: Finished) -> list[str]:

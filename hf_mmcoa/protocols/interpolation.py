@@ -15,7 +15,8 @@ from ..evaluation.evaluator import evaluate_robustness
 from ..io import write_json
 from ..models.weights import check_mixable, interpolate
 from ..report.charts import Series, interpolation_chart
-from ..report.table import accuracies, describe, escape_markdown, markdown_table
+from ..report.markdown import escape_markdown
+from ..report.table import accuracies, describe, markdown_table
 
 
 def check_alphas(alphas: Sequence[float]) -> list[float]:

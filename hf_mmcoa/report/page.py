@@ -21,12 +21,12 @@ from ..io import fingerprint, printable
 from .charts import Series, accuracy_chart, epsilon_chart, robust_accuracy, tradeoff_chart
 from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
+from .markdown import escape_markdown, markdown_lines
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
 from .table import (
     Estimate,
     accuracies,
     describe,
-    escape_markdown,
     estimate,
     fraction,
     markdown_table,
@@ -436,13 +436,12 @@ def _markdown(
         if f"tradeoff-{number}.png" in pictures:
             lines += [f"![Clean against robust accuracy](tradeoff-{number}.png)", ""]
         lines += [f"![Attacked samples, drawn by a seed]({name})\n" for name in galleries.get(number, [])]
-        lines += ["### Threat model", "", "| field | value |", "|---|---|"]
-        lines += [f"| {text(entry['name'])} | {text(entry['value'])} |" for entry in context["spec"]]
-        lines += [""]
+        fields = [[entry["name"], entry["value"]] for entry in context["spec"]]
+        lines += ["### Threat model", "", *markdown_lines(["field", "value"], fields, ["left", "left"]), ""]
     lines += [f"![Accuracy against epsilon]({name})\n" for name in pictures if name.startswith("epsilon")]
     heads = ["name", "source", "model", "samples", "seed", "specification", "weights", "versions"]
-    lines += ["## Runs", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(text(str(run[head])) for head in heads) + " |" for run in runs]
+    cells = [[str(run[head]) for head in heads] for run in runs]
+    lines += ["## Runs", "", *markdown_lines(heads, cells, ["left"] * len(heads))]
     return "\n".join(lines) + "\n"
 
 

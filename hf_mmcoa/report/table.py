@@ -6,7 +6,6 @@ models are refused: side by side they would be read as a comparison.
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..evaluation.statistics import mean_interval
 from ..io import differences, fingerprint, printable
+from .markdown import Verbatim, markdown_lines
 
 Result = Mapping[str, Any]
 Results = Mapping[str, "Result | Sequence[Result]"]
@@ -109,11 +109,8 @@ def _heading(name: str) -> str:
 def markdown_table(results: Results) -> str:
     """The same numbers as `robustness_table`, as a Markdown table."""
     header, rows = _cells(results)
-    header = ["accuracy under", *map(escape_markdown, header[1:])]
-    rows = [[escape_markdown(label), *(" ".join(cell.split()) for cell in cells)] for label, *cells in rows]
-    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
-    lines.insert(1, "|---" + "|---:" * (len(header) - 1) + "|")
-    return "\n".join(lines)
+    numbers = [[label, *(Verbatim(" ".join(cell.split())) for cell in cells)] for label, *cells in rows]
+    return "\n".join(markdown_lines(["accuracy under", *header[1:]], numbers))
 
 
 def describe(spec: Mapping[str, Any]) -> str:
@@ -143,18 +140,6 @@ def fraction(value: float) -> str:
     """A number of pixels in [0, 1] as people write it: 4/255, or 0.15."""
     steps = value * 255
     return f"{round(steps)}/255" if 0 < steps < 33 and abs(steps - round(steps)) < 1e-6 else f"{value:.4g}"
-
-
-def escape_markdown(text: str) -> str:
-    """`text` as itself on one line of Markdown, whatever markup, link or image it holds, and nothing that is unseen.
-
-    Example:
-        >>> print(escape_markdown("- [x](http://y.org)"))
-        \\- \\[x\\](http\\://y.org)
-    """
-    line = " ".join(printable(" ".join(text.split())).split())
-    line = re.sub(r"([\\`*_\[\]<>|!#~&$@]|:(?=//)|(?<=www)\.)", r"\\\1", line)  # addresses become links by themselves
-    return re.sub(r"^(\d*)([-+=.)])(?=[\s=-]|$)", r"\1\\\2", line)  # what begins a list or underlines a heading
 
 
 def check_comparable(results: Sequence[Result]) -> None:
