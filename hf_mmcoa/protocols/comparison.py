@@ -16,7 +16,7 @@ from typing import Any
 from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result, worst_cases, worst_outcome
 from ..evaluation.statistics import mcnemar, mean_interval, wilson_interval
-from ..io import differences, read_json, write_json
+from ..io import differences, read_json, write_bytes, write_json, write_text
 from ..report.charts import dot_chart
 from ..report.load import named_path, read_results, result_files
 from ..report.table import Estimate, accuracies, check_comparable, estimate
@@ -225,10 +225,9 @@ def write_comparison(
     }
     write_json(numbers, output / "comparison.json")
     finished = [(cell, load_result(result_path(cell, output))) for cell in finished_cells(protocol, output, failures)]
-    text = comparison_table(protocol, numbers, finished, failures)
-    (output / "comparison.md").write_text(text, encoding="utf-8")
+    write_text(comparison_table(protocol, numbers, finished, failures), output / "comparison.md")
     if rows:
-        (output / CHART_FILE).write_bytes(comparison_chart(numbers))
+        write_bytes(comparison_chart(numbers), output / CHART_FILE)
 
 
 def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str, Any]:

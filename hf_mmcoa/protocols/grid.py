@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
 from ..evaluation.results import load_result
-from ..io import write_json
+from ..io import write_json, write_text
 from ..report.page import write_report
 from .cell_models import base_folder, start_model
 from .cells import check_settings, result_path, run_cell
@@ -131,7 +131,7 @@ def write_tables(protocol: Protocol, output: Path, failures: Failures) -> None:
         },
         output / "protocol.json",
     )
-    (output / "table.md").write_text(protocol_table(protocol, finished, failures), encoding="utf-8")
+    write_text(protocol_table(protocol, finished, failures), output / "table.md")
     if finished:
         named = [f"{series_name(cell)}={result_path(cell, output)}" for cell, _ in finished]
         write_report(named, output, title=protocol.name)

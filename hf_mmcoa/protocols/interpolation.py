@@ -12,7 +12,7 @@ import datasets
 from torch import nn
 
 from ..evaluation.evaluator import evaluate_robustness
-from ..io import write_json
+from ..io import write_bytes, write_json, write_text
 from ..models.weights import check_mixable, interpolate
 from ..report.charts import Series, interpolation_chart
 from ..report.markdown import escape_markdown
@@ -107,7 +107,7 @@ def write_summary(results: Mapping[float, Mapping[str, Any]], output: str | Path
     title = f"# Between {escape_markdown(names[0])} and {escape_markdown(names[1])}"
     formula = "weights = (1 - alpha) pretrained + alpha robust; accuracies in percent"
     picture = f"![Clean against robust accuracy, and accuracy against alpha]({files[2].name})"
-    files[1].write_text("\n\n".join([title, formula, table, caption, picture]) + "\n", encoding="utf-8")
+    write_text("\n\n".join([title, formula, table, caption, picture]) + "\n", files[1])
     series = {alpha: Series(name=f"{alpha:g}", place=0, results=[result]) for alpha, result in results.items()}
-    files[2].write_bytes(interpolation_chart(series))
+    write_bytes(interpolation_chart(series), files[2])
     return files

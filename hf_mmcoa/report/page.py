@@ -17,7 +17,7 @@ from typing import Any
 
 from ..evaluation.results import compare
 from ..evaluation.sanity import failed
-from ..io import fingerprint, printable
+from ..io import fingerprint, printable, write_bytes, write_text
 from .charts import Series, accuracy_chart, epsilon_chart, robust_accuracy, tradeoff_chart
 from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
@@ -114,7 +114,7 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
         pictures[f"epsilon-{number}.png"] = epsilon_chart(curves)
     written = []
     for name, png in pictures.items():
-        (output / name).write_bytes(png)
+        write_bytes(png, output / name)
         written.append(output / name)
     gallery_names: dict[int, list[str]] = {}
     for number, section in enumerate(sections, 1):
@@ -145,10 +145,10 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
             num_models=len({one.name for one in loaded}),
         )
     )
-    (output / "index.html").write_text(page, encoding="utf-8")
-    (output / "report.md").write_text(
+    write_text(page, output / "index.html")
+    write_text(
         _markdown(title, sections, contexts, [*left_out, *notes], sorted(pictures), gallery_names, _runs(loaded)),
-        encoding="utf-8",
+        output / "report.md",
     )
     return Report(
         page=output / "index.html", markdown=output / "report.md", pictures=written, left_out=left_out, notes=notes

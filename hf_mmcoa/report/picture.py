@@ -7,7 +7,6 @@ inches holds everything. Right and wrong differ in colour, in brightness and by 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..io import printable
+from ..io import printable, write_bytes
 from .gallery import THREATS, Gallery, Sample, View, word_differences
 from .table import count, fraction
 
@@ -51,14 +50,7 @@ def save_picture(gallery: Gallery, path: str | Path, title: str | None = None) -
     width = 2 * MARGIN + PICTURE + len(gallery.models) * (PANEL_GAP + PANEL_WIDTH)
     height = HEADER_HEIGHT + len(gallery.samples) * ROW_HEIGHT + FOOTER_HEIGHT
     title = title or "Under attack: " + " and ".join(gallery.models)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        scratch.write_bytes(_png(gallery, title, width, height))
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_bytes(_png(gallery, title, width, height), path)
 
 
 def _png(gallery: Gallery, title: str, width: float, height: float) -> bytes:
