@@ -77,7 +77,7 @@ def read_results(path: str | Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file was cut off, or holds no result or a damaged one; the text names it.
+        ValueError: if the file was cut off, or holds no result or a damaged one; the message names it.
     """
     path = Path(path)
     try:

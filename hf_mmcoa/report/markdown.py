@@ -1,4 +1,4 @@
-"""Markdown from names and texts of anywhere: escaped, on one line, and in tables."""
+"""Markdown with texts that may come from anywhere: escaped, on one line, and in tables."""
 
 from __future__ import annotations
 
