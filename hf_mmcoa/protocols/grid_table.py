@@ -1,4 +1,4 @@
-"""The tables of a protocol and of a comparison, averaged over seeds; all numbers are results'."""
+"""Write the tables of a protocol and of a comparison, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
 
 
 def protocol_table(protocol: Protocol, finished: Finished, failures: Mapping[str, str]) -> str:
-    """Markdown: the table, the mean over data sets, what the numbers hold under, and the cells that are missing."""
+    """Return, in Markdown, the table of a protocol, means over data sets, the conditions, and the missing cells."""
     lines = [f"# {escape_markdown(protocol.name)}", ""]
     if protocol.description:
         lines += [escape_markdown(protocol.description), ""]
@@ -30,14 +30,13 @@ def protocol_table(protocol: Protocol, finished: Finished, failures: Mapping[str
 def comparison_table(
     protocol: Protocol, numbers: Mapping[str, Any], finished: Finished, failures: Mapping[str, str]
 ) -> str:
-    """Markdown: method x accuracy, the paired tests against the reference, what the numbers hold under, and the cells
-    that are missing.
+    """Return, in Markdown, the accuracies of each method, paired tests, the conditions, and the missing cells.
 
     Args:
-        protocol: the comparison's.
-        numbers: of `compare_rows`.
-        finished: its cells.
-        failures: cell -> what went wrong.
+        protocol: protocol of the comparison.
+        numbers: return value of `compare_rows`.
+        finished: finished cells with their results.
+        failures: for each failed cell its error.
     """
     lines = [f"# {escape_markdown(protocol.name)}", ""]
     if protocol.description:
@@ -58,12 +57,12 @@ def comparison_table(
 
 
 def accuracy_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
-    """Markdown: method x accuracy with its interval; bold is the best of a column, of all rows, if it is significant.
+    """Return, in Markdown, accuracies of each method with intervals; the best of a column is bold if significant.
 
     Args:
-        numbers: of `compare_rows`.
-        columns: labels of those that are shown; all without it.
-        methods: names of the rows that are shown; all without it.
+        numbers: return value of `compare_rows`.
+        columns: labels of the columns to show; all when empty. The best of a column is chosen among all rows.
+        methods: names of the rows to show; all when empty.
     """
     shown = _shown(numbers, columns)
     marked = {column: best["method"] for column, best in numbers["best"].items() if best["significant"]}
@@ -76,7 +75,7 @@ def accuracy_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), meth
 
 
 def difference_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
-    """Markdown: every row against the reference, column by column; arguments as of `accuracy_table`."""
+    """Return, in Markdown, the difference of each row from the reference, column by column."""
     shown = _shown(numbers, columns)
     rows = [
         [name, *(_test(numbers["tests"][name][column]) for column in shown)] for name in methods or numbers["tests"]
@@ -85,13 +84,13 @@ def difference_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), me
 
 
 def _shown(numbers: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
-    """Column -> label of the chosen ones, in the order that they are given."""
+    """Return the chosen columns with their labels, in the given order."""
     named = {label: column for column, label in numbers["columns"].items()}
     return {named[label]: label for label in labels or named}
 
 
 def _tests(numbers: Mapping[str, Any]) -> list[str]:
-    """Every row against the reference, and how to read it."""
+    """Return the table of differences from the reference and how to read it."""
     tests = numbers["tests"]
     known = [test for found in tests.values() for test in found.values() if test]
     pairs = " or ".join(str(number) for number in sorted({test["pairs"] for test in known})) or "no"
@@ -108,7 +107,7 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def _training(numbers: Mapping[str, Any]) -> list[str]:
-    """How many gradient steps were taken, and whose results come from elsewhere."""
+    """State the numbers of gradient steps, and which results come from elsewhere."""
     steps = {name: method["steps"] for name, method in numbers["methods"].items() if method["steps"]}
     lines = []
     if len({tuple(taken) for taken in steps.values()}) == 1:
@@ -183,7 +182,7 @@ def _shots(name: str) -> str:
 
 
 def _specification(protocol: Protocol, finished: Finished) -> list[str]:
-    """What every number needs beside it (METHODS, section 7)."""
+    """State the conditions under which the numbers were measured."""
     lines = [
         "Accuracy in percent with its 95% interval: Student's t over seeds, Wilson's for one seed. Image, text and "
         "multimodal are the worst case per sample over that kind's attacks.",

@@ -1,4 +1,4 @@
-"""Robustness along the way from a pretrained to a robust model, measured and drawn."""
+"""Measure and draw the robustness of mixtures between a pretrained and a robust model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..report.table import accuracies, describe, markdown_table
 
 
 def check_alphas(alphas: Sequence[float]) -> list[float]:
-    """The alphas in rising order.
+    """Return the alphas in rising order.
 
     Raises:
-        ValueError: if there are none, one is not finite, or one is given twice.
+        ValueError: if there is no alpha, one is not finite, or one occurs twice.
     """
     if not alphas or not all(math.isfinite(alpha) for alpha in alphas) or len(set(alphas)) < len(alphas):
         raise ValueError(f"`alphas` must be different finite numbers, at least one, got {list(alphas)}.")
@@ -49,21 +49,22 @@ def sweep(
     candidates_of: Callable[[nn.Module], Any] | None = None,
     **options: Any,
 ) -> dict[float, dict[str, Any]]:
-    """Evaluate the mixture at each alpha, one result file each; those that are finished are read and not computed.
+    """Evaluate the mixture at each alpha, with one result file each; finished ones are read and not computed again.
 
     Args:
-        pretrained: alpha = 0.
-        robust: alpha = 1.
-        processor: of both.
-        dataset: what they are measured on.
-        alphas: see `interpolate`.
+        pretrained: model at alpha = 0.
+        robust: model at alpha = 1.
+        processor: processor of both models.
+        dataset: data that the mixtures are evaluated on.
+        alphas: weights of the robust model, see `interpolate`.
         output: folder of the result files, `alpha-<alpha>.json`.
-        names: of the two models, recorded in the results.
-        candidates_of: makes `candidates` of `evaluate_robustness` for each mixture, so that the attacker may know it.
-        **options: of `evaluate_robustness`, the same for each.
+        names: names of the two models, recorded in the results.
+        candidates_of: function that returns `candidates` of `evaluate_robustness` for a mixture, for attackers that
+            use the model itself.
+        **options: arguments of `evaluate_robustness`, the same for each mixture.
 
     Returns:
-        The results in the order of rising alpha.
+        The results by alpha, in rising order.
 
     Raises:
         ValueError: as `check_alphas`, `interpolate` and `evaluate_robustness`.
@@ -86,10 +87,10 @@ def sweep(
 
 
 def write_summary(results: Mapping[float, Mapping[str, Any]], output: str | Path, names: tuple[str, str]) -> list[Path]:
-    """Write `interpolation.json`, `interpolation.md` and `interpolation.png` of a sweep; returns their paths.
+    """Write `interpolation.json`, `interpolation.md` and `interpolation.png` of a sweep; return their paths.
 
     Raises:
-        ValueError: if the results hold under different threat models or data.
+        ValueError: if the results have different threat models or data.
     """
     files = [Path(output) / f"interpolation.{suffix}" for suffix in ("json", "md", "png")]
     table = markdown_table({f"alpha {alpha:g}": result for alpha, result in results.items()})

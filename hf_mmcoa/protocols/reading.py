@@ -1,4 +1,4 @@
-"""A protocol from a YAML file, a name or the command line, checked field by field."""
+"""Read a protocol from a YAML file, by name or from the command line, and check its fields."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _IN_FILES: dict[str, Any] = {
     "threat_model": dict | None,
 }
 
-# Named protocols are what the command line offers: files of its own.
+# Files of the protocols that the command line offers by name.
 NAMED = files(__package__).joinpath("named")
 
 
 def named_protocols() -> list[str]:
-    """The protocols that come with the package."""
+    """Return the names of the protocols that come with the package."""
     return sorted(each.name.removesuffix(".yaml") for each in NAMED.iterdir() if each.name.endswith(".yaml"))
 
 
 def read_protocol(
     name_or_yaml: str | Path | None, data_dir: str | None = None, changes: Mapping[str, Any] | None = None
 ) -> Protocol:
-    """A protocol by name, or from a YAML file, or from `changes` alone.
+    """Read a protocol by name, from a YAML file, or from `changes` alone.
 
     Args:
-        name_or_yaml: one of `named_protocols()`, or a file whose keys are `Protocol`'s fields, and `base`: "digits" or
-            "fashion-mnist", whose tiny CLIP, training and substitutes hold where the file says nothing else.
-        data_dir: where the data sets' files lie already; overrides the file's.
-        changes: fields that replace the file's; of `training`, `threat_model` and `tiny` the single fields that they
-            name. `objectives` may name rows of the file.
+        name_or_yaml: one of `named_protocols()`, or a file whose keys are `Protocol`'s fields and `base`: "digits" or
+            "fashion-mnist", whose tiny CLIP, training and substitutes are the defaults.
+        data_dir: folder with local files of the data sets; overrides the file's.
+        changes: fields that override the file's; `training`, `threat_model` and `tiny` are overridden field by field.
+            `objectives` may name methods of the file.
 
     Raises:
-        ValueError: if there is neither, or the file holds what a protocol does not; the text says which field.
+        ValueError: if there is no such protocol or file, or a field is wrong; the message names the field.
     """
     if name_or_yaml is None:
         return _protocol({}, Path.cwd(), "comparison", data_dir, changes or {})
@@ -100,7 +100,7 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
 
 
 def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The second's fields over the first's; settings field by field, and a model replaces a tiny one."""
+    """Override fields by those of a second mapping, settings field by field; a model replaces a tiny one."""
     values = {**under, **over}
     for key in ("training", "threat_model", "tiny"):
         if isinstance(under.get(key), dict) and isinstance(over.get(key), dict):
@@ -111,14 +111,14 @@ def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def base_settings(dataset: str) -> dict[str, Any]:
-    """Fields of a protocol on a data set that needs no model: its tiny CLIP, training and substitutes.
+    """Return fields of a protocol on a data set that needs no model: its tiny CLIP, training and substitutes.
 
-    `hf-mmcoa train` reads the same file; what a protocol decides itself, or shows nowhere, is left out.
+    `hf-mmcoa train` reads the same file; fields that a protocol sets itself, or does not use, are left out.
 
     Raises:
         ValueError: if there is no such data set.
     """
-    if dataset not in list(TINY):  # not the dictionary: what stands in a file may be a list, which has no hash
+    if dataset not in list(TINY):  # of the list, since a file may give a value without a hash
         raise ValueError(f"`base` must be one of {', '.join(TINY)}, got {dataset!r}.")
     options = yaml.safe_load(files("hf_mmcoa.testbed").joinpath(f"{dataset}.yaml").read_text(encoding="utf-8"))
     image_size, patch_size, max_samples = TINY[dataset]
@@ -136,7 +136,7 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
         raise ValueError(f"expected a data set's name or `{{name: ...}}`, got {given!r}.")
     values: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
     check_values(values, get_type_hints(Data), f"data set {values.get('name', given)!r}")
-    # It is a part of folders' names; one of dots alone would be another folder.
+    # The name becomes part of folder names; a name of dots alone would be another folder.
     if not re.fullmatch(r"(?=.*\w)[\w.-]+", str(values.get("name", ""))):
         raise ValueError(
             f"a data set needs a `name` of letters, digits, '.', '_' and '-', got {values.get('name')!r}. "

@@ -317,7 +317,7 @@ def test_a_folder_begun_under_another_specification_is_refused(copied, capsys):
     ):
         changed = {key: {**SMALL[key], **new} if isinstance(new, dict) else new for key, new in change.items()}
         assert run(write(copied, **changed), "--output", copied / "out") == 1
-        assert f"was begun under another specification; then and now: {message}" in capsys.readouterr().err
+        assert f"belongs to another specification; then and now: {message}" in capsys.readouterr().err
     assert contents(copied / "out") == before
 
 
