@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ..io import write_text
 from ..models.encoder import DualEncoder, load_clip
 from . import layouts
 from .layouts import ACTIVATIONS, PARTS, Activation, Architecture, Tower
@@ -323,7 +324,7 @@ def _to_open_clip(source: Source, path: Path, built: Path) -> Conversion:
         image_processor = CLIPImageProcessorPil.from_pretrained(path)
     preprocessing |= {"mean": list(image_processor.image_mean), "std": list(image_processor.image_std)}
     config = {"model_cfg": layouts.open_clip_config(architecture), "preprocess_cfg": preprocessing}
-    (built / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(json.dumps(config, indent=2) + "\n", built / OPEN_CLIP_CONFIG)
     weights = {name: tensor.contiguous() for name, tensor in layout.weights.items()}
     save_file(weights, built / OPEN_CLIP_WEIGHTS[0], metadata={"format": "pt"})
 

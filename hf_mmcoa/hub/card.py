@@ -27,8 +27,9 @@ from ..evaluation.prepare import ATTACKS
 from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
 from ..file_names import PICTURE_FILE
 from ..io import printable
+from ..report.markdown import Verbatim, escape_markdown
 from ..report.picture import threat_sentence
-from ..report.table import accuracies, describe, escape_markdown, fraction, markdown_table
+from ..report.table import accuracies, describe, fraction, markdown_table
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.masked_lm import MASKED_LM
@@ -79,10 +80,6 @@ _SOURCES = {
     "WordNetCandidates()": "wordnet",
     f"MaskedLMCandidates({MASKED_LM!r}, align_to_cls=True)": "masked-lm",
 }
-
-
-class _Verbatim(str):
-    """Markdown or code that was made here, which the template prints without escaping."""
 
 
 def model_card(
@@ -143,23 +140,23 @@ def card_of(
         .get_template(TEMPLATE)
         .render(
             name=name,
-            summary=_Verbatim(" ".join(filter(None, (_summary(checkpoint, base, dataset), note)))),
-            inside=_Verbatim(_inside(checkpoint)),
-            usage=_Verbatim(_usage(checkpoint, measured, where, base)),
+            summary=Verbatim(" ".join(filter(None, (_summary(checkpoint, base, dataset), note)))),
+            inside=Verbatim(_inside(checkpoint)),
+            usage=Verbatim(_usage(checkpoint, measured, where, base)),
             sections=[_section_context(section) for section in measured.sections],
             picture=PICTURE_FILE in measured.files,
-            measure=_Verbatim(f"hf-mmcoa evaluate --model {_shell(where)} --dataset cifar10 --output cifar10.json"),
-            limits=[_Verbatim(one) for one in _limits(measured)],
-            training=[_Verbatim(one) for one in _training(checkpoint, base)],
-            settings=_Verbatim(_settings(checkpoint.arguments)),
-            train=_Verbatim(_train_command(checkpoint)),
+            measure=Verbatim(f"hf-mmcoa evaluate --model {_shell(where)} --dataset cifar10 --output cifar10.json"),
+            limits=[Verbatim(one) for one in _limits(measured)],
+            training=[Verbatim(one) for one in _training(checkpoint, base)],
+            settings=Verbatim(_settings(checkpoint.arguments)),
+            train=Verbatim(_train_command(checkpoint)),
             evaluations=[
-                _Verbatim(command)
+                Verbatim(command)
                 for section in measured.sections
                 if (command := evaluate_command(section.result, where)) is not None
             ],
-            licences=[_Verbatim(one) for one in _licences(license, base, dataset, measured)],
-            citation=_Verbatim(CITATION.replace("VERSION", __version__)),
+            licences=[Verbatim(one) for one in _licences(license, base, dataset, measured)],
+            citation=Verbatim(CITATION.replace("VERSION", __version__)),
         )
     )
     data = ModelCardData(
@@ -227,7 +224,7 @@ def evaluate_command(result: Mapping[str, Any], model: str) -> str | None:
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath(name).read_text(encoding="utf-8")),
-        finalize=lambda value: value if isinstance(value, _Verbatim) else escape_markdown(str(value)),
+        finalize=lambda value: value if isinstance(value, Verbatim) else escape_markdown(str(value)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -294,13 +291,13 @@ def _section_context(section: Section) -> dict[str, Any]:
     spec = section.result["attack_spec"]
     return {
         "title": section.result.get("dataset", "unnamed data"),
-        "summary": _Verbatim(_entities(section.result.get("dataset", "unnamed data"))),
-        "table": _Verbatim(markdown_table(section.columns)),
-        "caption": _Verbatim(
+        "summary": Verbatim(_entities(section.result.get("dataset", "unnamed data"))),
+        "table": Verbatim(markdown_table(section.columns)),
+        "caption": Verbatim(
             f"{threat_sentence(spec)} {escape_markdown(describe(spec))}. {section.result['num_samples']} samples. "
             f"Measured on this checkpoint: {escape_markdown(section.own)}."
         ),
-        "specification": _Verbatim(_quoted(spec, indent=1)),
+        "specification": Verbatim(_quoted(spec, indent=1)),
     }
 
 

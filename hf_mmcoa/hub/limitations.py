@@ -10,7 +10,8 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..evaluation.threat_model import ThreatModel
-from ..report.table import accuracies, count, escape_markdown, fraction
+from ..report.markdown import escape_markdown
+from ..report.table import accuracies, count, fraction
 
 FALLEN = 0.5  # share of the clean accuracy; a model with less accuracy under an attack is called not robust to it
 

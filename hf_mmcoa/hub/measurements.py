@@ -13,7 +13,7 @@ from typing import Any
 
 from ..file_names import PICTURE_FILE, RESULTS_FOLDER, ROBUSTNESS_FILE
 from ..report.gallery import gallery_path
-from ..report.load import _named_path, read_results
+from ..report.load import named_path, read_results
 from ..report.table import setting_differences
 
 _Loaded = tuple[str, Path, dict[str, Any]]  # name of a column, file, result
@@ -68,7 +68,7 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
     loaded: list[_Loaded] = []
     left_out: list[str] = []
     for one in given or sorted(folder.glob(ROBUSTNESS_FILE)) + sorted((folder / RESULTS_FOLDER).glob("*.json")):
-        name, file = _named_path(one)
+        name, file = named_path(one)
         if file.name.endswith(".gallery.json"):
             continue
         try:

@@ -21,7 +21,7 @@ from torch import nn
 
 from .._version import __version__
 from ..file_names import CARD_FILE, PICTURE_FILE, RESULTS_FOLDER
-from ..io import read_json
+from ..io import read_json, write_text
 from ..models import lora
 from .card import TAG, card_of
 from .measurements import measurements
@@ -174,7 +174,7 @@ def pack(
         )
     if not (foreign and other_card == "keep"):
         known: dict[str, Any] = {"repo_id": repo_id, "base_model": base_model, "license": license, "note": note}
-        card_of(checkpoint, measured, **known, **metadata).save(card_file)
+        write_text(str(card_of(checkpoint, measured, **known, **metadata)), card_file)
     own: dict[str, Path | bytes] = {file.name: file for file in checkpoint.files()}
     files = own | measured.files | changed | {CARD_FILE: card_file}
     beside = sorted(path.name for path in checkpoint.folder.iterdir() if not path.name.startswith((".", "_")))

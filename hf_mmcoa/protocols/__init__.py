@@ -1,4 +1,4 @@
-"""Protocols: a grid of data sets, shots, objectives and seeds, trained and evaluated cell by cell into one table."""
+"""Train and evaluate a grid of data sets, shots, objectives and seeds, cell by cell, into one table."""
 
 from typing import TYPE_CHECKING
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from ..file_names import FILE_LIST, STATE_FILE
+from ..io import write_json
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -195,7 +196,7 @@ def _put_in_place(written: Path, run_dir: Path) -> None:
     """List the files, flush them to disk, and rename the folder."""
     files = [file for file in sorted(written.rglob("*")) if file.is_file()]
     sizes = {file.relative_to(written).as_posix(): file.stat().st_size for file in files}
-    (written / FILE_LIST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+    write_json(sizes, written / FILE_LIST)
     for path in (*files, written / FILE_LIST, *(path for path in written.rglob("*") if path.is_dir()), written):
         _synchronise(path)
     place = run_dir / written.name
