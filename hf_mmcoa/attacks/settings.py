@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from ..data.prompts import check_template
+from ..schema import check_fields
 
 Norm = Literal["linf", "l2"]
 PerturbAt = Literal["auto", "native", "model"]
@@ -152,37 +154,25 @@ class AttackSettings:
         return tuple(each.name for each in dataclasses.fields(AttackSettings) if each.metadata["threat"])
 
 
-# By annotation: what a field may be given as, and in words.
-_TYPES: dict[str, tuple[Any, str]] = {
-    "int": (int, "a whole number"),
-    "bool": (bool, "true or false"),
-    "float": ((int, float), "a number"),
-    "float | str | None": ((int, float, str, type(None)), 'a number or text such as "1/255"'),
-    "float | Literal['logit_scale']": ((int, float, str), '"logit_scale" or a number'),
-    "str | None": ((str, type(None)), "a text"),
-    "tuple[str, ...]": ((str, tuple, list), "a list of texts"),
-    "str | Mapping[str, str]": ((str, Mapping), "a text, or a mapping of texts"),
-    "Norm": (str, "a text"),
-    "PerturbAt": (str, "a text"),
-    "CandidateName": (str, "a text"),
-}
-
-
 def check_types(settings: Any) -> None:
     """Raise ValueError, naming the field, if one holds another type than it is annotated with.
 
-    A specification may come from a file.
+    A specification may come from a file. One text may stand for a list of texts.
     """
-    for each in dataclasses.fields(settings):
-        value = getattr(settings, each.name)
-        kind, words = _TYPES[str(each.type)]
-        if not isinstance(value, kind) or (isinstance(value, bool) and each.type != "bool"):
-            raise ValueError(f"`{each.name}` must be {words}, got {value!r}.")
-        texts: Sequence[Any] = value if isinstance(value, (tuple, list)) else ()
-        if isinstance(value, Mapping):
-            texts = [*value, *value.values()]
-        if wrong := [one for one in texts if not isinstance(one, str)]:
-            raise ValueError(f"`{each.name}` must be {words}, but holds {wrong[0]!r}.")
+    values = {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings)}
+    hints = _hints(type(settings))
+    check_fields(
+        {
+            name: [value] if hints[name] == tuple[str, ...] and isinstance(value, str) else value
+            for name, value in values.items()
+        },
+        hints,
+    )
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 Config = TypeVar("Config", bound=type)
