@@ -7,7 +7,7 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from ..substitutes.masked_lm import MaskedLMCandidates
     from ..substitutes.source import CandidateSource
-    from ..substitutes.table import SynonymTable
+    from ..substitutes.synonyms import SynonymTable
     from ..substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
     from ..substitutes.wordnet import WordNetCandidates
     from .apgd import APGD

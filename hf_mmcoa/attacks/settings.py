@@ -160,7 +160,7 @@ def check_types(settings: Any) -> None:
     A specification may come from a file. One text may stand for a list of texts.
     """
     values = {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings)}
-    hints = _hints(type(settings))
+    hints = _hints(settings.__class__)
     check_fields(
         {
             name: [value] if hints[name] == tuple[str, ...] and isinstance(value, str) else value
@@ -171,7 +171,7 @@ def check_types(settings: Any) -> None:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

@@ -23,15 +23,7 @@ from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
 from .markdown import escape_markdown, markdown_lines
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
-from .table import (
-    Estimate,
-    accuracies,
-    describe,
-    estimate,
-    fraction,
-    markdown_table,
-    setting_differences,
-)
+from .table import Estimate, accuracies, describe, estimate, fraction, markdown_table, setting_differences
 
 TEMPLATE = "report_template.html"
 

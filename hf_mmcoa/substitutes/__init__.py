@@ -4,7 +4,7 @@ from .held_out import known_and_unseen
 from .masked_lm import MaskedLMCandidates
 from .named import candidate_source
 from .source import CandidateSource
-from .table import SynonymTable
+from .synonyms import SynonymTable
 from .vocabulary import HotFlipCandidates, NeighbourCandidates
 from .wordnet import WordNetCandidates
 

@@ -6,7 +6,7 @@ about other words, so both halves are evaluated.
 
 from __future__ import annotations
 
-from .table import SynonymTable
+from .synonyms import SynonymTable
 
 SYNONYMS = SynonymTable(
     {

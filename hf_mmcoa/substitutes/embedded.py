@@ -16,7 +16,7 @@ from typing import Any
 
 from ..io import read_json
 from . import digits, fashion_mnist
-from .table import SynonymTable
+from .synonyms import SynonymTable
 
 EMBEDDED = ("digits", "fashion-mnist")
 

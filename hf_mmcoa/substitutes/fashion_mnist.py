@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .source import Ranked
-from .table import SynonymTable
+from .synonyms import SynonymTable
 from .words import WORD
 
 # As `clean_class_name` returns them.

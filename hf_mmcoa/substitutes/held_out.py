@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .source import CandidateSource
-from .table import SynonymTable
+from .synonyms import SynonymTable
 
 
 @dataclass(frozen=True, kw_only=True)

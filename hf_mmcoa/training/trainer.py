@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -26,6 +25,7 @@ from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
 from ..data.rows import ImageRows, ImageStream, collate
 from ..file_names import ARGUMENTS_FILE
+from ..io import write_json, write_text
 from ..models.architectures import towers_of
 from ..models.encoder import DualEncoder
 from ..objectives import Objective
@@ -336,7 +336,7 @@ class MMCoATrainer(PublishingTrainer):
             settings = {**yaml.safe_load(self.args.to_yaml()), **self.run_settings}
             for name in ("push_to_hub", "resume_from_checkpoint", *(key for key in settings if key.startswith("hub_"))):
                 settings.pop(name, None)  # who repeats the run starts from the beginning and publishes nothing
-            (folder / ARGUMENTS_FILE).write_text(yaml.safe_dump(settings, sort_keys=True))
+            write_text(yaml.safe_dump(settings, sort_keys=True), folder / ARGUMENTS_FILE)
 
     def _start(self) -> None:
         """Begin to count anew, and build the attacks from the arguments as they are now."""
@@ -394,8 +394,7 @@ class MMCoATrainer(PublishingTrainer):
     def _stop_non_finite(self, loss: Tensor, inputs: Mapping[str, Any]) -> None:
         step = self.state.global_step
         file = self._output_dir / f"non_finite_step_{step}_process_{self.args.process_index}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"step": step, "row_ids": inputs["row_ids"].tolist()}))
+        write_json({"step": step, "row_ids": inputs["row_ids"].tolist()}, file)
         raise FloatingPointError(
             f"the loss is {loss.item()} at step {step}; the row ids of its batch are in {file}. "
             "Lower `learning_rate` or `epsilon`, or look at those rows."

@@ -14,25 +14,13 @@ from types import SimpleNamespace
 import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
+from measured import result_of
 from result_dicts import make_result
 
-from hf_mmcoa.evaluation.provenance import model_fingerprint
 from hf_mmcoa.io import write_json
 from hf_mmcoa.models.lora import add_lora
 
-ROBUST = {
-    "clean": "1111111110",
-    "image/pgd-ce": "1111111000",
-    "text/words": "1111111100",
-    "multimodal/independent": "1111100000",
-}
 SETTINGS = "dataset: squares\nepsilon: 0.1\nmodel_name_or_path: org/tiny-clip\noutput_dir: out\n"
-
-
-def result_of(model, **changes):
-    """A result of ten samples, measured on these weights."""
-    marks = {"specification": "spec", "model": model_fingerprint(model), "data": "squares"}
-    return make_result(ROBUST, model="out", fingerprints=marks, batch_size=128, **changes)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import yaml
 from hub_server import metadata_errors
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from measured import result_of
 from result_dicts import PASSED, make_result
 
 from hf_mmcoa.cli import build_parser
@@ -28,8 +29,6 @@ from hf_mmcoa.hub.limitations import limits
 from hf_mmcoa.io import write_json
 from hf_mmcoa.protocols.before_and_after import run_settings
 from hf_mmcoa.report.table import markdown_table
-
-from conftest import result_of  # isort: skip
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

@@ -23,7 +23,7 @@ from hf_mmcoa.losses import class_targets, contrastive_loss
 from hf_mmcoa.models import encoding
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.objectives import Clean, MMCoA
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.training.trainer import MMCoATrainer
 
 NAMES = ["cat", "dog", "red_car"]
