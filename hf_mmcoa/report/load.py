@@ -53,6 +53,8 @@ def load_results(given: Sequence[str | Path]) -> tuple[list[LoadedResult], dict[
         name, path = named_path(one)
         for file in result_files(path):
             try:
+                if is_retrieval(file):  # `recall_tables` reads it
+                    continue
                 found = read_results(file)
             except (ValueError, OSError) as error:
                 left_out.append(f"{file}: {error.strerror}." if isinstance(error, OSError) else str(error))
@@ -70,6 +72,15 @@ def load_results(given: Sequence[str | Path]) -> tuple[list[LoadedResult], dict[
             except ValueError as error:
                 left_out.append(str(error))
     return loaded, galleries, left_out
+
+
+def is_retrieval(file: Path) -> bool:
+    """Return whether a file can be read and says that it is a result of retrieval."""
+    try:
+        stored = read_json(file)
+    except (ValueError, OSError):
+        return False
+    return isinstance(stored, Mapping) and stored.get("task") == "retrieval"
 
 
 def read_results(path: str | Path) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
 from .markdown import escape_markdown, markdown_lines
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
+from .recall_tables import RecallTable, recall_tables
 from .table import Estimate, accuracies, describe, estimate, fraction, markdown_table, setting_differences
 
 TEMPLATE = "report_template.html"
@@ -87,8 +88,10 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
         ValueError: if no file holds a result; the message says why for each. Otherwise unreadable files are named in
             the report and in `Report.left_out`.
     """
-    loaded, galleries, left_out = load_results(results)
-    if not loaded:
+    retrievals, left_out = recall_tables(results)
+    loaded, galleries, unreadable = load_results(results)
+    left_out += unreadable
+    if not loaded and not retrievals:
         raise ValueError("there is nothing to report:\n" + "\n".join(left_out or ["no results were given"]))
     notes: list[str] = []
     loaded = tell_models_apart(loaded, notes)
@@ -131,6 +134,7 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
             left_out=left_out,
             notes=notes,
             sections=contexts,
+            retrievals=retrievals,
             sweeps=sweeps,
             runs=_runs(loaded),
             threats=[{"key": key, "head": HEADS[key]} for key in THREATS],
@@ -139,7 +143,9 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
     )
     write_text(page, output / "index.html")
     write_text(
-        _markdown(title, sections, contexts, [*left_out, *notes], sorted(pictures), gallery_names, _runs(loaded)),
+        _markdown(
+            title, sections, contexts, [*left_out, *notes], sorted(pictures), gallery_names, retrievals, _runs(loaded)
+        ),
         output / "report.md",
     )
     return Report(
@@ -397,6 +403,7 @@ def _markdown(
     problems: Sequence[str],
     pictures: Sequence[str],
     galleries: Mapping[int, Sequence[str]],
+    retrievals: Sequence[RecallTable],
     runs: Sequence[Mapping[str, Any]],
 ) -> str:
     text = escape_markdown
@@ -431,6 +438,10 @@ def _markdown(
         fields = [[entry["name"], entry["value"]] for entry in context["spec"]]
         lines += ["### Threat model", "", *markdown_lines(["field", "value"], fields, ["left", "left"]), ""]
     lines += [f"![Accuracy against epsilon]({name})\n" for name in pictures if name.startswith("epsilon")]
+    for table in retrievals:
+        lines += [f"## {text(table.title)}", "", f"{text(table.summary)}.", ""]
+        lines += [f"**Sanity check failed**: {text(one)}" for one in table.failed]
+        lines += ["", *table.markdown(), ""]
     heads = ["name", "source", "model", "samples", "seed", "specification", "weights", "versions"]
     cells = [[str(run[head]) for head in heads] for run in runs]
     lines += ["## Runs", "", *markdown_lines(heads, cells, ["left"] * len(heads))]
