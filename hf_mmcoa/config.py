@@ -256,7 +256,7 @@ class MMCoAConfig(TrainingArguments):
         return self.num_steps, pixels("step_size", self.step_size)
 
     def was_given(self, name: str) -> bool:
-        """Whether an argument was given another value than its default."""
+        """Return whether an argument was given another value than its default."""
         return name in self._given
 
     def use_words_only(self) -> None:

@@ -82,7 +82,7 @@ class Benchmark:
         num_classes: number of classes, checked on load.
         template: the paper's prompt.
         ensemble: key of `templates.json`, which holds OpenAI's prompt ensembles; None for no ensemble.
-        perturb_at: "native" or "model", the size at which the attack budget applies (METHODS.md, section 3).
+        perturb_at: "native" or "model", the size at which the attack budget applies (docs/methods.md, section 3).
         class_names: names by class number, for data without readable names.
         expected_names: all class names after the clean-up, in any order, checked on load; empty if not all are known.
         includes_names: class names after the clean-up that must be among the classes, checked on load.

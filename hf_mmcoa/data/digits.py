@@ -11,7 +11,7 @@ from PIL import Image
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_SIZE = 8
-EPSILON = 0.15  # LAB's prototype: a clean CLIP falls below 20% accuracy, and a robust one can resist
+EPSILON = 0.15  # measured on a prototype: a clean CLIP falls below 20% accuracy, and a robust one can resist
 SPLITS = {"train": 1200, "validation": 237, "test": 360}
 
 

@@ -1,7 +1,7 @@
 """Few-shot subsets as fixed lists of rows, drawn once from a seed: the same in every epoch and on every machine.
 
-MMCoA's release draws new images in each epoch until a class has none left, which is not few-shot (METHODS.md, section
-7).
+MMCoA's release draws new images in each epoch until a class has none left, which is not few-shot
+(docs/methods.md, section 7).
 """
 
 from __future__ import annotations

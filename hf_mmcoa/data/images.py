@@ -22,7 +22,7 @@ MAX_PIXELS = 1024**3 // 4 // 3
 # Without decoders that run another program, as EPS does (Ghostscript), and without obsolete formats.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _BAND = 2**20  # pixels converted at once where a conversion needs many times the image's memory
-_CROP_FRACTION = 256 / 224  # short side before the centre crop, relative to the crop (METHODS.md, section 3)
+_CROP_FRACTION = 256 / 224  # short side before the centre crop, relative to the crop (docs/methods.md, section 3)
 
 
 def read_image(
@@ -156,7 +156,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the short side to `size` * 256 / 224 (bicubic), then crop the centre (METHODS.md, section 3).
+    """Resize the short side to `size` * 256 / 224 (bicubic), then crop the centre (docs/methods.md, section 3).
 
     Only the cropped box is resampled. That equals resizing the whole image and cropping it, and costs less.
 

@@ -1,4 +1,4 @@
-"""Choose the resolution at which the attack budget applies; it is part of the threat model (METHODS.md, section 3)."""
+"""Choose the resolution at which the attack budget applies, a part of the threat model (docs/methods.md, section 3)."""
 
 from __future__ import annotations
 

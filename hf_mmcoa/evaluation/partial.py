@@ -82,7 +82,7 @@ class PartialResults:
 
 
 def header_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two headers, one level deep: single fields of the specification are named."""
+    """Return what differs between two headers, one level deep: single fields of the specification are named."""
     found = []
     for key in dict.fromkeys([*then, *now]):
         a, b = then.get(key), now.get(key)

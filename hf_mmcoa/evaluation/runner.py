@@ -34,7 +34,7 @@ Record = dict[str, Any]
 
 
 class Task(Protocol):
-    """What is evaluated, checked and resolved."""
+    """An evaluation of one model on one data set, checked and resolved."""
 
     texts: AttackedTexts
     num_batches: int
@@ -238,7 +238,7 @@ def _finished(
 
 @dataclass(frozen=True)
 class _SingleProcess:
-    """What `accelerate` says of one process, without starting its global state."""
+    """Stand in for accelerate's state of one process, without starting its global state."""
 
     process_index: int = 0
     num_processes: int = 1

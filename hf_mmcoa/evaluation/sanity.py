@@ -1,4 +1,4 @@
-"""An evaluation that checks itself (METHODS, section 8): a weak attack makes any model look robust.
+"""An evaluation that checks itself (docs/methods.md, section 8): a weak attack makes any model look robust.
 
 A gradient-masked model, an attack that does nothing and one that leaves its ball all look robust, or broken, for the
 wrong reason. The checks run on a few correctly classified samples with few steps, and read what the evaluation itself
@@ -206,7 +206,7 @@ class _Probe:
         )
 
     def stands(self, images: Tensor) -> Tensor:
-        """Whether each image is classified correctly."""
+        """Return whether each image is classified correctly, (images,)."""
         with torch.no_grad():
             return correct(self.logits(images), self.labels)
 
@@ -221,7 +221,9 @@ class _Probe:
         """Twice with one seed gives one result."""
         again = self.run(self.epsilon, self.steps) or self.run_as_it_is()
         same = torch.equal(again.stands, base.stands)
-        return _finding("repeats itself", same, f"{_count(base)} and {_count(again)} stand in two runs with one seed")
+        return _finding(
+            "repeats itself", same, f"{_count(base)} and {_count(again)} are robust in two runs with one seed"
+        )
 
     def has_gradients(self) -> Finding:
         """A sample whose gradient is all zero cannot be attacked by it."""
@@ -239,7 +241,7 @@ class _Probe:
         length = perturbation_lengths(attacked.images, self.images, self.spec.norm).amax().item()
         stands = bool(attacked.stands.all())
         return _finding(
-            "epsilon 0 equals clean", stands and length == 0, f"{_count(attacked)} stand, perturbation {length:g}"
+            "epsilon 0 equals clean", stands and length == 0, f"{_count(attacked)} are robust, perturbation {length:g}"
         )
 
     def falls_with(self, what: str, runs: Mapping[Any, Attacked | None]) -> Finding:
@@ -250,23 +252,25 @@ class _Probe:
         rises = any(later > earlier + TOLERANCE for earlier, later in pairwise(counts))
         values = ", ".join(f"{budget:.4g}" for budget in runs)
         return _finding(
-            f"accuracy does not rise with {what}", not rises, f"{counts} of {len(self.labels)} stand at {what} {values}"
+            f"accuracy does not rise with {what}",
+            not rises,
+            f"{counts} of {len(self.labels)} are robust at {what} {values}",
         )
 
     def unbounded(self) -> Finding:
         """With the whole pixel range to itself an attack that works fells about everything."""
         attacked = self.run(self.longest, UNBOUNDED_STEPS)
         if attacked is None:
-            return _not_run("an unbounded attack fells all")
+            return _not_run("an unbounded attack misclassifies all")
         left = int(attacked.stands.sum())
         return _finding(
-            "an unbounded attack fells all",
+            "an unbounded attack misclassifies all",
             left <= TOLERANCE,
-            f"{_count(attacked)} stand at epsilon {self.longest:.4g}",
+            f"{_count(attacked)} are robust at epsilon {self.longest:.4g}",
         )
 
     def beats_noise(self, base: Attacked) -> Finding:
-        """Random points on the ball's surface, a black-box attack, fell no more than the attack."""
+        """Check that random points on the ball's surface, a black-box attack, misclassify no more than the attack."""
         generator = seeded_generator(self.images.device, self.spec.seed, "noise")
         left = torch.ones_like(self.labels, dtype=torch.bool)
         for _ in range(NOISE_DRAWS):
@@ -280,18 +284,18 @@ class _Probe:
         return _finding(
             "random noise is not stronger",
             passed,
-            f"{int(left.sum())} stand against noise, {_count(base)} against the attack",
+            f"{int(left.sum())} are robust to noise, {_count(base)} to the attack",
         )
 
     def beats_transfer(self, base: Attacked) -> Finding:
-        """Perturbations made for another sample fell no more than a sample's own."""
+        """Check that perturbations made for another sample misclassify no more than a sample's own."""
         moved = (self.images + (base.images - self.images).roll(1, 0)).clamp(0, 1)
         left = int(self.stands(moved).sum())
         passed = int(base.stands.sum()) <= left
         return _finding(
             "a transferred attack is not stronger",
             passed,
-            f"{left} stand against another sample's, {_count(base)} against their own",
+            f"{left} are robust to another sample's, {_count(base)} to their own",
         )
 
 

@@ -55,7 +55,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `write_report` wrote.
+    """The files that `write_report` wrote.
 
     Args:
         page: `index.html`.

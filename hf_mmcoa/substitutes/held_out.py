@@ -1,4 +1,4 @@
-"""Split substitutes into those that training may use and those for evaluation only (METHODS.md, section 7)."""
+"""Split substitutes into those that training may use and those for evaluation only (docs/methods.md, section 7)."""
 
 from __future__ import annotations
 

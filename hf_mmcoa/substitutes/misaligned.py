@@ -1,7 +1,8 @@
 """The release's misaligned candidates for any source, to measure the effect of that fault without a language model.
 
 The release reads the masked language model's output one position to the left, so each word gets the candidates of its
-left neighbour (METHODS.md, section 4). `MaskedLMCandidates(align_to_cls=False)` does the same with the language model.
+left neighbour (docs/methods.md, section 4). `MaskedLMCandidates(align_to_cls=False)` does so with the
+language model.
 """
 
 from __future__ import annotations

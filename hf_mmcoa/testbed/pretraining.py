@@ -80,7 +80,7 @@ def pretrain_on_digits(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, CLIPP
 
     Args:
         args: arguments of the run, whose seed, device, precision and progress bar the pretraining shares.
-        epochs: passes over the 1,200 training digits. 40 reach about 97% on the validation split (LAB.md: 20 to 40).
+        epochs: passes over the 1,200 training digits. 40 reach about 97% on the validation split.
 
     Returns:
         The model, which attacks can fool, and its processor.

@@ -39,7 +39,7 @@ STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "em
 
 @dataclass(frozen=True)
 class Adversarial:
-    """What the attacks made of a batch.
+    """A batch after the attacks.
 
     Args:
         images: adversarial images, (batch, 3, height, width); None where the objective reads none.

@@ -36,7 +36,7 @@ NUM_IMAGES = 4
 
 
 class TrackedTrainer(Protocol):
-    """What the trackers read of an `MMCoATrainer`."""
+    """The part of an `MMCoATrainer` that trackers read."""
 
     args: MMCoAConfig
     attacker: Attacker

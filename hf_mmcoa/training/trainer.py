@@ -259,18 +259,18 @@ class MMCoATrainer(PublishingTrainer):
         loss, outcomes = self._monitor.outcomes(batch, inputs["row_ids"])
         return loss, pad_rows(outcomes, size), pad_rows(inputs["row_ids"], size)
 
-    # The Trainer's own ways, with our data, terms and files
+    # Methods of `Trainer`, with our data, terms and files
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """The Trainer's, for a `datasets.Dataset` too."""
+        """Return the evaluation loader, also for a `datasets.Dataset`."""
         return super().get_eval_dataloader(eval_dataset if isinstance(eval_dataset, str) else self._rows(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """The Trainer's, for a `datasets.Dataset` too."""
+        """Return the test loader, also for a `datasets.Dataset`."""
         return super().get_test_dataloader(self._rows(test_dataset))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's; Ctrl-C and SIGTERM stop it after the step (docs/resume.md).
+        """Train as the Trainer does; Ctrl-C and SIGTERM stop it after the step (docs/resume.md).
 
         Args:
             resume_from_checkpoint: a checkpoint, or True for the last complete one of `output_dir`.
@@ -291,7 +291,7 @@ class MMCoATrainer(PublishingTrainer):
         return self._checkpoints.folder(super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The Trainer's, whole or not at all."""
+        """Save a checkpoint as the Trainer does; an interruption leaves no part of it."""
         with self._checkpoints.writing(self, super()._get_output_dir(trial)):
             super()._save_checkpoint(model, trial)
 
@@ -304,13 +304,13 @@ class MMCoATrainer(PublishingTrainer):
         return model
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """The Trainer's, with the temperature that lies beside an adapter: FSDP's own file of one holds layers only."""
+        """Load as the Trainer does, and the temperature beside an adapter: FSDP's own file holds layers only."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.is_fsdp_enabled and self.args.lora != "none":
             load_scalars(self.model, resume_from_checkpoint)  # type: ignore[arg-type]
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """The Trainer's without vectors such as the temperature: CLIP decays matrices only (arXiv:2103.00020, 2.5)."""
+        """Return the Trainer's without vectors such as the temperature: CLIP decays matrices only (2103.00020, 2.5)."""
         vectors = {name for name, weight in model.named_parameters() if weight.ndim < 2}
         return [name for name in super().get_decay_parameter_names(model) if name not in vectors]
 
@@ -321,7 +321,7 @@ class MMCoATrainer(PublishingTrainer):
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """The Trainer's, with the arguments as YAML that `hf-mmcoa train --config` reads instead of a pickle."""
+        """Save as the Trainer does, with the arguments as YAML for `hf-mmcoa train --config` in place of a pickle."""
         if self._whole is None:
             super()._save(output_dir, state_dict)
         else:  # names and shapes of the plain model

@@ -123,7 +123,7 @@ def batch_of(trainer):
 
 
 def by_hand(trainer, inputs):
-    """The loss of METHODS section 2 written out: attacks re-run, every view encoded on its own."""
+    """Compute the loss of docs/methods.md, section 2, written out: attacks re-run, every view encoded on its own."""
     model, processor = trainer.model, trainer.processing_class
     encoder = DualEncoder(model, processor)
     images, labels, args = inputs["images"], inputs["labels"], trainer.args
