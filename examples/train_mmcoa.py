@@ -4,7 +4,8 @@
     python examples/train_mmcoa.py --model_name_or_path openai/clip-vit-base-patch32 --dataset cifar10
     accelerate launch examples/train_mmcoa.py --config my_run.yaml   # one process or several
 
-Every field of `MMCoAConfig` is an option, and every option may be a line of the YAML file. `hf-mmcoa train` is the same program.
+Every field of `MMCoAConfig` is an option, and every option may be a line of the YAML file. `hf-mmcoa train` is the same
+program.
 """
 
 import sys
