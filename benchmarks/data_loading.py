@@ -26,7 +26,7 @@ from hf_mmcoa.data import ImageRows, collate
 from hf_mmcoa.data.digits import CLASS_NAMES
 from hf_mmcoa.substitutes import fashion_mnist
 from hf_mmcoa.substitutes.digits import SYNONYMS
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.testbed.digits import vocabulary
 from hf_mmcoa.testbed.tiny_clip import tiny_clip
 

@@ -208,12 +208,12 @@ class Sides:
     def our_attack(self, steps: int) -> Tensor:
         """Our perturbation after so many steps."""
         batch = self.trainer._read(dict(self.batch))
-        attack = self.trainer.image_attack
-        self.trainer.image_attack = type(attack)(
+        attack = self.trainer.attacker.image_attack
+        self.trainer.attacker.image_attack = type(attack)(
             epsilon=attack.epsilon, step_size=attack.step_size, num_steps=steps, random_start=False
         )
-        adv_images, _ = self.trainer._attack_images(batch, torch.Generator())
-        self.trainer.image_attack = attack
+        adv_images, _ = self.trainer.attacker.attack_images(batch, torch.Generator())
+        self.trainer.attacker.image_attack = attack
         return adv_images - self.images
 
 

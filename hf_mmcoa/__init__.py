@@ -1,12 +1,31 @@
 """Robust fine-tuning of CLIP against image, text and multimodal attacks, native to the Hugging Face stack."""
 
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy_names
 from ._version import __version__
-from .config import MMCoAConfig
-from .data.benchmarks import load_benchmark
-from .evaluation.evaluator import evaluate_robustness
-from .losses import contrastive_loss
-from .training.trainer import MMCoATrainer
-from .zero_shot import ZeroShotClassifier
+
+if TYPE_CHECKING:
+    from .config import MMCoAConfig
+    from .data.load import load_benchmark
+    from .evaluation.evaluator import evaluate_robustness
+    from .evaluation.retrieval import evaluate_retrieval
+    from .losses import contrastive_loss
+    from .training.trainer import MMCoATrainer
+    from .zero_shot import ZeroShotClassifier
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".config": ["MMCoAConfig"],
+            ".data.load": ["load_benchmark"],
+            ".evaluation.evaluator": ["evaluate_robustness"],
+            ".evaluation.retrieval": ["evaluate_retrieval"],
+            ".losses": ["contrastive_loss"],
+            ".training.trainer": ["MMCoATrainer"],
+            ".zero_shot": ["ZeroShotClassifier"],
+        },
+    )
 
 __all__ = [
     "MMCoAConfig",
@@ -14,6 +33,7 @@ __all__ = [
     "ZeroShotClassifier",
     "__version__",
     "contrastive_loss",
+    "evaluate_retrieval",
     "evaluate_robustness",
     "load_benchmark",
 ]

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 import yaml
 from transformers import TrainingArguments
 
-from .attacks.settings import pixels
-from .data.prompts import DEFAULT_TEMPLATE, check_template
+from .attacks.settings import AttackSettings, pixels, with_attack_settings
+from .data.prompts import DEFAULT_TEMPLATE
 from .models.lora import check_lora
 from .substitutes.masked_lm import MASKED_LM
 
 
+# 1/255: the release's configuration of its training attack (arXiv:2404.19287).
 @dataclass
+@with_attack_settings(step_size="1/255", template=DEFAULT_TEMPLATE, rho=None)
 class MMCoAConfig(TrainingArguments):
-    """Arguments of `MMCoATrainer`, from Python, the command line or `--config file.yaml`.
+    """Hold every argument of `MMCoATrainer`, from Python, the command line or `--config file.yaml`.
 
-    All of `TrainingArguments`, then: the objective (`objective` to `template`), the image attack (`norm` to
-    `perturb_at`), the text attack (`text_attack` to `num_text_steps`), adapters (`lora` to `last_blocks`) and
-    `log_images_every`. Defaults are the release's (METHODS, sections 2 and 3) except where an argument says otherwise.
+    All of `TrainingArguments`, then the objective (`objective` to `train_logit_scale`), how attacks are run in training
+    (`attack_schedule` to `align_to_cls`), adapters (`lora` to `last_blocks`), `log_images_every`, and the fields of
+    `AttackSettings`, which evaluation shares: `norm`, `epsilon`, `step_size`, `num_steps`, `restarts`, `random_start`,
+    `temperature`, `perturb_at`, `template`, `candidates`, `num_candidates`, `max_changes`, `protect_template`,
+    `forbid_class_names`, `max_edits`, `rho`, `num_text_steps`. Without `rho` it is 0.3 for `mmcoa` with
+    `text_attack=auto` (docs/defences.md), else 1. Defaults are the release's (docs/methods.md, sections 2 and 3)
+    except where an argument says otherwise.
     Different from `TrainingArguments`: `remove_unused_columns` is False (the trainer reads the data set's own columns),
     `adam_beta2` is 0.98 and `adam_epsilon` 1e-6 (CLIP's and the release's optimiser).
 
@@ -78,24 +84,14 @@ class MMCoAConfig(TrainingArguments):
     train_logit_scale: bool = field(
         default=True, metadata={"help": "Train the temperature (of a CLIP at most ln 100) and SigLIP's bias."}
     )
-    template: str = field(default=DEFAULT_TEMPLATE, metadata={"help": "Class prompt with one {} for the class name."})
 
     # image attack
-    norm: Literal["linf", "l2"] = field(default="linf", metadata={"help": "Norm of the image perturbation."})
-    epsilon: float | str | None = field(
-        default="1/255", metadata={"help": "Radius of the image perturbation, in [0, 1] pixel units: 0.0039 or 1/255."}
-    )
-    step_size: float | str | None = field(
-        default="1/255", metadata={"help": "Length of an attack step, in the unit of epsilon."}
-    )
-    num_steps: int = field(default=10, metadata={"help": "Steps of the image attack, at least 1."})
     attack_schedule: Literal["pgd", "fast"] = field(
         default="pgd",
         metadata={
             "help": "`fast`: 3 steps of 2.5 epsilon / 3, whatever `num_steps` and `step_size` say (docs/defences.md)."
         },
     )
-    random_start: bool = field(default=True, metadata={"help": "Start the image attack at a random point of the ball."})
     attack_early_stop: bool = field(
         default=False,
         metadata={
@@ -120,13 +116,6 @@ class MMCoAConfig(TrainingArguments):
             "that a large batch needs the memory of a small one (GradCache, arXiv:2101.06983). 0: the whole batch."
         },
     )
-    perturb_at: Literal["auto", "native", "model"] = field(
-        default="auto",
-        metadata={
-            "help": "Resolution the budget applies at: the image's own, or the model's after resize and crop. "
-            "`auto`: what the benchmark says; else native if the first image is square and no larger than the model's."
-        },
-    )
 
     # text attack
     text_attack: str = field(
@@ -138,33 +127,11 @@ class MMCoAConfig(TrainingArguments):
             "characters for `leaf` and `fare+leaf`; words for the others."
         },
     )
-    candidates: Literal["neighbours", "masked-lm", "hotflip", "wordnet"] = field(
-        default="neighbours",
-        metadata={
-            "help": "Where substitutes come from; `masked-lm`: the paper's, `neighbours`: CLIP's own, no download."
-        },
-    )
     masked_lm: str = field(default=MASKED_LM, metadata={"help": "Masked language model of `candidates=masked-lm`."})
-    num_candidates: int = field(default=10, metadata={"help": "Substitutes tried per word, at least 1."})
-    max_changes: int = field(default=1, metadata={"help": "Words, or characters, changed per text, at least 1."})
-    protect_template: bool = field(
-        default=True, metadata={"help": "Never change the template's words (the release does)."}
-    )
-    forbid_class_names: bool = field(
-        default=True, metadata={"help": "Never turn a prompt into another class's prompt (the release does)."}
-    )
     align_to_cls: bool = field(
         default=True,
         metadata={"help": "A word gets its own candidates; off: those of the word to its left, the release's fault."},
     )
-    rho: float | None = field(
-        default=None,
-        metadata={
-            "help": "Radius of the embedding attack per token, in mean norms of the token table. Without it 0.3 for "
-            "`mmcoa` with `text_attack=auto` (docs/defences.md), else 1, about as far as a neighbouring word."
-        },
-    )
-    num_text_steps: int = field(default=10, metadata={"help": "Steps of the embedding attack, at least 1."})
 
     # adapters
     lora: Literal["none", "image", "text", "both"] = field(
@@ -212,24 +179,24 @@ class MMCoAConfig(TrainingArguments):
     adam_beta2: float = field(default=0.98, metadata={"help": "CLIP, arXiv:2103.00020, table 18; the release too."})
     adam_epsilon: float = field(default=1e-6, metadata={"help": "CLIP, arXiv:2103.00020, table 18; the release too."})
 
+    if TYPE_CHECKING:  # the fields of `AttackSettings`, added by the decorator
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
         _check_text_attack(self.text_attack)
-        check_template(self.template)
-        self.epsilon = pixels("epsilon", self.epsilon)
-        self.step_size = pixels("step_size", self.step_size)
-        limit = 1.0 if self.norm == "linf" else float("inf")
-        if not 0 <= self.epsilon <= limit:
-            hint = f" Did you mean {self.epsilon:g}/255?" if self.epsilon > 1 else ""
-            raise ValueError(f"`epsilon` is in [0, 1] pixel units, got {self.epsilon:g}.{hint}")
-        for name in ("num_steps", "num_candidates", "max_changes", "num_text_steps"):
+        for name in ("num_steps", "num_candidates", "max_changes", "max_edits", "num_text_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in ("epsilon", "step_size"):
+            setattr(self, name, pixels(name, getattr(self, name)))
         given = {each.name for each in fields(self) if getattr(self, each.name) != _default(each)}
         self._resolve_text_attack()
-        for name in (*LAMBDAS, "rho", "step_size", "log_images_every", "attack_batch_size", "encode_batch_size"):
+        self.temperature = self.attack_settings.temperature  # validates every setting of the attacks
+        for name in (*LAMBDAS, "log_images_every", "attack_batch_size", "encode_batch_size"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.text_attack == "none" and (
@@ -265,10 +232,21 @@ class MMCoAConfig(TrainingArguments):
         if self.text_attack_is_auto:
             other = "characters" if "leaf" in self.objective else "words"
             self.text_attack = GENERAL_TEXT_ATTACK if general else other
-        if self.rho is None:
-            self.rho = 0.3 if general else 1.0
+        if getattr(self, "rho", None) is None:
+            setattr(self, "rho", 0.3 if general else 1.0)  # noqa: B010  (a field that the decorator adds)
         if self.lambda_distill is None:
             self.lambda_distill = 0.1 if general else 0.0
+
+    @property
+    def attack_settings(self) -> AttackSettings:
+        """Return what the training attacks may do, as the arguments are now.
+
+        Raises:
+            ValueError: if an argument is out of range.
+        """
+        settings = {name: getattr(self, name) for name in AttackSettings.names()}
+        num_steps, step_size = self.attack_steps
+        return AttackSettings(**settings | {"num_steps": num_steps, "step_size": step_size})
 
     @property
     def attack_steps(self) -> tuple[int, float]:
@@ -285,7 +263,7 @@ class MMCoAConfig(TrainingArguments):
         """The paper's form of the text attack in place of `auto`, where nothing else was asked for."""
         if self.text_attack_is_auto and self.text_attack == GENERAL_TEXT_ATTACK:
             self.text_attack = "words"
-            self.rho = self.rho if self.was_given("rho") else 1.0
+            setattr(self, "rho", getattr(self, "rho") if self.was_given("rho") else 1.0)  # noqa: B009, B010
             self.lambda_distill = self.lambda_distill if self.was_given("lambda_distill") else 0.0
 
     def _check_adapters(self) -> None:

@@ -1,4 +1,4 @@
-"""Gradients with respect to an attack's input alone, and steps along them whatever their size."""
+"""Gradients for attacks: with respect to the attack's input alone, and safe to normalise however small they are."""
 
 from __future__ import annotations
 
@@ -9,44 +9,59 @@ from torch import Tensor
 
 
 def gradient(loss_fn: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """The gradient that `value_and_gradient` gives."""
+    """Return the gradient of `value_and_gradient` alone, of the shape of `inputs`."""
     return value_and_gradient(loss_fn, inputs)[1]
 
 
 def value_and_gradient(loss_fn: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-sample loss, and its sum's gradient with respect to `inputs` alone, also inside `torch.no_grad()`.
+    """Return the loss of each sample, and the gradient of its sum with respect to `inputs` alone.
+
+    The weights get no gradient. It also works inside `torch.no_grad()`.
+
+    Args:
+        loss_fn: maps inputs to one loss per sample, (batch,).
+        inputs: (batch, ...), of a floating type.
+
+    Returns:
+        The detached losses, (batch,), and the gradient, of the shape of `inputs`.
 
     Raises:
-        ValueError: if `loss_fn` does not give one value per row of `inputs`.
+        ValueError: if `loss_fn` does not return one value per row of `inputs`.
     """
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
         loss = loss_fn(inputs)
         if loss.shape != inputs.shape[:1]:
             raise ValueError(
-                f"`loss_fn` must give one value per sample, ({len(inputs)},), got shape {tuple(loss.shape)}."
+                f"`loss_fn` must return one value per sample, ({len(inputs)},), got shape {tuple(loss.shape)}."
             )
         (grad,) = torch.autograd.grad(loss.sum(), inputs)
     return loss.detach(), grad
 
 
 def unit(vectors: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Return vectors scaled to Euclidean length 1, however small they are; only an exact zero stays zero.
+    """Return the vectors scaled to Euclidean length 1, however short they are; only exact zeros stay zero.
 
-    A saturated softmax has gradients of 1e-20 and less. Their squares are zero in float32, so the vectors are divided
-    by their largest magnitude before their length is taken.
+    If the softmax is saturated, gradients are 1e-20 or smaller, and their squares are zero in float32. So each vector
+    is divided by its largest magnitude before its length is computed.
 
     Args:
         vectors: of any shape.
-        dim: dimensions that one vector spans.
+        dim: the dimension or dimensions along which one vector lies.
     """
     largest = vectors.abs().amax(dim, keepdim=True)
     vectors = vectors / torch.where(largest > 0, largest, 1)
-    length = vectors.square().sum(dim, keepdim=True).sqrt()  # from 1 to the square root of the number of entries, or 0
+    length = vectors.square().sum(dim, keepdim=True).sqrt()  # 0, or from 1 to the square root of the number of entries
     return vectors / torch.where(length > 0, length, 1)
 
 
 def shorten(vectors: Tensor, radius: float | Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Return the nearest vectors of Euclidean length at most `radius`; `dim` as in `unit`."""
+    """Return the vectors, with those longer than `radius` scaled down to that Euclidean length.
+
+    Args:
+        vectors: of any shape.
+        radius: largest length allowed; a tensor must broadcast to the vectors.
+        dim: see `unit`.
+    """
     length = vectors.square().sum(dim, keepdim=True).sqrt()
     return torch.where(length > radius, vectors * (radius / torch.where(length > 0, length, 1)), vectors)

@@ -1,7 +1,8 @@
-"""JSON, YAML and text from anywhere: plain values, or one ValueError that names the file and what is wrong with it.
+"""Read JSON, YAML and text that may come from anywhere, and write files in one step.
 
-Results, configurations and specifications are handed around, so what is read here is data of strangers: a broken or
-hostile file costs a sentence, never a traceback, a gigabyte or a cleared terminal. `docs/security.md` says what holds.
+Results, configurations and specifications are passed between people, so a file may be broken or hostile. Reading one
+returns plain values or raises one ValueError that names the file and its fault; it never needs gigabytes and prints
+nothing that controls a terminal. `docs/security.md` states the guarantees.
 """
 
 from __future__ import annotations
@@ -17,26 +18,20 @@ from typing import Any
 import yaml
 
 MAX_BYTES = 64 * 2**20  # the largest results are galleries, of a few megabytes
-
-
-MAX_YAML_BYTES = 2**20  # written by people
-
-
-MAX_DEPTH = 50  # far below where Python's own recursion ends, in everything that later walks over a value
-
-
-MAX_YAML_VALUES = 100_000  # aliases make a small file stand for a huge value
+MAX_YAML_BYTES = 2**20  # people write these files
+MAX_DEPTH = 50  # far below Python's recursion limit, for all code that later walks over a value
+MAX_YAML_VALUES = 100_000  # a small file may expand to a huge value by its aliases
 
 
 def read_text(path: str | Path, max_bytes: int = MAX_BYTES) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Raises:
         OSError: if it cannot be opened.
-        ValueError: if it is larger than `max_bytes`, or no UTF-8.
+        ValueError: if it is larger than `max_bytes`, or is not UTF-8.
     """
     with Path(path).open("rb") as file:
-        content = file.read(max_bytes + 1)  # not by its stated size: a device has none
+        content = file.read(max_bytes + 1)  # its stated size would not do: a device has none
     if len(content) > max_bytes:
         raise ValueError(f"{path} is larger than {max_bytes / 2**20:g} MB, and no such file needs to be.")
     try:
@@ -48,17 +43,17 @@ def read_text(path: str | Path, max_bytes: int = MAX_BYTES) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value of a JSON file; see `parse_json`.
+    """Return the value of a JSON file; see `parse_json`.
 
     Raises:
         OSError: if it cannot be opened.
-        ValueError: see `read_text` and `parse_json`; the text names the file.
+        ValueError: see `read_text` and `parse_json`; the message names the file.
     """
     return parse_json(read_text(path), str(path))
 
 
 def parse_json(text: str, name: str) -> Any:
-    """The value of a JSON text, stricter than `json.loads`.
+    """Return the value of a JSON text; stricter than `json.loads`.
 
     Raises:
         ValueError: naming `name`: if it is no JSON, is nested deeper than `MAX_DEPTH`, or holds NaN, infinity, a number
@@ -75,19 +70,19 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The value of a YAML file; see `parse_yaml`.
+    """Return the value of a YAML file; see `parse_yaml`.
 
     Raises:
         OSError: if it cannot be opened.
-        ValueError: see `read_text` and `parse_yaml`; the text names the file.
+        ValueError: see `read_text` and `parse_yaml`; the message names the file.
     """
     return parse_yaml(read_text(path, MAX_YAML_BYTES), str(path))
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """The value of a YAML text by `yaml.safe_load`, which builds no objects, if it could be JSON as well.
+    """Return the value of a YAML text, read by `yaml.safe_load`, which builds no objects; it must fit into JSON.
 
-    Infinity is let through, since some training arguments take it; who wants a finite number checks that.
+    Infinity is accepted, since some training arguments take it; callers that need a finite number check for it.
 
     Raises:
         ValueError: naming `name`: if it is no YAML, is nested deeper than `MAX_DEPTH` or within itself, stands for more
@@ -104,9 +99,10 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def printable(text: str) -> str:
-    """`text` with every control character but line feed and tab, mark of direction and half surrogate as its escape.
+    """Return `text` with control characters (but line feed and tab), direction marks and lone surrogates escaped.
 
-    A terminal obeys the first, all viewers the second, and the third cannot be written to a file.
+    Terminals obey control characters, all viewers obey direction marks, and a lone surrogate cannot be written to a
+    file.
 
     Example:
         >>> printable("cat" + chr(27) + "[2J" + chr(0x202E))
@@ -120,7 +116,7 @@ def printable(text: str) -> str:
 
 
 def _check_plain(value: Any, name: str, max_values: int) -> None:
-    """Raise ValueError unless `value` is made of what JSON has, not too deep and not too much."""
+    """Raise ValueError unless `value` is made of JSON's types and neither too deep nor too large."""
     waiting, seen = [(value, 0)], 0
     while waiting:
         each, depth = waiting.pop()
@@ -162,23 +158,45 @@ def _finite(digits: str) -> float:
 
 
 def fingerprint(value: Any) -> str:
-    """16 hexadecimal digits of a JSON value, the same on every machine."""
+    """Return 16 hexadecimal digits of a JSON value's SHA-256, the same on every machine."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write_json(value: Any, path: str | Path) -> None:
-    """Write plain JSON beside `path`, then put it in place in one step."""
+def write_bytes(content: bytes, path: str | Path) -> None:
+    """Write a file in one step: an interrupted writer leaves the old file, or none, and never a part of the new one.
+
+    Args:
+        content: what the file is to hold.
+        path: the file; its folder is created if need be.
+
+    Raises:
+        OSError: if it cannot be written; the old file is left as it was.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # in the same folder: a rename across disks is a copy
     try:
-        scratch.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        scratch.write_bytes(content)
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 
 
+def write_text(text: str, path: str | Path) -> None:
+    """Write a UTF-8 text file in one step; see `write_bytes`."""
+    write_bytes(text.encode("utf-8"), path)
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write a JSON file in one step; see `write_bytes`.
+
+    Raises:
+        ValueError: if `value` holds NaN or infinity, which JSON has no form for.
+    """
+    write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", path)
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The entries in which two flat dictionaries differ, for an error message."""
+    """Return the entries in which two flat dictionaries differ, as texts for an error message."""
     keys = [*one, *(key for key in other if key not in one)]
     return [f"{key}: {one.get(key)!r} and {other.get(key)!r}" for key in keys if one.get(key) != other.get(key)]

@@ -1,38 +1,34 @@
-"""The terms of the objectives, on embeddings: no model, no tokenizer, no data.
+"""The loss terms that objectives share, on embeddings alone: no model, no tokenizer, no data.
 
-Row i of the image embeddings belongs to row i of the text embeddings. What the other rows mean is the targets'
-business.
+Row i of the image embeddings always belongs to row i of the text embeddings. The targets say which other rows also
+belong to it.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
 
 def contrastive_loss(
     image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, targets: Tensor | None = None
 ) -> Tensor:
-    """Symmetric cross-entropy between two views of the same samples (CLIP, arXiv:2103.00020; both terms of
-    arXiv:2404.19287).
+    """Return the symmetric cross-entropy between two views of the same samples (CLIP, arXiv:2103.00020).
 
         CE(s A B^T, targets) + CE(s B A^T, targets^T)
+
+    Both terms of MMCoA (arXiv:2404.19287) have this form.
 
     Args:
         image_embeds: L2-normalised embeddings A, (batch, dim).
         text_embeds: L2-normalised embeddings B, (batch, dim).
         logit_scale: inverse temperature s after `exp`, scalar.
-        targets: None for the diagonal (row i belongs to column i alone, the paper's form), or a symmetric matrix whose
+        targets: None if row i belongs to column i alone (the paper's form), or a symmetric matrix of soft targets whose
             rows sum to 1, (batch, batch), from `class_targets`.
 
     Returns:
-        Sum of the two directions' batch means, scalar.
+        Sum of the batch means of both directions, scalar.
 
     Raises:
         ValueError: if the two batches differ in shape.
@@ -53,20 +49,20 @@ def contrastive_loss(
 def sigmoid_loss(
     image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, logit_bias: Tensor, targets: Tensor | None = None
 ) -> Tensor:
-    """Every pair of two views is its own yes-or-no question (SigLIP, arXiv:2303.15343, equation 1).
+    """Return SigLIP's loss, a binary classification of every pair of two views (arXiv:2303.15343, equation 1).
 
-        - mean_i sum_j log sigmoid(z_ij (s a_i . b_j + b))        z_ij = 1 where i and j belong together, else -1
+        - mean_i sum_j log sigmoid(z_ij (s a_i . b_j + b))        z_ij = 1 if i and j belong together, else -1
 
     Args:
         image_embeds: L2-normalised embeddings A, (batch, dim).
         text_embeds: L2-normalised embeddings B, (batch, dim).
         logit_scale: inverse temperature s after `exp`, scalar.
-        logit_bias: b, scalar; SigLIP starts it at -10, because nearly all pairs are negatives.
-        targets: None for the diagonal (row i belongs to column i alone), or a matrix, (batch, batch), above 0 on the
-            pairs that belong together, from `class_targets`.
+        logit_bias: b, scalar. SigLIP starts it at -10, because nearly all pairs are negatives.
+        targets: None if row i belongs to column i alone, or a matrix, (batch, batch), above 0 for the pairs that belong
+            together, from `class_targets`.
 
     Returns:
-        Mean over rows, scalar; it grows with the batch, which has more columns.
+        Mean over rows, scalar. It grows with the batch, because each row sums over more columns.
 
     Raises:
         ValueError: if the two batches differ in shape.
@@ -83,21 +79,28 @@ def sigmoid_loss(
 
 
 def class_targets(labels: Tensor) -> Tensor:
-    """Soft targets that share a sample's weight among all samples of its class.
+    """Return soft targets that divide each sample's weight equally among all samples of its class.
 
     Args:
-        labels: anything that two samples share when their texts may be exchanged, integer, (batch,).
+        labels: integers, (batch,). Two samples have the same one if their texts may be exchanged, such as a class
+            label.
 
     Returns:
-        1 / (number of samples with row i's label) on each of them, 0 elsewhere, (batch, batch).
+        In row i, 1 / (number of samples with label i) for each sample with that label and 0 for the others, (batch,
+        batch).
     """
     same = (labels[:, None] == labels[None, :]).float()
     return same / same.sum(1, keepdim=True)
 
 
 def zero_shot_logits(image_embeds: Tensor, prompt_embeds: Tensor, logit_scale: Tensor) -> Tensor:
-    """Class scores s I P^T, (batch, classes), of unit image embeddings (batch, dim) and prompt embeddings (classes,
-    dim)."""
+    """Return the class logits s I P^T, (batch, classes).
+
+    Args:
+        image_embeds: unit vectors I, (batch, dim).
+        prompt_embeds: unit vectors P, (classes, dim).
+        logit_scale: inverse temperature s after `exp`, scalar.
+    """
     return logit_scale * image_embeds @ prompt_embeds.T
 
 
@@ -105,15 +108,20 @@ def _check_shapes(image_embeds: Tensor, text_embeds: Tensor) -> None:
     if image_embeds.shape != text_embeds.shape:
         raise ValueError(
             f"`image_embeds` {tuple(image_embeds.shape)} and `text_embeds` {tuple(text_embeds.shape)} "
-            "must be of one shape."
+            "must have the same shape."
         )
 
 
 def coordinate_kl(embeds: Tensor, other_embeds: Tensor) -> Tensor:
-    """KL(softmax a || softmax b) over the coordinates of each row of two embeddings (texts, dim): (texts,), float32.
+    """Return KL(softmax a || softmax b) over the coordinates of matching rows a and b, (texts,), float32.
 
-    Unit vectors have flat softmaxes and KLs of about 1e-5, of which float32 sums lose percents: it sums in float64.
+    The softmax of a unit vector is nearly flat, so these KLs are about 1e-5, and sums in float32 would be off by
+    percents: the sums are in float64, except on Apple's accelerator, which has none.
+
+    Args:
+        embeds: embeddings a, (texts, dim).
+        other_embeds: embeddings b, (texts, dim).
     """
-    wide = torch.float32 if embeds.device.type == "mps" else torch.float64  # Apple's accelerator has no float64
+    wide = torch.float32 if embeds.device.type == "mps" else torch.float64
     log_p, log_q = embeds.to(wide).log_softmax(-1), other_embeds.to(wide).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).float()

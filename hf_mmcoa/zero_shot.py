@@ -1,4 +1,4 @@
-"""A CLIP and its class prompts as one image classifier: what any attack library can attack."""
+"""A dual encoder with its class prompts as one image classifier, so that any attack library can attack it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from .models.encoder import DualEncoder, load_clip
 
 
 class ZeroShotClassifier(nn.Module):
-    """Images in [0, 1] to class logits `s I P^T`, differentiable in the images.
+    """Map images in [0, 1] to class logits `s I P^T`, differentiably in the images.
 
-    The prompt embeddings are computed once and again when a weight of the text tower has changed since.
+    The prompt embeddings are cached, and computed again after a weight of the text encoder has changed.
 
     Args:
         model: a `CLIPModel` or `SiglipModel`.
-        processor: its processor.
-        class_names: at least two; cleaned as METHODS says (lower case, `_`, `-`, `/` become spaces).
-        template: prompt with one `{}` for the class name, or several of them, averaged in embedding space (CLIP,
+        processor: the processor that belongs to the model.
+        class_names: at least two. They are lower-cased, and `_`, `-` and `/` become spaces (docs/methods.md, section
+            1).
+        template: a prompt with one `{}` for the class name, or several of them, whose embeddings are averaged (CLIP,
             section 3.1.4).
 
     Raises:
-        ValueError: if there are fewer than two classes, or a template has not exactly one `{}`.
+        ValueError: if there are fewer than two classes, a template has not exactly one `{}`, or a prompt is too long
+            for the model.
 
     Example:
         >>> classifier = ZeroShotClassifier.from_pretrained("my/clip", ["cat", "dog"])  # doctest: +SKIP
@@ -51,7 +53,7 @@ class ZeroShotClassifier(nn.Module):
         self._prompts = [class_prompts(self.class_names, one) for one in templates]  # (templates, classes)
         self.encoder.tokenize(
             [prompt for prompts in self._prompts for prompt in prompts]
-        )  # too long a prompt fails here
+        )  # raises now if a prompt is too long
         self._cached: tuple[object, Tensor] | None = None
 
     @classmethod
@@ -61,32 +63,41 @@ class ZeroShotClassifier(nn.Module):
         class_names: Sequence[str],
         template: str | Sequence[str] = DEFAULT_TEMPLATE,
     ) -> ZeroShotClassifier:
-        """Load a CLIP folder or Hub id, in eval mode on the CPU."""
+        """Load the classifier from a model folder or a Hub id, in eval mode on the CPU.
+
+        Args:
+            model_name_or_path: a folder or Hub id of a CLIP or SigLIP.
+            class_names: see the class.
+            template: see the class.
+        """
         return cls(*load_clip(model_name_or_path), class_names, template)
 
     @property
     def prompts(self) -> list[str]:
-        """One prompt per class, of the first template."""
+        """Return the prompt of each class with the first template."""
         return self._prompts[0]
 
     @property
     def prompt_embeds(self) -> Tensor:
-        """Unit embedding of each class's prompts, (classes, dim), without gradient."""
-        # A tensor's version rises with every change in place, such as an optimizer's step (not with edits of `.data`).
+        """Return the unit embedding of each class, averaged over the templates, (classes, dim), without gradient."""
+        # A tensor's version rises with every in-place change, such as an optimizer step, but not with edits of `.data`.
         parameters = freezing.tower_parameters(self.model, "text")
         key = (parameters[0].device, parameters[0].dtype, tuple((id(weight), weight._version) for weight in parameters))
         if self._cached is None or self._cached[0] != key:
-            # In full precision and outside of inference mode, whatever the caller is in: later calls may differ.
+            # In full precision and outside inference mode, whatever the caller's mode: a later call may use another.
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(parameters[0].device.type, enabled=False):
                 embeds = torch.stack([self.encoder.encode_texts(prompts) for prompts in self._prompts]).mean(0)
                 self._cached = (key, nn.functional.normalize(embeds, dim=-1))
         return self._cached[1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], (batch, 3, height, width) of any size, to logits (batch, classes).
+        """Return the class logits of images, (batch, classes).
+
+        Args:
+            images: in [0, 1], (batch, 3, height, width), of any size.
 
         Raises:
-            ValueError: if the images are not of that shape or range.
+            ValueError: if the images have another shape, type or range.
         """
         if not torch.compiler.is_compiling():
             encoding.check_images(images)

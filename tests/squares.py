@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa.data.rows import ImageRows, collate
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.testbed.tiny_clip import tiny_clip
 from hf_mmcoa.zero_shot import ZeroShotClassifier
 

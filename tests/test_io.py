@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hf_mmcoa import io
-from hf_mmcoa.io import parse_json, parse_yaml, printable, read_json, read_text, read_yaml
+from hf_mmcoa.io import (
+    parse_json,
+    parse_yaml,
+    printable,
+    read_json,
+    read_text,
+    read_yaml,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 10)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -84,3 +98,66 @@ def test_a_file_without_end_is_read_as_far_as_the_limit(monkeypatch: pytest.Monk
 def test_printable_shows_what_a_terminal_would_obey() -> None:
     assert printable("Zürich, 猫\n\tcat") == "Zürich, 猫\n\tcat"
     assert printable("a\x1b[2J\x07\r\u202eb\u200f\ud800\x9b") == r"a\x1b[2J\x07\r\u202eb\u200f\ud800\x9b"
+
+
+# Writing
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_bytes(b"new", path),
+        lambda path: write_text("new", path),
+        lambda path: write_json(["new"], path),
+    ],
+    ids=["bytes", "text", "json"],
+)
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=repr)
+def test_an_error_in_the_middle_of_a_write_leaves_the_old_file(write, error, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    whole = Path.write_bytes
+
+    def half(path: Path, content: bytes) -> None:
+        whole(path, content[: len(content) // 2])
+        raise error
+
+    with monkeypatch.context() as patched, pytest.raises(type(error)):
+        patched.setattr(Path, "write_bytes", half)
+        write(file)
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+    write(file)
+    assert "new" in file.read_text() and list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    code = """
+import os, signal, sys
+from pathlib import Path
+from hf_mmcoa.io import write_text
+whole = Path.write_bytes
+def half(path, content):
+    whole(path, content[: len(content) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.write_bytes = half
+write_text("new" * 1000, sys.argv[1])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code, str(file)], env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert file.read_text() == "old"
+
+
+def test_a_text_is_written_byte_by_byte_as_it_is(tmp_path: Path) -> None:
+    write_text("caf\u00e9\r\n\n", tmp_path / "new" / "a.txt")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == b"caf\xc3\xa9\r\n\n"
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json([1.5], tmp_path / "a.json")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json([float("nan")], tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json") == [1.5]

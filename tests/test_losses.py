@@ -42,7 +42,7 @@ def test_class_targets_of_distinct_labels_are_the_diagonal():
 
 
 def test_identical_prompts_of_a_class_have_one_gradient_under_both_targets():
-    # LAB.md, 4: where the texts of a class are identical, diagonal and class targets differ by a constant.
+    # Where the texts of a class are identical, diagonal and class targets differ by a constant.
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0, 1, 0, 1, 1])
     images = torch.nn.functional.normalize(torch.randn(5, 8, generator=generator), dim=-1).requires_grad_()

@@ -1,31 +1,68 @@
 """Attacks on images, texts and both: one file an attack, settings in the fields, data in the call."""
 
-from ..substitutes.masked_lm import MaskedLMCandidates
-from ..substitutes.source import CandidateSource
-from ..substitutes.table import SynonymTable
-from ..substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
-from ..substitutes.wordnet import WordNetCandidates
-from .apgd import APGD
-from .autoattack import AutoAttack
-from .bert_attack import BertAttack
-from .co_attack import CoAttack
-from .contracts import (
-    AdversarialPairs,
-    ClassifierAttack,
-    EnumerableTextAttack,
-    ImageAttack,
-    MultimodalAttack,
-    TextAttack,
-)
-from .diversity import Diversity
-from .joint import Joint
-from .levenshtein import LevenshteinAttack
-from .momentum import Momentum
-from .pgd import PGD
-from .restarts import Restarts
-from .sga import SGA
-from .strong import StrongAttack
-from .text_embedding import TextEmbeddingPGD
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ..substitutes.masked_lm import MaskedLMCandidates
+    from ..substitutes.source import CandidateSource
+    from ..substitutes.synonyms import SynonymTable
+    from ..substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
+    from ..substitutes.wordnet import WordNetCandidates
+    from .apgd import APGD
+    from .autoattack import AutoAttack
+    from .bert_attack import BertAttack
+    from .co_attack import CoAttack
+    from .contracts import (
+        AdversarialPairs,
+        ClassifierAttack,
+        EnumerableTextAttack,
+        ImageAttack,
+        MultimodalAttack,
+        TextAttack,
+    )
+    from .diversity import Diversity
+    from .joint import Joint
+    from .levenshtein import LevenshteinAttack
+    from .momentum import Momentum
+    from .pgd import PGD
+    from .restarts import Restarts
+    from .sga import SGA
+    from .strong import StrongAttack
+    from .text_embedding import TextEmbeddingPGD
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "..substitutes.masked_lm": ["MaskedLMCandidates"],
+            "..substitutes.source": ["CandidateSource"],
+            "..substitutes.table": ["SynonymTable"],
+            "..substitutes.vocabulary": ["HotFlipCandidates", "NeighbourCandidates"],
+            "..substitutes.wordnet": ["WordNetCandidates"],
+            ".apgd": ["APGD"],
+            ".autoattack": ["AutoAttack"],
+            ".bert_attack": ["BertAttack"],
+            ".co_attack": ["CoAttack"],
+            ".contracts": [
+                "AdversarialPairs",
+                "ClassifierAttack",
+                "EnumerableTextAttack",
+                "ImageAttack",
+                "MultimodalAttack",
+                "TextAttack",
+            ],
+            ".diversity": ["Diversity"],
+            ".joint": ["Joint"],
+            ".levenshtein": ["LevenshteinAttack"],
+            ".momentum": ["Momentum"],
+            ".pgd": ["PGD"],
+            ".restarts": ["Restarts"],
+            ".sga": ["SGA"],
+            ".strong": ["StrongAttack"],
+            ".text_embedding": ["TextEmbeddingPGD"],
+        },
+    )
 
 __all__ = [
     "APGD",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..gradients import value_and_gradient
-from .pgd import PGD, ImageLoss, Norm
+from .pgd import PGD, ImageLoss
+from .settings import Norm
 
 INERTIA = 0.25  # alpha = 0.75 in the paper: this much of the last move is kept
 FIRST_CHECK, SHORTER, SHORTEST = 0.22, 0.03, 0.06  # fractions of all steps: when the step size is looked at

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .contracts import LogitsFn, check_labels
-from .pgd import Norm
+from .settings import Norm
 
 Version = Literal["standard", "rand", "apgd-ce", "apgd-t"]
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +59,9 @@ class BertAttack:
         >>> attack(["a photo of a cat"], lambda texts: torch.ones(len(texts), 2))
         ['a photo of a feline']
     """
+
+    changes: ClassVar[str] = "words"
+    """What of a text it changes, by the name of the settings that name it."""
 
     candidates: CandidateSource
     num_candidates: int = 10

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..models.encoder import DualEncoder
 from .contracts import AdversarialPairs, TextAttack, check_labels
 from .image_losses import kl_loss
-from .pgd import PGD, Norm
+from .pgd import PGD
+from .settings import Norm
 
 TEXT_WEIGHT = 3.0  # alpha_2 of the paper, as its release sets it
 STEP = 1.25  # step size in epsilon / num_steps, as its release

@@ -1,115 +1,165 @@
-"""The attacks that a threat model names, as objects: the one place where a name in a specification gets its meaning."""
+"""Attack objects from `AttackSettings`: the one place where a name or a number of a specification gets its meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import Tensor
-
-from ..evaluation.threat_model import ThreatModel
+from ..data.prompts import clean_class_name
+from ..models.encoder import DualEncoder
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
 from .apgd import APGD
 from .autoattack import AutoAttack
 from .bert_attack import BertAttack
 from .co_attack import CoAttack
-from .contracts import ClassifierAttack, EnumerableTextAttack, ImageAttack, MultimodalAttack
+from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
+from .engine import ImageAttacker, LogitsAttack, LossAttack
 from .image_losses import class_loss, margin_loss
 from .joint import Joint
 from .levenshtein import LevenshteinAttack
+from .perturbed_texts import CharacterAttacker, EmbeddingAttacker, InTurn, TextAttacker, WordAttacker
 from .pgd import PGD
 from .restarts import Restarts
+from .settings import AttackSettings
 from .sga import SGA
 from .strong import StrongAttack
+from .text_embedding import TextEmbeddingPGD
 
-if TYPE_CHECKING:
-    from ..models.encoder import DualEncoder
-
-ClassLoss = Callable[[Tensor, Tensor], Tensor]
 CHARMER_SLOTS = 20  # arXiv:2405.04346: places of a text that get every character
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossAttack:
-    """An attack that raises any loss, and the loss, logits and labels to (batch,), that it raises here."""
+def pgd(settings: AttackSettings) -> PGD:
+    """Return one run of PGD within the settings' ball."""
+    return PGD(
+        epsilon=settings.pixel_radius,
+        step_size=float(settings.step_size or 0),
+        num_steps=settings.num_steps,
+        norm=settings.norm,
+        random_start=settings.random_start,
+    )
 
-    attack: ImageAttack
-    loss: ClassLoss
+
+def training_image_attack(settings: AttackSettings) -> ImageAttack:
+    """Return the image attack of training: PGD, of several restarts the worst for each image."""
+    return pgd(settings) if settings.restarts == 1 else Restarts(pgd(settings), times=settings.restarts)
 
 
-def image_attack(name: str, spec: ThreatModel) -> LossAttack | ClassifierAttack:
-    """The image attack of a name of `IMAGE_ATTACKS`.
+def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
+    """Return the image attack of a name in `IMAGE_ATTACKS`.
 
     Raises:
         ValueError: if there is none of that name.
     """
-    epsilon, norm, num_steps = float(spec.epsilon), spec.norm, spec.num_steps
-    pgd = PGD(
-        epsilon=epsilon,
-        step_size=float(spec.step_size or 0),
-        num_steps=num_steps,
-        norm=norm,
-        random_start=spec.random_start,
-    )
-    apgd = APGD(epsilon=epsilon, num_steps=num_steps, norm=norm)
-    attacks: dict[str, LossAttack | ClassifierAttack] = {
-        "pgd-ce": LossAttack(attack=pgd, loss=class_loss),
-        "pgd-margin": LossAttack(attack=pgd, loss=margin_loss),
-        "apgd-ce": LossAttack(attack=apgd, loss=class_loss),
-        "apgd-margin": LossAttack(attack=apgd, loss=margin_loss),
-        "strong": StrongAttack(epsilon=epsilon, norm=norm, num_steps=num_steps),
-        "autoattack": AutoAttack(epsilon=epsilon, norm=norm),
-        "autoattack-rand": AutoAttack(epsilon=epsilon, norm=norm, version="rand"),
-        "autoattack-apgd-ce": AutoAttack(epsilon=epsilon, norm=norm, version="apgd-ce"),
-        "autoattack-apgd-t": AutoAttack(epsilon=epsilon, norm=norm, version="apgd-t"),
+    ball: dict[str, Any] = {"epsilon": settings.pixel_radius, "norm": settings.norm}
+    num_steps, restarts = settings.num_steps, settings.restarts
+    climbing = pgd(settings)
+    adaptive = APGD(**ball, num_steps=num_steps)
+    attacks: dict[str, ImageAttacker] = {
+        "pgd-ce": LossAttack(attack=climbing, loss=class_loss, restarts=restarts),
+        "pgd-margin": LossAttack(attack=climbing, loss=margin_loss, restarts=restarts),
+        "apgd-ce": LossAttack(attack=adaptive, loss=class_loss, restarts=restarts),
+        "apgd-margin": LossAttack(attack=adaptive, loss=margin_loss, restarts=restarts),
+        "strong": LogitsAttack(attack=StrongAttack(**ball, num_steps=num_steps)),
+        "autoattack": LogitsAttack(attack=AutoAttack(**ball)),
+        "autoattack-rand": LogitsAttack(attack=AutoAttack(**ball, version="rand")),
+        "autoattack-apgd-ce": LogitsAttack(attack=AutoAttack(**ball, version="apgd-ce")),
+        "autoattack-apgd-t": LogitsAttack(attack=AutoAttack(**ball, version="apgd-t")),
     }
     if name not in attacks:
         raise ValueError(f"`image_attacks`: unknown {name!r}; choose from {', '.join(attacks)}.")
     return attacks[name]
 
 
-def word_attack(spec: ThreatModel, candidates: CandidateSource, class_names: list[str]) -> BertAttack:
-    """The attack "words" with one source of substitutes."""
+def word_attack(settings: AttackSettings, candidates: CandidateSource, class_names: Sequence[str] = ()) -> BertAttack:
+    """Return the attack "words" with one source of substitutes; without `class_names` the texts are captions."""
     return BertAttack(
         candidates=candidates,
-        num_candidates=spec.num_candidates,
-        max_changes=spec.max_changes,
-        template=spec.template,
-        class_names=class_names,
-        protect_template=spec.protect_template,
-        forbid_class_names=spec.forbid_class_names,
+        num_candidates=settings.num_candidates,
+        max_changes=settings.max_changes,
+        template=settings.template if class_names else None,
+        class_names=tuple(class_names),
+        protect_template=settings.protect_template,
+        forbid_class_names=settings.forbid_class_names,
     )
 
 
-def character_attack(spec: ThreatModel, class_names: list[str]) -> LevenshteinAttack:
-    """The attack "characters": all places, then all characters in the worst of them (Charmer)."""
-    words = {word for name in class_names for word in name.split()} if spec.forbid_class_names else set()
-    return LevenshteinAttack(
-        max_edits=spec.max_edits, num_samples=None, num_slots=CHARMER_SLOTS, dictionary=frozenset(words)
-    )
+def character_attack(
+    settings: AttackSettings, class_names: Sequence[str] = (), exhaustive: bool = True
+) -> LevenshteinAttack:
+    """Return the attack "characters".
+
+    Args:
+        settings: its budget; `forbid_class_names` keeps every word of a class name from being written.
+        class_names: all classes; none for captions.
+        exhaustive: search all places, then all characters in the worst of them (Charmer), as evaluation does; off, a
+            sample of both (LEAF), as training does.
+    """
+    forbidden = class_names if settings.forbid_class_names else ()
+    words = {word.casefold() for name in forbidden for word in clean_class_name(name).split()}
+    search: dict[str, int | None] = {"num_samples": None, "num_slots": CHARMER_SLOTS} if exhaustive else {}
+    return LevenshteinAttack(max_edits=settings.max_edits, dictionary=frozenset(words), **search)  # type: ignore[arg-type]
 
 
-def multimodal_attack(name: str, spec: ThreatModel, text_attack: EnumerableTextAttack) -> MultimodalAttack:
-    """The attacks "co-attack", "sga" and "joint"; the evaluator itself combines "independent" and "adaptive"."""
-    epsilon, norm, num_steps = float(spec.epsilon), spec.norm, spec.num_steps
+def embedding_attack(settings: AttackSettings) -> TextEmbeddingPGD:
+    """Return the attack "embedding"."""
+    return TextEmbeddingPGD(rho=settings.rho, num_steps=settings.num_text_steps)
+
+
+def text_attacker(
+    kind: str, settings: AttackSettings, words: TextAttack | None, characters: LevenshteinAttack | None = None
+) -> TextAttacker:
+    """Return the text attack of a kind: "words", "characters", "embedding" or "words+embedding".
+
+    Args:
+        kind: its name.
+        settings: the budget of the embedding attack.
+        words: what substitutes words, for the kinds that do.
+        characters: what edits characters, for the kind that does.
+
+    Raises:
+        ValueError: if there is no such kind, or what it needs is None.
+    """
+    embedding = EmbeddingAttacker(embedding_attack(settings))
+    found: dict[str, TextAttacker] = {"embedding": embedding}
+    if words is not None:
+        found["words"] = WordAttacker(words)
+        found["words+embedding"] = InTurn(WordAttacker(words), embedding, "words+embedding")
+    if characters is not None:
+        found["characters"] = CharacterAttacker(characters)
+    if kind not in found:
+        raise ValueError(f"`text_attack`: {kind!r} is unknown or lacks its attack; here: {', '.join(found)}.")
+    return found[kind]
+
+
+def multimodal_attack(name: str, settings: AttackSettings, text_attack: EnumerableTextAttack) -> MultimodalAttack:
+    """Return the attack "co-attack", "sga" or "joint"; evaluators themselves combine "independent" and "adaptive"."""
     if name == "co-attack":
-        return CoAttack(text_attack=text_attack, epsilon=epsilon, num_steps=num_steps, norm=norm)
-    pgd = image_attack("pgd-margin", spec)
-    assert isinstance(pgd, LossAttack)
+        return CoAttack(
+            text_attack=text_attack,
+            epsilon=settings.pixel_radius,
+            num_steps=settings.num_steps,
+            norm=settings.norm,
+        )
     if name == "sga":
-        return SGA(text_attack=text_attack, image_attack=pgd.attack)
-    return Joint(text_attack=text_attack, image_attack=Restarts(pgd.attack, times=spec.restarts))
+        return SGA(text_attack=text_attack, image_attack=pgd(settings))
+    return Joint(text_attack=text_attack, image_attack=Restarts(pgd(settings), times=settings.restarts))
 
 
 def candidate_sources(
-    given: CandidateSource | Mapping[str, CandidateSource] | None, spec: ThreatModel, encoder: DualEncoder
+    given: CandidateSource | Mapping[str, CandidateSource] | None,
+    candidates: str | Mapping[str, str],
+    encoder: DualEncoder,
 ) -> dict[str, CandidateSource]:
-    """Sources of substitutes by name, the threat model's own first; a single one has the name "".
+    """Return sources of substitutes by name, the threat model's own first; a single one has the name "".
+
+    Args:
+        given: the user's own source, or several by name.
+        candidates: the specification's.
+        encoder: the model whose vocabulary a named source may draw on.
 
     Raises:
-        ValueError: if the mapping is empty, a name cannot be part of a key, or the threat model names an unknown
+        ValueError: if the mapping is empty, a name cannot be part of a key, or the specification names an unknown
             source.
     """
     if isinstance(given, Mapping):
@@ -122,8 +172,8 @@ def candidate_sources(
         return dict(given)
     if given is not None:
         return {"": given}
-    if not isinstance(spec.candidates, str):
+    if not isinstance(candidates, str):
         raise ValueError(
             "the threat model describes its sources of substitutes: pass the sources themselves as `candidates`."
         )
-    return {"": candidate_source(spec.candidates, encoder.model, encoder.tokenizer)}
+    return {"": candidate_source(candidates, encoder.model, encoder.tokenizer)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,9 @@ class LevenshteinAttack:
         >>> attack(["cat"], lambda texts: torch.tensor([[float("x" in text)] for text in texts]))[0].count("x")
         1
     """
+
+    changes: ClassVar[str] = "characters"
+    """What of a text it changes, by the name of the settings that name it."""
 
     max_edits: int = 1
     num_samples: int | None = 50

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..gradients import gradient, shorten, unit
-
-Norm = Literal["linf", "l2"]
-
+from .settings import Norm
 
 ImageLoss = Callable[[Tensor], Tensor]
 

@@ -1,10 +1,222 @@
-"""What an attack may do, in one object that training and evaluation share."""
+"""What an attack may do, in one object: the specification that training and evaluation share.
 
+`ThreatModel` (evaluation) derives from `AttackSettings`, `MMCoAConfig` (training) takes its fields over as options, and
+`attacks.factory` makes attack objects from it: nobody lists its fields a second time. Fields marked `threat` say what
+the attacker is allowed; an evaluation takes them over from the training that it measures. The others say how hard the
+attacker tries. This module imports no torch, so that a command line can be parsed without it.
+"""
+
+# ruff: noqa: RUF009  (`_setting` is dataclasses.field)
 from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from ..data.prompts import check_template
+from ..schema import check_fields
+
+Norm = Literal["linf", "l2"]
+PerturbAt = Literal["auto", "native", "model"]
+CandidateName = Literal["neighbours", "masked-lm", "hotflip", "wordnet"]
+
+THREATS = ("clean", "image", "text", "multimodal")
+"""What a model is measured under: nothing, and attacks on each modality and on both."""
+
+IMAGE_ATTACKS = (
+    "pgd-ce",
+    "pgd-margin",
+    "apgd-ce",
+    "apgd-margin",
+    "strong",
+    "autoattack",
+    "autoattack-rand",
+    "autoattack-apgd-ce",
+    "autoattack-apgd-t",
+)
+TEXT_ATTACKS = ("words", "characters", "embedding")
+MULTIMODAL_ATTACKS = ("independent", "adaptive", "co-attack", "sga", "joint")
+
+
+def _setting(default: Any, help: str, threat: bool = False) -> Any:
+    return field(default=default, metadata={"help": help, "threat": threat})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSettings:
+    """The budget and the effort of an attacker of images and texts.
+
+    Each field's `metadata["help"]` says what it is, with its unit and range; the command line shows the same text.
+    Defaults are those of MMCoA's release where it has the setting (arXiv:2404.19287, its training configuration).
+
+    Raises:
+        ValueError: if a value is out of range, unknown, or of another type than its field.
+
+    Example:
+        >>> AttackSettings(epsilon="4/255", num_steps=5).step_size
+        0.00784313725490196
+    """
+
+    norm: Norm = _setting("linf", "Norm of the image perturbation.", threat=True)
+    epsilon: float | str | None = _setting(
+        "1/255", "Radius of the image perturbation, in [0, 1] pixel units: 0.0039 or 1/255.", threat=True
+    )
+    step_size: float | str | None = _setting(
+        None,
+        "Length of an image attack's step, in the unit of epsilon; 2.5 * epsilon / num_steps without it (Madry et al., "
+        "arXiv:1706.06083).",
+    )
+    num_steps: int = _setting(10, "Gradient steps of the image attack.")
+    restarts: int = _setting(1, "Random starts of the image attack; the worst result of each sample is kept.")
+    random_start: bool = _setting(True, "Start the image attack at a random point of the ball.")
+    temperature: float | Literal["logit_scale"] = _setting(
+        "logit_scale", 'What multiplies the cosines inside an attacked loss: "logit_scale" (the model\'s) or a number.'
+    )
+    perturb_at: PerturbAt = _setting(
+        "auto",
+        "Resolution the budget applies at: the image's own (native), or the model's after resize and crop. `auto`: "
+        "what the benchmark says; else native if the first image is square and no larger than the model's.",
+        threat=True,
+    )
+    template: str | None = _setting(None, "Class prompt with one {} for the class name.", threat=True)
+    candidates: CandidateName = _setting(
+        "neighbours",
+        "Where substitute words come from: neighbours (CLIP's own, no download), masked-lm (the paper's), hotflip or "
+        "wordnet.",
+    )
+    num_candidates: int = _setting(10, "Substitutes tried per word.", threat=True)
+    max_changes: int = _setting(1, "Words changed per text.", threat=True)
+    protect_template: bool = _setting(True, "Never change the template's words (the release does).", threat=True)
+    forbid_class_names: bool = _setting(
+        True, "Never turn a prompt into another class's prompt (the release does).", threat=True
+    )
+    max_edits: int = _setting(1, "Characters inserted, deleted or exchanged per text.", threat=True)
+    rho: float = _setting(
+        1.0,
+        "Radius of the embedding attack per token, in mean row norms of the token table; 1 is about as far as a "
+        "neighbouring word.",
+        threat=True,
+    )
+    num_text_steps: int = _setting(10, "Gradient steps of the embedding attack.")
+    seed: int = _setting(0, "Seed of the attacks' random starts.")
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__  # a frozen dataclass normalises its own fields this way
+        check_types(self)
+        set_(self, "epsilon", pixels("epsilon", self.epsilon))
+        if self.step_size is None:
+            set_(self, "step_size", 2.5 * float(self.epsilon or 0) / max(self.num_steps, 1))
+        set_(self, "step_size", pixels("step_size", self.step_size))
+        for name, choices in (("norm", ("linf", "l2")), ("perturb_at", ("auto", "native", "model"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        if isinstance(self.temperature, str) and self.temperature != "logit_scale":
+            set_(self, "temperature", _as_number(self.temperature))  # a command line gives text
+        self._check_numbers()
+        if self.template is not None:
+            check_template(self.template)
+
+    def _check_numbers(self) -> None:
+        epsilon = float(self.epsilon or 0)
+        if not 0 <= epsilon <= (1.0 if self.norm == "linf" else math.inf) or math.isinf(epsilon):
+            hint = f" Did you mean {epsilon:g}/255?" if epsilon > 1 else ""
+            raise ValueError(f"`epsilon` is in [0, 1] pixel units, got {epsilon:g}.{hint}")
+        for name in ("step_size", "num_steps", "num_candidates", "max_changes", "max_edits", "rho", "num_text_steps"):
+            if not 0 <= getattr(self, name) < math.inf:  # written so that NaN fails too
+                raise ValueError(f"`{name}` must not be negative or infinite, got {getattr(self, name)}.")
+        if self.restarts < 1:
+            raise ValueError(f"`restarts` must be at least 1, got {self.restarts}.")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(
+                f"`restarts={self.restarts}` without `random_start` would run one attack {self.restarts} times."
+            )
+        if self.temperature != "logit_scale" and not (
+            isinstance(self.temperature, (int, float)) and 0 < self.temperature < math.inf
+        ):
+            raise ValueError(f'`temperature` must be "logit_scale" or a positive number, got {self.temperature!r}.')
+
+    @property
+    def pixel_radius(self) -> float:
+        """`epsilon` as a number."""
+        return float(self.epsilon or 0)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the settings that training and evaluation share."""
+        return tuple(each.name for each in dataclasses.fields(AttackSettings))
+
+    @classmethod
+    def threat_names(cls) -> tuple[str, ...]:
+        """Return the names of the settings that an evaluation takes over from the training that it measures."""
+        return tuple(each.name for each in dataclasses.fields(AttackSettings) if each.metadata["threat"])
+
+
+def check_types(settings: Any) -> None:
+    """Raise ValueError, naming the field, if one holds another type than it is annotated with.
+
+    A specification may come from a file. One text may stand for a list of texts.
+    """
+    values = {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings)}
+    hints = _hints(settings.__class__)
+    check_fields(
+        {
+            name: [value] if hints[name] == tuple[str, ...] and isinstance(value, str) else value
+            for name, value in values.items()
+        },
+        hints,
+    )
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+Config = TypeVar("Config", bound=type)
+
+
+def with_attack_settings(**defaults: Any) -> Callable[[Config], Config]:
+    """Give a dataclass-to-be the fields of `AttackSettings` that it does not have yet.
+
+    For a class that cannot inherit from it, because it is not frozen. Put it below `@dataclass`.
+
+    Args:
+        **defaults: defaults that differ.
+    """
+
+    def add(cls: Config) -> Config:
+        for each in dataclasses.fields(AttackSettings):
+            if each.name in cls.__annotations__ or hasattr(cls, each.name):
+                continue
+            default = defaults.get(each.name, each.default)
+            kind: Any = get_type_hints(AttackSettings)[each.name]
+            if each.name == "temperature":  # an argument parser reads text and knows no number beside a choice
+                kind = float | str | None
+            elif default is None:
+                kind = kind | None
+            cls.__annotations__[each.name] = kind
+            setattr(cls, each.name, field(default=default, metadata={"help": each.metadata["help"]}))
+        return cls
+
+    return add
+
+
+def _as_number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def pixels(name: str, value: float | str | None) -> float:
-    """A length in [0, 1] pixel units, from a number or from text such as "1/255"."""
+    """Return a length in [0, 1] pixel units, from a number or from text such as "1/255".
+
+    Raises:
+        ValueError: if it is neither; the message names the argument.
+    """
     if value is None:
         raise ValueError(f'`{name}` must be a number or text such as "1/255", got None.')
     numerator, slash, denominator = str(value).partition("/")

@@ -12,7 +12,7 @@ from torch import Tensor
 from .apgd import APGD
 from .contracts import LogitsFn, check_labels
 from .image_losses import class_loss, likeliest_wrong_classes, margin_loss, targeted_margin_loss
-from .pgd import Norm
+from .settings import Norm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,9 @@
-"""The command line, `hf-mmcoa COMMAND`: thin over the public names."""
+"""The command line, `hf-mmcoa COMMAND`.
+
+Each command is a module with `HELP`, `DESCRIPTION`, `add_arguments` and `run`. It parses arguments and reports errors
+as one line; the work is done by public functions of the other packages. Commands import torch and other heavy
+libraries when they run, so that help and argument errors take a fraction of a second.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from .._version import __version__
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns the exit status."""
+    """Run one command; return the exit status.
+
+    Args:
+        argv: the words after `hf-mmcoa`; those of this process when None.
+    """
     given = sys.argv[1:] if argv is None else list(argv)
-    if given[:1] == ["train"]:  # its options are those of MMCoAConfig, which a parser of its own reads
+    if given[:1] == ["train"]:  # its options are the fields of MMCoAConfig, which a parser of its own reads
         from . import train
 
         return train.main(given[1:])
@@ -19,14 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All subcommands; the parsed arguments' `run` is the function to call."""
-    # torch is imported when a command runs, not when this module is
-    from . import compare, convert, demo, evaluate, interpolate, protocol, push, report
+    """Return the parser of all commands but `train`; the parsed arguments' `run` is the function to call."""
+    from . import compare, convert, demo, evaluate, interpolate, protocol, push, report, train
 
-    parser = argparse.ArgumentParser(prog="hf-mmcoa", description="Make any CLIP robust, and prove it.")
-    parser.add_argument("--version", action="version", version=_version())
+    parser = argparse.ArgumentParser(
+        prog="hf-mmcoa",
+        description="Fine-tune CLIP models to be robust to image, text and multimodal attacks, and measure how robust "
+        "they are.",
+    )
+    parser.add_argument("--version", action="version", version=f"hf-mmcoa {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    subparsers.add_parser("train", add_help=False, help="robust fine-tuning, measured before and after")
+    subparsers.add_parser("train", add_help=False, help=train.HELP)
     for command in (evaluate, report, protocol, convert, push, compare, demo, interpolate):
         subparser = subparsers.add_parser(
             command.__name__.rpartition(".")[2],
@@ -37,9 +51,3 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser
-
-
-def _version() -> str:
-    from .._version import __version__
-
-    return f"hf-mmcoa {__version__}"

@@ -1,4 +1,4 @@
-"""`hf-mmcoa compare`: methods x seeds under one specification, to one table with intervals, paired tests and a plot."""
+"""`hf-mmcoa compare`: train methods with several seeds, measure them under one threat model and compare them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 
 from ..io import printable
 
-HELP = "methods against each other under one specification"
+HELP = "compare training methods under one threat model"
 DESCRIPTION = """\
-Train methods with several seeds, attack and measure all under one specification, and compare them: one table with
-intervals, paired tests against a reference, one plot. The same command again goes on where an interrupted one was;
-with further objectives or seeds it computes those alone.
+Train several methods with several seeds, measure all models under the same attacks, and compare them: a table with
+confidence intervals, paired tests against a reference method, and a plot. Give the same command again to resume an
+interrupted one; with more objectives or seeds it computes only those.
 
   hf-mmcoa compare examples/comparisons/digits.yaml --output output/digits
   hf-mmcoa compare --dataset digits --objectives none mmcoa mmcoa,targets=class --seeds 0 1 2 --output output/targets
 
-A method is an objective, or OBJECTIVE,FIELD=VALUE,... with fields of MMCoAConfig that it changes in its own training;
-NAME=OBJECTIVE,FIELD=VALUE,... gives its row a name. All take equally many gradient steps and are evaluated alike.
-Without a model and on digits or fashion-mnist a tiny CLIP is built and pretrained here.
+A method is an objective, or OBJECTIVE,FIELD=VALUE,... to change fields of MMCoAConfig for this method alone;
+NAME=OBJECTIVE,FIELD=VALUE,... also names its row. All methods train for the same number of gradient steps and are
+evaluated alike. On digits and fashion-mnist, without a model, a tiny CLIP is built and pretrained first.
 
-At the end DIR holds comparison.md, comparison.png and comparison.json (all numbers); DIR/cells/NAME/result.json is one
-method's result with one seed.
+DIR receives comparison.md, comparison.png and comparison.json (all numbers), and DIR/cells/NAME/result.json for each
+method and seed.
 
-exit status: 0, or 1 if a cell failed (the others are compared all the same) or the specifications differ, 2 for a wrong
-argument
+exit status: 0, or 1 if a training or evaluation failed (the others are compared all the same) or results were measured
+under different threat models, 2 for a wrong argument
 """
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run, or plan, the comparison that the parsed arguments ask for; returns the exit status."""
+    """Run or plan the comparison that the parsed arguments ask for; return the exit status."""
     from ..protocols.comparison import check_is_comparison, run_comparison
     from ..protocols.grid import print_to_stderr
     from ..protocols.plan import plan_protocol
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"hf-mmcoa compare: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("hf-mmcoa compare: interrupted; the same command goes on from here.", file=sys.stderr)
+        print("hf-mmcoa compare: interrupted; give the same command again to resume.", file=sys.stderr)
         return 130
     for name, problem in failures.items():
         print(f"hf-mmcoa compare: {name}: {printable(problem)}", file=sys.stderr)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
-    """The options as fields of a protocol, over those of the YAML file."""
+    """Return the options as fields of a protocol, which override those of the YAML file."""
     from ..protocols.protocol import TINY
     from ..protocols.values import field_values
 
@@ -90,40 +90,70 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _here(name: str) -> str:
-    """What is a path is relative to where the command runs, not to the YAML file."""
+    """Return an existing path as an absolute one: it is relative to the working directory, not to the YAML file."""
     return str(Path(name).absolute()) if Path(name).exists() else name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `hf-mmcoa compare`."""
+    """Add the options of `hf-mmcoa compare`."""
     from ..evaluation.threat_model import PRESETS
 
     parser.add_argument(
-        "comparison", nargs="?", metavar="YAML", help="as of `hf-mmcoa protocol` (examples/comparisons/)"
+        "comparison", nargs="?", metavar="YAML", help="comparison as a YAML file (see examples/comparisons/)"
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the comparison")
-    parser.add_argument("--dataset", metavar="NAME", help="a registered benchmark or a Hub id; the YAML's without it")
-    parser.add_argument("--model", metavar="PATH_OR_ID", help="folder or Hub id of the CLIP that all start from")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the comparison")
     parser.add_argument(
-        "--objectives", nargs="+", metavar="METHOD", help="the rows; `none` is the model as it was given"
+        "--dataset", metavar="NAME", help="a registered benchmark or a Hub id; the YAML file's without it"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="of trainings and attacks; 0 without it")
     parser.add_argument(
-        "--training", nargs="+", metavar="FIELD=VALUE", help="fields of MMCoAConfig for all methods: max_steps=300"
+        "--model", metavar="PATH_OR_ID", help="folder or Hub id of the CLIP that every method starts from"
     )
-    parser.add_argument("--preset", choices=list(PRESETS), help="threat model of the evaluation; standard without it")
-    parser.add_argument("--candidates", metavar="SOURCE", help="substitutes: neighbours, masked-lm, ... or a JSON file")
     parser.add_argument(
-        "--max_test_samples", "--max-test-samples", type=int, metavar="N", help="measure on so many rows, drawn once"
+        "--objectives", nargs="+", metavar="METHOD", help="the methods; `none` is the model without training"
     )
-    parser.add_argument("--reference", metavar="NAME", help="row that the others are tested against; the first trained")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="seeds of trainings and attacks; 0 without it"
+    )
+    parser.add_argument(
+        "--training",
+        nargs="+",
+        metavar="FIELD=VALUE",
+        help="fields of MMCoAConfig for every method, such as max_steps=300",
+    )
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), help="threat model of the evaluation; standard without it and without YAML"
+    )
+    parser.add_argument(
+        "--candidates",
+        metavar="SOURCE",
+        help="where substitutes come from: neighbours, masked-lm, hotflip, wordnet, or a JSON file",
+    )
+    parser.add_argument(
+        "--max_test_samples",
+        "--max-test-samples",
+        type=int,
+        metavar="N",
+        help="measure on this many test samples, drawn once",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="NAME",
+        help="method that the others are tested against; the first trained one without it",
+    )
     parser.add_argument(
         "--results",
         nargs="+",
         default=[],
         metavar="[NAME=]PATH",
-        help="finished results under the same specification as further rows: files, or folders of them",
+        help="finished results under the same threat model to add as rows: files, or folders of files",
     )
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="trainings at once")
-    parser.add_argument("--data_dir", "--data-dir", metavar="FOLDER", help="where the data sets' files lie already")
-    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print cells, downloads, disk and time")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="trainings to run at the same time")
+    parser.add_argument(
+        "--data_dir", "--data-dir", metavar="FOLDER", help="folder that holds the data sets' files already"
+    )
+    parser.add_argument(
+        "--dry_run",
+        "--dry-run",
+        action="store_true",
+        help="print trainings, downloads, disk space and time, and run nothing",
+    )

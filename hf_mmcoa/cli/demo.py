@@ -1,4 +1,4 @@
-"""`hf-mmcoa demo`: models in, a page in the browser out, where anybody attacks them by hand."""
+"""`hf-mmcoa demo`: serve a page in the browser on which models are attacked by hand."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ..io import printable
 DEFAULT_RUN = Path("output/digits")  # where `hf-mmcoa train` writes without options
 EPSILON = "4/255"
 
-HELP = "a page to attack models by hand, in the browser"
+HELP = "attack models by hand, on a page in the browser"
 DESCRIPTION = """\
-Open a page: pick or upload a picture, type class names, choose an attack and its budget, and see what each model makes
-of it before and after. Runs offline, for this machine only unless --host says otherwise.
+Serve a page: pick or upload an image, type class names, choose an attack and its budget, and see what each model
+predicts before and after the attack. Works offline. Only this machine can open the page unless --host says otherwise.
 
-Without --model: a tiny CLIP on digits and the robust one of `hf-mmcoa train` (output/digits). What is missing is
-trained first, in about two minutes, and kept in --cache_dir.
+Without --model: a tiny CLIP on digits and the robust one that `hf-mmcoa train` wrote (output/digits). A model that is
+missing is trained first, in about two minutes, and kept in --cache_dir.
 
 exit status: 0, 1 for an error, 2 for a wrong argument
 """
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve the page that the parsed arguments ask for until Ctrl-C; returns the exit status."""
+    """Serve the page that the parsed arguments ask for until Ctrl-C; return the exit status."""
     if importlib.util.find_spec("gradio") is None:  # before anything is trained
         print('hf-mmcoa demo: needs gradio: pip install "hf-mmcoa[demo]"', file=sys.stderr)
         return 1
@@ -46,18 +46,19 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 130
     if not _is_loopback(args.host):
-        print(f"hf-mmcoa demo: anybody who reaches {args.host} can use this page", file=sys.stderr)
+        print(f"hf-mmcoa demo: anybody who can reach {args.host} can use this page", file=sys.stderr)
     print(f"{url}  (Ctrl-C ends it)", flush=True)
     page.block_thread()
     return 0
 
 
 def setup(args: argparse.Namespace) -> Any:
-    """Models, pictures and budget of the parsed arguments."""
+    """Return the models, images and attack budget that the parsed arguments ask for."""
     import torch
 
     from ..data import digits
-    from ..data.benchmarks import describe, load_benchmark
+    from ..data.benchmark_info import describe
+    from ..data.load import load_benchmark
     from ..demo.page import Setup
     from ..evaluation.threat_model import ThreatModel
     from ..models.encoder import load_clip
@@ -89,7 +90,7 @@ def setup(args: argparse.Namespace) -> Any:
 
 
 def name_models(given: Sequence[str]) -> dict[str, str]:
-    """A name for each model: the folder's last part, or all that was given where those are alike.
+    """Return the models by name: the last part of a path, or the whole path if the last parts are equal.
 
     Raises:
         ValueError: if the same model is given twice.
@@ -101,11 +102,11 @@ def name_models(given: Sequence[str]) -> dict[str, str]:
 
 
 def default_models(cache_dir: str | Path | None = None, options: Sequence[str] = ()) -> dict[str, Path]:
-    """Folders of the embedded default before and after training; each is made where it is missing.
+    """Return the folders of the tiny CLIP on digits before and after training; train a model that is missing.
 
     Args:
-        cache_dir: where they are kept; beside the Hub's cache when None.
-        options: of `hf-mmcoa train`, for a training other than the default's.
+        cache_dir: folder to keep them in; a folder beside the Hub's cache when None.
+        options: options of `hf-mmcoa train` that change the training.
     """
     from huggingface_hub.constants import HF_HOME
 
@@ -119,18 +120,19 @@ def default_models(cache_dir: str | Path | None = None, options: Sequence[str] =
 
 
 def _train_default(clean: Path, robust: Path, options: Sequence[str]) -> None:
-    """Write the models that do not exist yet; a folder appears whole or not at all."""
+    """Train and write the models that do not exist yet; a folder appears complete or not at all."""
     from ..data.digits import load_digits
     from ..substitutes.digits import SYNONYMS
     from ..substitutes.held_out import known_and_unseen
+    from ..testbed.pretraining import pretrain_on_digits
     from ..training.trainer import MMCoATrainer
-    from .train import parse, pretrained_tiny_clip
+    from .train_arguments import parse
 
     clean.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=clean.parent, prefix=".training-") as scratch:
         run, args = parse(["--output_dir", f"{scratch}/run", *options])
-        _say("training a tiny CLIP on digits, without attack (half a minute)")
-        model, processor = pretrained_tiny_clip(args, run.pretrain_epochs)
+        _say("pretraining a tiny CLIP on digits, without attack (half a minute)")
+        model, processor = pretrain_on_digits(args, run.pretrain_epochs)
         if not clean.is_dir():
             model.save_pretrained(f"{scratch}/clean")
             processor.save_pretrained(f"{scratch}/clean")
@@ -157,20 +159,30 @@ def _is_loopback(host: str) -> bool:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `hf-mmcoa demo`."""
+    """Add the options of `hf-mmcoa demo`."""
     parser.add_argument(
-        "--model", action="append", metavar="PATH_OR_ID", help="folder or Hub id of a CLIP; once for each to compare"
+        "--model", action="append", metavar="PATH_OR_ID", help="folder or Hub id of a CLIP; repeat to compare several"
     )
     parser.add_argument(
-        "--dataset", default="digits", metavar="NAME_OR_PATH", help="pictures to pick from, class names and prompt"
+        "--dataset",
+        default="digits",
+        metavar="NAME_OR_PATH",
+        help="data set whose images, class names and prompt are shown; digits without it",
     )
-    parser.add_argument("--data_dir", "--data-dir", metavar="FOLDER", help="where the data set's files lie already")
     parser.add_argument(
-        "--epsilon", help=f'of the image attack at first, e.g. "4/255"; 0.15 for digits, else {EPSILON}'
+        "--data_dir", "--data-dir", metavar="FOLDER", help="folder that holds the data set's files already"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets others in")
-    parser.add_argument("--port", type=int, help="to listen on; the first free one from 7860 without it")
+    parser.add_argument(
+        "--epsilon", help=f'initial radius of the image attack, such as "4/255"; 0.15 for digits, else {EPSILON}'
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 opens the page to other machines"
+    )
+    parser.add_argument("--port", type=int, help="port to listen on; the first free one from 7860 without it")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(
-        "--cache_dir", "--cache-dir", metavar="FOLDER", help="where the default models are kept; beside the Hub's cache"
+        "--cache_dir",
+        "--cache-dir",
+        metavar="FOLDER",
+        help="folder for the default models; beside the Hub's cache without it",
     )

@@ -1,34 +1,27 @@
-"""`hf-mmcoa interpolate`: a pretrained and a robust CLIP in, the trade-off between them and any mixture out."""
+"""`hf-mmcoa interpolate`: measure the models between a pretrained and a robust CLIP, and save one of them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate import Accelerator
-from torch import nn
-
-from ..data.benchmarks import load_benchmark
-from ..evaluation.sanity import failed
 from ..io import differences, fingerprint, printable
-from ..models.encoder import load_clip
-from ..models.lora import load_adapted, merge
-from ..models.weights import check_mixable, interpolate
-from ..protocols.interpolation import sweep, write_summary
-from ..report.table import robustness_table
-from .evaluate import SANITY_FAILED, add_measurement_arguments, substitutes, threat_model
 from .launch import start_missing_processes
+from .measurement_arguments import SANITY_FAILED, add_measurement_arguments, substitutes, threat_model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
-HELP = "the clean/robust trade-off between a pretrained and a robust CLIP"
+HELP = "measure the trade-off between a pretrained and a robust CLIP"
 DESCRIPTION = """\
-Measure the models whose weights are (1 - alpha) pretrained + alpha robust, clean and under attack, and draw the
-trade-off. With --adapter alpha is the scale of the LoRA adapter. DIR gets one result file an alpha, interpolation.json,
-interpolation.md and interpolation.png; the same command again computes no finished alpha twice.
+Measure models with the weights (1 - alpha) * pretrained + alpha * robust, clean and under attack, and plot robust
+against clean accuracy. With --adapter, alpha is the scale of the LoRA adapter. DIR receives one result file per alpha,
+interpolation.json, interpolation.md and interpolation.png. Give the same command again to resume: it skips every alpha
+that is finished.
 
 exit status: 0 if all sanity checks passed, 3 if one failed (the numbers are printed and written all the same),
 2 for a wrong argument, 1 for any other error
@@ -36,9 +29,19 @@ exit status: 0 if all sanity checks passed, 3 if one failed (the numbers are pri
 
 
 def run(args: argparse.Namespace) -> int:
-    """Sweep alpha as the parsed arguments say, print the table; returns the exit status."""
-    if (status := start_missing_processes(sys.argv[1:])) is not None:
+    """Measure each alpha as the parsed arguments say and print the table; return the exit status."""
+    if (status := start_missing_processes()) is not None:
         return status
+    import torch
+    from accelerate import Accelerator
+
+    from ..data.load import load_benchmark
+    from ..evaluation.sanity import failed
+    from ..models.encoder import load_clip
+    from ..models.weights import interpolate
+    from ..protocols.interpolation import sweep, write_summary
+    from ..report.table import robustness_table
+
     names = (args.pretrained, args.robust or args.adapter)
     try:
         _check(args)
@@ -74,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"hf-mmcoa interpolate: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("hf-mmcoa interpolate: interrupted; the same command goes on from here.", file=sys.stderr)
+        print("hf-mmcoa interpolate: interrupted; give the same command again to resume.", file=sys.stderr)
         return 130
-    accelerator.end_training()  # else the first process to exit may pull the rug from under the others
+    accelerator.end_training()  # without it the first process to exit may close the group while others still use it
     findings = [(alpha, finding) for alpha, result in results.items() for finding in failed(result["sanity"])]
     if accelerator.is_main_process:
         print(robustness_table({f"alpha {alpha:g}": result for alpha, result in results.items()}))
@@ -90,46 +93,62 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError if options contradict each other."""
     if set(args.attacks) == {"clean"}:
-        raise ValueError("`--attacks clean` leaves nothing to trade clean accuracy for: add image, text or multimodal.")
+        raise ValueError("`--attacks clean` leaves no robust accuracy to trade off: add image, text or multimodal.")
     if (args.save is None) != (args.save_alpha is None):
         raise ValueError("`--save FOLDER` and `--save_alpha ALPHA` belong together: give both or neither.")
     inputs = [Path(one).resolve() for one in (args.pretrained, args.robust, args.adapter) if one]
     if args.save and Path(args.save).resolve() in inputs:
-        raise ValueError(f"`--save {args.save}` would overwrite a model that is read: choose another folder.")
+        raise ValueError(f"`--save {args.save}` would overwrite one of the models to mix: choose another folder.")
 
 
 def _robust(args: argparse.Namespace, pretrained: nn.Module, processor: Any) -> nn.Module:
-    """The model at alpha = 1; it must read pixels and words as the pretrained one does."""
+    """Return the model at alpha = 1.
+
+    Raises:
+        ValueError: if its architecture or its preprocessing of images and texts differs from the pretrained model's.
+    """
+    from ..models.encoder import load_clip
+    from ..models.lora import load_adapted, merge
+    from ..models.weights import check_mixable
+
     if args.adapter:
         return merge(load_adapted(pretrained, args.adapter))  # type: ignore[arg-type]
     robust, other = load_clip(args.robust)
     check_mixable(pretrained, robust)
-    read = [_reading(one) for one in (processor, other)]
-    if found := differences(*read):
-        raise ValueError(f"{args.pretrained} and {args.robust} read their input differently: {'; '.join(found)}.")
+    if found := differences(_preprocessing(processor), _preprocessing(other)):
+        raise ValueError(f"{args.pretrained} and {args.robust} preprocess their input differently: {'; '.join(found)}.")
     return robust
 
 
-def _reading(processor: Any) -> dict[str, Any]:
+def _preprocessing(processor: Any) -> dict[str, Any]:
+    """Return the settings of a processor that change what the model sees."""
     images = processor.image_processor.to_dict()
     pixels = {key: images.get(key) for key in ("size", "crop_size", "image_mean", "image_std")}
     return pixels | {"vocabulary": fingerprint(processor.tokenizer.get_vocab())}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `hf-mmcoa interpolate`."""
+    """Add the options of `hf-mmcoa interpolate`."""
     parser.add_argument(
         "--pretrained", required=True, metavar="PATH_OR_ID", help="folder or Hub id of the CLIPModel at alpha 0"
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--robust", metavar="PATH_OR_ID", help="the CLIPModel at alpha 1, of the same architecture")
-    group.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter of the pretrained model; alpha scales it")
+    group.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter of the pretrained model, which alpha scales")
     parser.add_argument(
-        "--alphas", nargs="+", type=float, default=list(ALPHAS), metavar="ALPHA", help="outside [0, 1]: with a warning"
+        "--alphas",
+        nargs="+",
+        type=float,
+        default=list(ALPHAS),
+        metavar="ALPHA",
+        help="share of the robust weights; 0 0.25 0.5 0.75 1 without it",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of results, table and picture")
-    parser.add_argument("--overwrite", action="store_true", help="replace other evaluations' results in --output")
-    parser.add_argument("--save_alpha", "--save-alpha", type=float, metavar="ALPHA", help="mixture that --save writes")
-    parser.add_argument("--save", metavar="FOLDER", help="write that mixture as a plain CLIPModel folder")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for results, table and plot")
+    parser.add_argument("--overwrite", action="store_true", help="replace results of other evaluations in --output")
+    parser.add_argument(
+        "--save_alpha", "--save-alpha", type=float, metavar="ALPHA", help="alpha of the model that --save writes"
+    )
+    parser.add_argument("--save", metavar="FOLDER", help="folder to write that model to, as a plain CLIPModel")
     add_measurement_arguments(parser)

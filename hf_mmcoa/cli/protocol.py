@@ -1,4 +1,4 @@
-"""`hf-mmcoa protocol`: a named protocol or a YAML file in, the whole grid and one table out."""
+"""`hf-mmcoa protocol`: run a grid of trainings and evaluations and write one table of all results."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import sys
 
 from ..io import printable
 
-HELP = "a grid of trainings and evaluations, resumable cell by cell"
+HELP = "run a grid of trainings and evaluations, resumable cell by cell"
 DESCRIPTION = """\
-Train and evaluate a grid of data sets, shots, objectives and seeds: one folder a cell, one table and one page of all.
-The same command again goes on where an interrupted one was; finished cells are never computed again.
+Train and evaluate a grid of data sets, shots, objectives and seeds, and write one table and one page of all results.
+Give the same command again to resume an interrupted one; finished cells of the grid are not computed again.
 
-DIR/cells/NAME/result.json is a cell's result, DIR/models/ holds what was trained. At the end: DIR/protocol.json (all
-numbers), DIR/table.md and DIR/index.html.
+DIR receives cells/NAME/result.json for each cell, the trained models in models/, and in the end protocol.json (all
+numbers), table.md and index.html.
 
 exit status: 0, or 1 if a cell failed (the others are computed and shown all the same), 2 for a wrong argument
 """
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run, or plan, the protocol that the parsed arguments name; returns the exit status."""
+    """Run or plan the protocol that the parsed arguments name; return the exit status."""
     from ..protocols.grid import print_to_stderr, run_protocol
     from ..protocols.plan import plan_protocol
     from ..protocols.reading import read_protocol
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"hf-mmcoa protocol: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("hf-mmcoa protocol: interrupted; the same command goes on from here.", file=sys.stderr)
+        print("hf-mmcoa protocol: interrupted; give the same command again to resume.", file=sys.stderr)
         return 130
     for name, problem in failures.items():
         print(f"hf-mmcoa protocol: {name}: {printable(problem)}", file=sys.stderr)
@@ -44,11 +44,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `hf-mmcoa protocol`."""
+    """Add the options of `hf-mmcoa protocol`."""
     parser.add_argument(
         "protocol", metavar="NAME_OR_YAML", help="paper-iid, paper-ood, few-shot, or a YAML file (examples/protocols/)"
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the grid")
-    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print cells, downloads, disk and time")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="trainings at once")
-    parser.add_argument("--data_dir", "--data-dir", metavar="FOLDER", help="where the data sets' files lie already")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for results, models and the table")
+    parser.add_argument(
+        "--dry_run",
+        "--dry-run",
+        action="store_true",
+        help="print cells, downloads, disk space and time, and run nothing",
+    )
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="trainings to run at the same time")
+    parser.add_argument(
+        "--data_dir", "--data-dir", metavar="FOLDER", help="folder that holds the data sets' files already"
+    )

@@ -1,4 +1,4 @@
-"""`hf-mmcoa report`: result files in, a page, Markdown and pictures out."""
+"""`hf-mmcoa report`: make a page, Markdown and plots of result files."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import argparse
 import sys
 
 from ..io import printable
-from ..report.page import write_report
 
-HELP = "HTML, Markdown and pictures of result files"
+HELP = "make an HTML page, Markdown and plots of result files"
 DESCRIPTION = """\
-Make a report of result files: index.html (one file, no network, no script), report.md and PNGs.
+Make a report of result files: index.html (one file, without scripts or network access), report.md and PNG plots.
 
-Results under one threat model on the same samples share a section; others get their own. Files given the same NAME are
-repetitions of one model (seeds), and averaged. RESULT.gallery.json beside RESULT.json is shown as a gallery.
+Results of the same samples under the same threat model share a section. Files given the same NAME are repetitions of
+one model with different seeds and are averaged. RESULT.gallery.json beside RESULT.json is shown as a gallery.
 
-exit status: 0, or 1 if a file was left out (the report of the others is written all the same)
+exit status: 0, or 1 if a file was left out (the report of the others is written all the same), 2 for a wrong argument
 """
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the report that the parsed arguments ask for; returns the exit status."""
+    """Write the report that the parsed arguments ask for; return the exit status."""
+    from ..report.page import write_report
+
     try:
         report = write_report(args.results, args.output, title=args.title)
     except (ValueError, OSError) as error:
@@ -33,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `hf-mmcoa report`."""
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="result file, folder of them, or NAME=FILE")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for index.html, report.md and PNGs")
-    parser.add_argument("--title", default="Robustness report", help="of the page")
+    """Add the options of `hf-mmcoa report`."""
+    parser.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="result file, folder of result files, or NAME=FILE"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for index.html, report.md and the plots")
+    parser.add_argument("--title", default="Robustness report", help="title of the page")

@@ -1,1 +1,1 @@
-"""Checkpoints of other repositories to `CLIPModel`, parity-checked, and back to OpenCLIP."""
+"""Conversion of other repositories' checkpoints to `CLIPModel`, and back to OpenCLIP, with checked embeddings."""

@@ -1,8 +1,9 @@
-"""Other repositories' checkpoints to `CLIPModel`, and `CLIPModel` to OpenCLIP, written only if the embeddings agree.
+"""The conversion itself: other repositories' checkpoints to `CLIPModel`, and `CLIPModel` to OpenCLIP.
 
-What was written is read back the way its reader reads it and compared, on random images and texts, with an
-implementation of the other side: `ReferenceCLIP` beside transformers' own model. Heads and activation are in no weight,
-so the comparison cannot prove them: `Conversion` says where each was taken from.
+The written folder is read back as its users will read it, and compared with an independent implementation of the other
+side on random images and texts: `ReferenceCLIP` against transformers' model. A folder is kept only if the embeddings
+agree. No weight determines the number of heads or the activation, so the comparison cannot confirm them: `Conversion`
+says where each was taken from.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ..io import write_text
 from ..models.encoder import DualEncoder, load_clip
 from . import layouts
 from .layouts import ACTIVATIONS, PARTS, Activation, Architecture, Tower
@@ -31,7 +33,7 @@ from .source import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, Source, read_source, re
 Target = Literal["clip", "open_clip"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
-LIMIT = 1e-4  # of the largest difference of embeddings; float32 leaves about 1e-6
+LIMIT = 1e-4  # largest difference of embeddings that is accepted; float32 rounding causes about 1e-6
 
 
 class _Encoder(Protocol):
@@ -45,7 +47,7 @@ class _Encoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class _TransformersCLIP:
-    """A CLIPModel behind the methods of ReferenceCLIP: features before normalisation."""
+    """A CLIPModel with the methods of ReferenceCLIP, which return features before normalisation."""
 
     model: Any
 
@@ -64,10 +66,11 @@ class _TransformersCLIP:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """Largest differences between two implementations on random inputs.
+    """The largest differences between two implementations on random inputs.
 
-    `images` and `texts` are the larger of two measures: the absolute difference of a coordinate between unit vectors,
-    and that between features before normalisation, relative to the largest coordinate.
+    `images` and `texts` are the larger of two measures: the largest absolute difference between coordinates of unit
+    vectors, and the largest difference between features before normalisation, relative to the largest coordinate.
+    `logit_scale` is the absolute difference of the logit scales before `exp`.
     """
 
     images: float
@@ -76,7 +79,7 @@ class Parity:
 
     @property
     def difference(self) -> float:
-        """The largest of the three; NaN if one is."""
+        """Return the largest of the three differences; NaN if one of them is NaN."""
         return float(torch.tensor([self.images, self.texts, self.logit_scale]).max())
 
     def __str__(self) -> str:
@@ -84,14 +87,17 @@ class Parity:
 
 
 def compare(source: _Encoder, converted: _Encoder, architecture: Architecture, eos_token_id: int) -> Parity:
-    """Run both on the same 4 random images and 16 random texts of every length up to the context.
+    """Compare two implementations on 4 random images and on 16 random texts of all lengths up to the context length.
 
     Args:
-        source: what the weights come from.
-        converted: what they became.
-        architecture: sizes of the inputs.
-        eos_token_id: the end of each text; all its other tokens have lower ids, as CLIP's have, also those behind the
-            end, which must not matter.
+        source: the model before the conversion.
+        converted: the model after it.
+        architecture: gives the sizes of the inputs.
+        eos_token_id: id that ends each text. All other tokens have lower ids, as in CLIP; the texts have tokens after
+            their end too, which must not matter.
+
+    Returns:
+        The largest differences of image features, text features and logit scale.
     """
     generator = torch.Generator().manual_seed(0)
     size, context = architecture.image_size, architecture.context_length
@@ -114,7 +120,7 @@ def compare(source: _Encoder, converted: _Encoder, architecture: Architecture, e
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What was read, decided and measured."""
+    """The facts that a conversion read, decided and measured; `str` gives them as the lines that the command prints."""
 
     output: Path
     source: str
@@ -122,7 +128,7 @@ class Conversion:
     parts: tuple[str, ...]
     from_base: tuple[str, ...]
     architecture: Architecture
-    activations: tuple[str, str]  # of image and text tower, each with where it was taken from
+    activations: tuple[str, str]  # of the image and the text encoder, each with its source
     parity: Parity
     notes: tuple[str, ...]
 
@@ -152,28 +158,31 @@ def convert(
     image_size: int | None = None,
     processor: str | Path | None = None,
 ) -> Conversion:
-    """Convert a checkpoint and write it as a folder, whole or not at all.
+    """Convert a checkpoint and write it as a folder; after an error nothing is left at `output`.
 
     Args:
-        source: a file of weights (.safetensors; pickles only as far as torch.load(weights_only=True) reads them), or a
-            folder as transformers or OpenCLIP write it. Layouts: docs/convert.md.
-        output: a new folder.
-        to: `"clip"` for transformers' CLIPModel, `"open_clip"` for what OpenCLIP loads (from a CLIPModel folder).
-        base: folder or Hub id of the CLIPModel that the source was fine-tuned from. It gives what the source lacks:
-            the other tower, the temperature, the tokenizer, and for a bare state dict the activation.
-        activation: of the towers in the source; `None` takes what the source's configuration, `base` or the layout
-            says.
-        image_size: pixels; only where patches do not fill the image.
-        processor: folder or Hub id to copy tokenizer and image processor from. `None`: the source's own, else the
-            tokenizer of `base` and CLIP's image processor.
+        source: a file of weights (.safetensors, or a pickle that torch.load(weights_only=True) can read), or a folder
+            in transformers' or OpenCLIP's form. docs/convert.md lists the layouts.
+        output: a new or empty folder.
+        to: `"clip"` for transformers' CLIPModel, `"open_clip"` for a folder that OpenCLIP loads (from a CLIPModel
+            folder).
+        base: folder or Hub id of the CLIPModel that the source was fine-tuned from. It supplies what the source lacks:
+            the other encoder, the temperature, the tokenizer and, for a bare state dict, the activation.
+        activation: activation of the encoders in the source; `None` takes it from the source's configuration, from
+            `base` or from the layout, in this order.
+        image_size: height and width of the images, in pixels; needed only if the patches do not fill the image.
+        processor: folder or Hub id from which tokenizer and image processor are copied. `None` takes the source's own,
+            else the tokenizer of `base` and CLIP's image processor.
 
     Returns:
-        What was read, decided and measured; its text is what `hf-mmcoa convert` prints.
+        The facts that were read, decided and measured; its text is what `hf-mmcoa convert` prints.
 
     Raises:
-        ValueError: if the source has an unknown layout, would run code, lacks what `base` was not named for, says
-            nothing about its activation; or if the converted model's embeddings differ by more than 1e-4.
-        FileExistsError: if something is at `output` already.
+        ValueError: if the source has an unknown layout, needs code of its own, or lacks parts or its activation without
+            a `base` or `activation` that supplies them; or if the converted model's embeddings differ by more than
+            1e-4.
+        FileNotFoundError: if there is nothing at `source`.
+        FileExistsError: if `output` is a file or a folder that is not empty.
 
     Example:
         >>> print(convert("fare_eps_2.pt", "fare2-clip", base="openai/clip-vit-large-patch14"))  # doctest: +SKIP
@@ -184,11 +193,13 @@ def convert(
     if activation not in (None, *ACTIVATIONS):
         raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"something lies at `output` {str(output)!r} already. Name a new folder.")
+        raise FileExistsError(f"`output` {str(output)!r} exists and is not an empty folder. Name a new folder.")
     if to == "open_clip":
         given = {"base": base, "activation": activation, "image_size": image_size, "processor": processor}
         if named := [name for name, value in given.items() if value is not None]:
-            raise ValueError(f"`{named[0]}` belongs to `to='clip'`; a CLIPModel folder has all that OpenCLIP needs.")
+            raise ValueError(
+                f"`{named[0]}` belongs to `to='clip'`: leave it out, a CLIPModel folder has all that OpenCLIP needs."
+            )
     for folder in (base, processor):
         if folder is not None:
             refuse_remote_code(Path(folder))
@@ -223,7 +234,7 @@ def _to_clip(
     if absent and base is None:
         raise ValueError(
             f"{source.read} has {', '.join(layout.parts)}, and no {', '.join(absent)}. Name with --base the CLIPModel "
-            "that it was fine-tuned from: the rest is taken from there."
+            "that it was fine-tuned from, which supplies the missing parts."
         )
     notes: list[str] = []
     weights, like, base_processor = layout.weights, None, None
@@ -246,7 +257,7 @@ def _to_clip(
     )
     if source.architecture is not None:
         _must_agree(dataclasses.replace(source.architecture, image_size=measured.image_size), measured, path)
-    if like is not None and absent:  # a higher resolution than the base's is another size of the same model
+    if like is not None and absent:  # the image size may differ: the source may be fine-tuned at a higher resolution
         _must_agree(dataclasses.replace(like, image_size=measured.image_size), measured, base)
     towers, activations = [], []
     for part, tower, named, of_base in (
@@ -262,7 +273,7 @@ def _to_clip(
     architecture = dataclasses.replace(measured, vision=towers[0], text=towers[1])
 
     tokenizer, image_processor = _processor(processor_folder, path, source, base_processor, architecture.image_size)
-    # transformers 5 builds a tokenizer of special tokens alone where a folder has none.
+    # transformers 5 builds a tokenizer of special tokens only if a folder has none.
     if tokenizer is not None and set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise ValueError(f"{str(processor_folder or base or path)!r} has no tokenizer. Name a folder with --processor.")
     token_ids = _token_ids(tokenizer, source.config, architecture.vocab_size)
@@ -273,7 +284,7 @@ def _to_clip(
         notes.append("no tokenizer was written: name a folder that has one with --processor, or --base")
     else:
         processor = CLIPProcessor(image_processor, tokenizer)
-        DualEncoder(model, processor)  # they belong together, or it says why not
+        DualEncoder(model, processor)  # raises if they do not belong together
         processor.save_pretrained(built)
     return Conversion(
         output=built,
@@ -295,7 +306,9 @@ def _to_clip(
 
 def _to_open_clip(source: Source, path: Path, built: Path) -> Conversion:
     if source.config is None or source.architecture is None:
-        raise ValueError("`to='open_clip'` converts a CLIPModel folder. Convert the source to that first.")
+        raise ValueError(
+            f"`to='open_clip'` converts a CLIPModel folder, and {str(path)!r} is none: convert it to 'clip' first."
+        )
     layout = layouts.identify(source.state_dict)
     architecture = source.architecture
     text_config: Any = source.config.text_config
@@ -311,7 +324,7 @@ def _to_open_clip(source: Source, path: Path, built: Path) -> Conversion:
         image_processor = CLIPImageProcessorPil.from_pretrained(path)
     preprocessing |= {"mean": list(image_processor.image_mean), "std": list(image_processor.image_std)}
     config = {"model_cfg": layouts.open_clip_config(architecture), "preprocess_cfg": preprocessing}
-    (built / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(json.dumps(config, indent=2) + "\n", built / OPEN_CLIP_CONFIG)
     weights = {name: tensor.contiguous() for name, tensor in layout.weights.items()}
     save_file(weights, built / OPEN_CLIP_WEIGHTS[0], metadata={"format": "pt"})
 
@@ -319,7 +332,7 @@ def _to_open_clip(source: Source, path: Path, built: Path) -> Conversion:
     assert written.architecture is not None
     notes = []
     if vocab_size != 49408:
-        notes.append(f"OpenCLIP's own tokenizer has 49408 tokens, this model {vocab_size}: it needs its own there too")
+        notes.append(f"OpenCLIP's tokenizer has 49408 tokens, this model {vocab_size}: use the model's own tokenizer")
     activation = f"{architecture.text.activation} ({source.config_name})"
     return Conversion(
         output=built,
@@ -351,14 +364,14 @@ def _activation(
     if by_openai:
         return "quick_gelu", "OpenAI's CLIP has no other"
     raise ValueError(
-        "a state dict does not say its activation, and the wrong one costs accuracy in silence. Name it with "
-        "--activation: quick_gelu for OpenAI's weights and what was fine-tuned from them, gelu for most others of "
-        "OpenCLIP (all whose model has no -quickgelu in its name); or name with --base what it was fine-tuned from."
+        "a state dict does not state its activation, and a wrong one lowers accuracy without an error. Name it with "
+        "--activation: quick_gelu for OpenAI's weights and models fine-tuned from them, gelu for OpenCLIP's other "
+        "models unless their name has -quickgelu; or name with --base the model that it was fine-tuned from."
     )
 
 
 def _must_agree(configured: Architecture, measured: Architecture, where: object) -> None:
-    """Raise unless the configuration beside the weights, or the base's, has the sizes of the weights."""
+    """Raise ValueError if the sizes of the weights differ from those of the configuration or the base."""
     pairs = [("", configured, measured)]
     pairs += [(f"{name} ", getattr(configured, name), getattr(measured, name)) for name in ("vision", "text")]
     different = [
@@ -372,12 +385,12 @@ def _must_agree(configured: Architecture, measured: Architecture, where: object)
 
 
 def _unlike(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> list[str]:
-    """A note if the first weights look as if they came from another model than `base`: the towers would not fit."""
+    """Return a note if the weights of the first layer look unrelated to those of `base`."""
     name = "visual.conv1.weight" if "visual.conv1.weight" in weights else "token_embedding.weight"
     if name not in weights or weights[name].shape != base[name].shape:
         return []
     cosine = float(F.cosine_similarity(weights[name].flatten(), base[name].flatten(), dim=0))
-    if cosine > 0.5:  # fine-tuning hardly moves it; two trainings from scratch have about 0
+    if cosine > 0.5:  # fine-tuning hardly changes it; between two trainings from scratch it is about 0
         return []
     return [f"{name} has cosine {cosine:.2f} with that of --base: is the source really fine-tuned from it?"]
 
@@ -400,7 +413,7 @@ def _clip_model(config: CLIPConfig, weights: Mapping[str, Tensor]) -> CLIPModel:
 def _processor(
     folder: str | Path | None, source_path: Path, source: Source, base_processor: Any, image_size: int
 ) -> tuple[Any, Any]:
-    """Tokenizer, or `None`, and image processor."""
+    """Return the tokenizer, or `None`, and the image processor."""
     if folder is None and source.config is not None and _has_image_processor(source_path):
         folder = source_path if (source_path / "tokenizer_config.json").exists() else None
     if folder is not None:
@@ -409,7 +422,7 @@ def _processor(
     if settings.get("resize_mode", "shortest") != "shortest" or settings.get("interpolation", "bicubic") != "bicubic":
         raise ValueError(
             f"{OPEN_CLIP_CONFIG} asks for {dict(settings)}; CLIP's image processor resizes the shortest edge, bicubic. "
-            "Name a folder with an image processor with --processor."
+            "Name a folder that has an image processor with --processor."
         )
     statistics: dict[str, Any] = {f"image_{name}": list(settings[name]) for name in ("mean", "std") if name in settings}
     image_processor = CLIPImageProcessorPil(
@@ -423,7 +436,10 @@ def _has_image_processor(folder: Path) -> bool:
 
 
 def _token_ids(tokenizer: Any, config: CLIPConfig | None, vocab_size: int) -> dict[str, int]:
-    """Where texts begin and end: what a CLIPModel says itself, else the tokenizer, else OpenAI's last two ids."""
+    """Return the ids of BOS, end of text and padding.
+
+    They come from the CLIPModel's configuration, else from the tokenizer, else they are OpenAI's: the last two ids.
+    """
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     text: Any = config.text_config if config is not None else None
     if text is not None and text.eos_token_id != 2:  # 2: see _to_open_clip

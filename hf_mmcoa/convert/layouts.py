@@ -1,8 +1,8 @@
-"""The names of CLIP's weights in OpenAI's layout and in transformers', and what their shapes say.
+"""The names of CLIP's weights in OpenAI's layout and in transformers', and the sizes that their shapes determine.
 
-OpenCLIP, TeCoA, PMG-AFT, TGA-ZSR and FARE use OpenAI's names, whole or for the image tower alone; LEAF publishes both.
-So there are two spellings of one list of weights, and a conversion is one pass over that list. Everything here is about
-names and shapes; docs/convert.md has the table of layouts and where each fact was read.
+OpenCLIP, TeCoA, PMG-AFT, TGA-ZSR and FARE use OpenAI's names, for the whole model or for the image encoder alone; LEAF
+publishes both layouts. So one list of weights has two spellings, and a conversion is one pass over that list.
+docs/convert.md has the table of layouts, with the source of each fact.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 PARTS = ("image tower", "image projection", "text tower", "text projection", "logit scale")
 
-# No weight tells how a width is split into heads. 64 a head is CLIP's; these are all exceptions among OpenCLIP's ViTs
-# (`head_width` in its model_configs: ViT-H, ViT-g, ViT-bigG, ViT-e). Its text towers have none.
+# The weights do not show how a width is divided into heads. CLIP has a width of 64 per head; these are all exceptions
+# among OpenCLIP's ViTs (`head_width` in its model_configs: ViT-H, ViT-g, ViT-bigG, ViT-e). Its text encoders have none.
 HEAD_WIDTH = 64
 VISION_HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 
-# Buffers that some releases saved, and the three numbers in OpenAI's archives: no weights.
+# Entries that are no weights: buffers that some releases saved, and the three numbers in OpenAI's archives.
 _NOT_WEIGHTS = re.compile(r"(.*\.)?(attn_mask|position_ids)|input_resolution|context_length|vocab_size")
 _OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 _LAYER = re.compile(r"(visual\.|vision_model\.)?(?:text_model\.)?(?:transformer\.resblocks|encoder\.layers)\.(\d+)\.")
@@ -36,16 +36,16 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel and DDP; torch.c
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """One weight in both spellings."""
+    """One weight with its names in both layouts."""
 
     part: str
     openai: str
     transformers: tuple[str, ...]  # three for OpenAI's packed query, key and value
-    transposed: bool = False  # OpenAI multiplies by its projections from the right, a Linear from the left
+    transposed: bool = False  # OpenAI multiplies by its projections from the right, a Linear by the transpose
 
 
 def weights_of(vision_layers: int, text_layers: int) -> list[Weight]:
-    """Every weight of a ViT CLIP of so many layers."""
+    """Return every weight of a ViT CLIP with these numbers of layers."""
     image, text = PARTS[0], PARTS[2]
     vision = "vision_model.embeddings"
     weights = [
@@ -87,7 +87,7 @@ def weights_of(vision_layers: int, text_layers: int) -> list[Weight]:
 
 
 def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A whole CLIP in OpenAI's names and shapes to `CLIPModel`'s."""
+    """Rename and reshape the weights of a whole CLIP from OpenAI's layout to that of `CLIPModel`."""
     found: dict[str, Tensor] = {}
     for weight in weights_of(*_layers(weights)):
         tensor = weights[weight.openai].T if weight.transposed else weights[weight.openai]
@@ -97,7 +97,7 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_openai(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`CLIPModel`'s names and shapes, whole or in parts, to OpenAI's; parts that are not there stay away."""
+    """Rename and reshape weights of `CLIPModel`, all or some, to OpenAI's layout; absent parts stay absent."""
     found: dict[str, Tensor] = {}
     for weight in weights_of(*_layers(weights)):
         if weight.transformers[0] in weights:
@@ -108,7 +108,7 @@ def to_openai(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _layers(names: Iterable[str]) -> tuple[int, int]:
-    """Layers of the image and of the text tower, in either spelling."""
+    """Return the numbers of layers of the image and of the text encoder, in either spelling."""
     found = [match for match in map(_LAYER.match, names) if match]
     counts = [{int(match[2]) for match in found if bool(match[1]) == vision} for vision in (True, False)]
     return max(counts[0], default=-1) + 1, max(counts[1], default=-1) + 1
@@ -116,23 +116,23 @@ def _layers(names: Iterable[str]) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What a state dict was found to be."""
+    """The layout that a state dict was found to have, with its weights."""
 
     name: str
     weights: dict[str, Tensor]  # in OpenAI's names, float32
-    parts: tuple[str, ...]  # of PARTS, those that it has
-    by_openai: bool  # it carries the three numbers that only OpenAI's archives have
+    parts: tuple[str, ...]  # those of PARTS that are present
+    by_openai: bool  # True if it has the three numbers that only OpenAI's archives have
 
 
 def identify(state_dict: Mapping[str, Any]) -> Layout:
-    """Recognise the layout by the names, and bring the weights into OpenAI's.
+    """Recognise the layout by the names of the weights, and bring the weights into OpenAI's layout.
 
     Args:
-        state_dict: names to tensors, whole or one tower; the names may carry the prefixes of DataParallel
-            (`module.`), torch.compile (`_orig_mod.`) or OpenCLIP's CustomTextCLIP (`text.`).
+        state_dict: names to tensors, of a whole model or of one encoder; the names may carry the prefixes of
+            DataParallel (`module.`), torch.compile (`_orig_mod.`) or OpenCLIP's CustomTextCLIP (`text.`).
 
     Raises:
-        ValueError: if it is no ViT CLIP, or only nearly one; the text lists what is missing and what is left over.
+        ValueError: if it is no ViT CLIP, or only nearly one; the text lists missing and unexpected names.
     """
     wrapped = _wrapping(state_dict)
     original = {name.removeprefix(wrapped): name for name in state_dict}
@@ -153,7 +153,8 @@ def identify(state_dict: Mapping[str, Any]) -> Layout:
     elif "text.token_embedding.weight" in original:
         original = {key.removeprefix("text."): given for key, given in original.items()}
         name = "OpenCLIP's CustomTextCLIP"
-    expected = weights_of(*(max(1, count) for count in _layers(original)))  # a tower without layers lacks its first
+    # At least one layer per encoder, so that the error names the first one if all are missing.
+    expected = weights_of(*(max(1, count) for count in _layers(original)))
     spelt = {weight: (weight.openai,) if spelling == "openai" else weight.transformers for weight in expected}
     parts = tuple(part for part in PARTS if any(w.part == part and set(spelt[w]) & original.keys() for w in expected))
     wanted = [weight for weight in expected if weight.part in (parts or PARTS)]
@@ -191,7 +192,7 @@ def _listed(names: list[str], shown: int = 8) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tower:
-    """One transformer. Heads, activation and epsilon are in no weight."""
+    """The sizes of one transformer. No weight determines heads, activation and epsilon."""
 
     width: int
     layers: int
@@ -203,7 +204,7 @@ class Tower:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A ViT CLIP up to its weights."""
+    """The sizes of a ViT CLIP: everything about it but its weights."""
 
     vision: Tower
     text: Tower
@@ -217,14 +218,15 @@ class Architecture:
 def measure(
     weights: Mapping[str, Tensor], vision: Tower | None, text: Tower | None, image_size: int | None = None
 ) -> Architecture:
-    """The architecture that a whole CLIP's shapes say.
+    """Return the architecture that the shapes of a whole CLIP's weights determine.
 
     Args:
         weights: in OpenAI's names.
-        vision: where heads, activation and epsilon of the image tower are taken from. `None`: OpenCLIP's heads, and
-            `activation` must be set afterwards by `dataclasses.replace`.
-        text: the same for the text tower.
-        image_size: pixels; needed only where the patches do not fill the image (384 pixels by 14, say).
+        vision: supplies heads, activation and epsilon of the image encoder. `None` takes OpenCLIP's heads, and the
+            caller must set the activation with `dataclasses.replace`.
+        text: the same for the text encoder.
+        image_size: height and width of the images, in pixels; needed only if the patches do not fill the image (384
+            pixels in patches of 14, say).
 
     Raises:
         ValueError: if `image_size` does not give as many patches as there are positions.
@@ -269,10 +271,10 @@ def _tower(
 
 
 def tower_of(config: Any) -> Tower:
-    """The tower that a CLIPTextConfig or CLIPVisionConfig describes.
+    """Return the tower that a CLIPTextConfig or CLIPVisionConfig describes.
 
     Raises:
-        ValueError: if its activation is none of OpenAI's and OpenCLIP's.
+        ValueError: if its activation is neither QuickGELU nor GELU.
     """
     if config.hidden_act not in ACTIVATIONS:
         raise ValueError(f"`hidden_act` is {config.hidden_act!r}; CLIP's are {' and '.join(ACTIVATIONS)}.")
@@ -287,7 +289,7 @@ def tower_of(config: Any) -> Tower:
 
 
 def architecture_of(config: CLIPConfig) -> Architecture:
-    """The architecture that a CLIPConfig describes."""
+    """Return the architecture that a CLIPConfig describes."""
     vision: Any = config.vision_config
     text: Any = config.text_config
     return Architecture(
@@ -302,7 +304,12 @@ def architecture_of(config: CLIPConfig) -> Architecture:
 
 
 def clip_config(architecture: Architecture, token_ids: Mapping[str, int]) -> CLIPConfig:
-    """The CLIPConfig of an architecture; `token_ids` are its `bos_token_id`, `eos_token_id` and perhaps the pad's."""
+    """Return the CLIPConfig of an architecture.
+
+    Args:
+        architecture: sizes of the model.
+        token_ids: `bos_token_id`, `eos_token_id` and, if known, `pad_token_id`.
+    """
 
     def section(tower: Tower) -> dict[str, Any]:
         return {
@@ -327,8 +334,8 @@ def clip_config(architecture: Architecture, token_ids: Mapping[str, int]) -> CLI
 
 # OpenCLIP's config
 
-# Options of OpenCLIP's CLIPVisionCfg, CLIPTextCfg and model that change nothing at the value given here, or (...) at
-# any: they act in training only, or only beside another option, or choose a tokenizer.
+# Options of OpenCLIP's CLIPVisionCfg, CLIPTextCfg and model that do not change the embeddings at the value given here,
+# or at any value (...): they act only in training or only with another option, or they choose a tokenizer.
 _INERT: dict[str, Any] = {
     **dict.fromkeys(("patch_dropout", "custom_text", "init_logit_scale", "output_dict", "cast_dtype"), ...),
     **dict.fromkeys(("attn_pooler_queries", "attn_pooler_heads", "pad_id", "eos_id", "hf_tokenizer_name"), ...),
@@ -340,10 +347,10 @@ _INERT: dict[str, Any] = {
 
 
 def architecture_of_open_clip(config: Mapping[str, Any]) -> Architecture:
-    """The architecture that the `model_cfg` of an open_clip_config.json describes.
+    """Return the architecture that the `model_cfg` of an open_clip_config.json describes.
 
     Raises:
-        ValueError: if it has an option that `CLIPModel` cannot express; the text names it.
+        ValueError: if it has an option that `CLIPModel` cannot express; the text names the option.
     """
     config = dict(config)
     vision, text = dict(config.pop("vision_cfg", {})), dict(config.pop("text_cfg", {}))
@@ -384,10 +391,10 @@ def architecture_of_open_clip(config: Mapping[str, Any]) -> Architecture:
 
 
 def open_clip_config(architecture: Architecture) -> dict[str, Any]:
-    """The `model_cfg` of open_clip_config.json for an architecture.
+    """Return the `model_cfg` of open_clip_config.json for an architecture.
 
     Raises:
-        ValueError: if the towers' activations differ: OpenCLIP has one switch for both.
+        ValueError: if the encoders' activations differ: OpenCLIP has one switch for both.
     """
     vision, text = architecture.vision, architecture.text
     if vision.activation != text.activation:

@@ -1,8 +1,8 @@
-"""CLIP's forward on OpenAI's layout in plain torch: the other side of every conversion.
+"""CLIP's forward on OpenAI's layout in plain torch, with which every conversion is compared.
 
-It shares no code with transformers' model and reads the weights as OpenAI's and OpenCLIP's models do: packed query, key
+It shares no code with transformers' model and uses the weights as OpenAI's and OpenCLIP's models do: packed query, key
 and value, projections multiplied from the right, pooling at the highest token id. So a mistake in a conversion shows as
-a difference between embeddings. tests/convert/test_convert.py compares it with OpenAI's own code.
+a difference between embeddings. tests/convert/test_convert.py compares this module with OpenAI's own code.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .layouts import Architecture, Tower
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceCLIP:
-    """Projected features of images and texts (OpenAI's CLIP, arXiv:2103.00020; code MIT, openai/CLIP).
+    """Compute projected features of images and texts (CLIP, arXiv:2103.00020; code openai/CLIP, MIT licence).
 
     Args:
-        weights: a whole CLIP in OpenAI's names.
-        architecture: what the weights' shapes do not say: heads, activation, epsilon.
+        weights: all weights of a CLIP, in OpenAI's names.
+        architecture: supplies what the shapes do not determine: heads, activation, epsilon.
     """
 
     weights: Mapping[str, Tensor]
@@ -31,12 +31,16 @@ class ReferenceCLIP:
 
     @property
     def logit_scale(self) -> float:
-        """Inverse temperature before `exp`."""
+        """Return the logarithm of the inverse temperature."""
         return float(self.weights["logit_scale"])
 
     @torch.no_grad()
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Projected features before normalisation, (images, dim), of pixels after mean and std."""
+        """Return projected features before normalisation, (images, dim).
+
+        Args:
+            pixel_values: images after mean and std, (images, 3, height, width).
+        """
         weights, tower = self.weights, self.architecture.vision
         patches = F.conv2d(pixel_values, weights["visual.conv1.weight"], stride=self.architecture.patch_size)
         hidden = patches.flatten(2).transpose(1, 2)  # (images, patches, width)
@@ -48,7 +52,7 @@ class ReferenceCLIP:
 
     @torch.no_grad()
     def encode_texts(self, input_ids: Tensor) -> Tensor:
-        """Projected features before normalisation, (texts, dim), of (texts, length) token ids."""
+        """Return projected features before normalisation, (texts, dim), of token ids, (texts, length)."""
         weights, tower = self.weights, self.architecture.text
         length = input_ids.shape[1]
         hidden = F.embedding(input_ids, weights["token_embedding.weight"]) + weights["positional_embedding"][:length]

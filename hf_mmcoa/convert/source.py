@@ -1,7 +1,7 @@
-"""What lies at the source of a conversion, read without running anything of it.
+"""Reading of the source of a conversion, weights and configuration, without running any code from it.
 
-Published checkpoints are pickles more often than not. They are read by torch's restricted unpickler, which builds
-tensors and plain containers and calls nothing else; what needs more is refused. Folders that bring code are too.
+Published checkpoints are often pickles. They are read by torch's restricted unpickler, which builds tensors and plain
+containers and calls nothing else; a file that needs more is refused. So are folders that bring their own code.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from .layouts import Architecture, Tower, architecture_of, architecture_of_open_
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# Where training scripts put the weights among their other state. TeCoA, PMG-AFT and TGA-ZSR (finetuning.py, PMG_AFT.py,
-# TGA-ZSR.py: save_checkpoint): the image tower under the first name, a visual prompt under `state_dict`; OpenCLIP's and
-# LEAF's training: the model under `state_dict`.
+# Keys under which training scripts save the weights. TeCoA, PMG-AFT and TGA-ZSR (save_checkpoint of finetuning.py,
+# PMG_AFT.py and TGA-ZSR.py) save the image encoder under the first and a visual prompt under `state_dict`; OpenCLIP's
+# and LEAF's training save the model under `state_dict`.
 _NESTED = ("vision_encoder_state_dict", "state_dict")
 _PROMPTS = ("state_dict", "add_prompter")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A state dict and what its folder's configuration says about it."""
+    """A state dict, with the facts that its folder's configuration states."""
 
     state_dict: dict[str, Tensor]
-    read: str  # the file, and where in it
+    read: str  # the file, and the key in it
     config: CLIPConfig | None = None
     architecture: Architecture | None = None
     vision: Tower | None = None
@@ -48,12 +48,12 @@ class Source:
 
 
 def read_source(path: str | Path) -> Source:
-    """Read a file of weights, or a folder as transformers or OpenCLIP write it.
+    """Read a file of weights, or a folder in transformers' or OpenCLIP's form.
 
     Raises:
-        FileNotFoundError: if nothing is there.
-        ValueError: if it cannot be read without running its code, holds no weights, or is no CLIP; the text says the
-            way out.
+        FileNotFoundError: if there is nothing at the path.
+        ValueError: if the source cannot be read without running its code, holds no weights, or is no CLIP; the text
+            says what to do.
     """
     path = Path(path)
     if path.is_file():
@@ -61,8 +61,7 @@ def read_source(path: str | Path) -> Source:
         return Source(state_dict, where)
     if not path.is_dir():
         raise FileNotFoundError(
-            f"nothing lies at {str(path)!r}. A file or folder is needed; `hf download ID --local-dir FOLDER` fetches "
-            "one from the Hub."
+            f"there is no file or folder {str(path)!r}. `hf download ID --local-dir FOLDER` fetches one from the Hub."
         )
     refuse_remote_code(path)
     if (path / "config.json").exists() and (weights := _first(path, TRANSFORMERS_WEIGHTS)):
@@ -89,9 +88,9 @@ def read_source(path: str | Path) -> Source:
 
 
 def refuse_remote_code(folder: Path) -> None:
-    """Raise ValueError if a configuration in the folder asks for code that lies beside it (`auto_map`)."""
+    """Raise ValueError if a configuration in the folder asks for code that is stored beside it (`auto_map`)."""
     for file in sorted(folder.glob("*config*.json")):
-        with contextlib.suppress(ValueError, RecursionError):  # broken JSON is for its reader to complain about
+        with contextlib.suppress(ValueError, RecursionError):  # broken JSON is reported when it is read
             config = json.loads(file.read_text(encoding="utf-8"))
             if isinstance(config, dict) and "auto_map" in config:
                 asked = str(config["auto_map"])[:200]
@@ -157,7 +156,7 @@ def _read_file(file: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _weights_in(loaded: Any, file: Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict among what a training script saved."""
+    """Return the state dict in an object that a training script saved, and its place in the file."""
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{file} holds a {type(loaded).__name__}, not a state dict. Save `model.state_dict()`.")
     key = next((key for key in _NESTED if isinstance(loaded.get(key), Mapping)), None)
@@ -170,21 +169,21 @@ def _weights_in(loaded: Any, file: Path) -> tuple[dict[str, Tensor], str]:
         }
         if prompts:
             raise ValueError(
-                f"{file} holds a visual prompt beside the image tower ({prompts}), and `CLIPModel` has no place for "
-                "one: without it the tower is another model."
+                f"{file} holds a visual prompt beside the image tower ({prompts}). `CLIPModel` cannot hold one, and "
+                "without it the image tower computes other embeddings. Use a checkpoint without a visual prompt."
             )
     found, where = (loaded, str(file)) if key is None else (loaded[key], f"{file}, {key!r}")
     other = [str(name) for name, value in found.items() if not isinstance(value, (Tensor, int, float))]
     if other or not found:
         raise ValueError(
-            f"{where} is no state dict: {f'no tensors under {other[:8]}' if other else 'it is empty'}. Weights were "
-            f"looked for under {', '.join(map(repr, _NESTED))} and at the top."
+            f"{where} is no state dict: {f'no tensors under {other[:8]}' if other else 'it is empty'}. Weights must be "
+            f"under {', '.join(map(repr, _NESTED))} or at the top level."
         )
     return {str(name): torch.as_tensor(value) for name, value in found.items()}, where
 
 
 class _Ignored:
-    """Stands in for numpy's scalars: training scripts save an accuracy as one, and no number of it is needed here."""
+    """Stand in for numpy's scalars: training scripts save accuracies as such, and no conversion needs them."""
 
     def __init__(self, *arguments: Any) -> None: ...
 
@@ -198,19 +197,19 @@ def _unpickle(file: Path) -> Any:
     if zipfile.is_zipfile(file) and any("/code/" in name for name in zipfile.ZipFile(file).namelist()):
         raise ValueError(
             f"{file} is a TorchScript archive (as OpenAI published CLIP): a program, which is not run here. The "
-            "weights are on the Hub as a CLIPModel (openai/clip-vit-base-patch32 and its sisters); or save "
-            "`torch.jit.load(FILE).state_dict()` with torch.save where you trust the file."
+            "weights are on the Hub as a CLIPModel (openai/clip-vit-base-patch32 and others); or, if you trust the "
+            "file, save `torch.jit.load(FILE).state_dict()` with torch.save."
         )
     ignored: list[Any] = [(_Ignored, name) for name in _NUMPY_SCALARS]
     try:
         with torch.serialization.safe_globals(ignored):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or broken file may raise anything, and the answer is always the same
+    except Exception as error:  # a hostile or broken file may raise anything; the message is the same for all
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         reason = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])
-        reason = reason.partition(". Please use")[0]  # torch goes on to say how to allow it
+        reason = reason.partition(". Please use")[0]  # without torch's advice to allow the code
         raise ValueError(
-            f"{file} is no pickle that torch.load(weights_only=True) reads, so it is broken or may run code "
+            f"torch.load(weights_only=True) cannot read {file}, so it is broken or may run code "
             f"({type(error).__name__}: {reason}). Where you trust it, load it yourself and write its weights with "
             "safetensors.torch.save_file."
         ) from error

@@ -1,4 +1,4 @@
-"""Which columns of a data set hold pictures, labels and texts."""
+"""Find the columns of a data set that hold images, labels and texts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from typing import NamedTuple
 import datasets
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "webp", "png", "jpeg")
-
-
 LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
-
-
 TEXT_COLUMNS = ("text", "caption", "texts")
-
-
 AUTO = "auto"
 
 
 class Columns(NamedTuple):
-    """The columns of a data set that hold pictures, labels and texts; None where there is none."""
+    """Names of the columns that hold images, labels and texts; None for a missing column."""
 
     image: str | None
     label: str | None
@@ -28,9 +22,9 @@ class Columns(NamedTuple):
 
 
 def detect_columns(dataset: datasets.Dataset | datasets.IterableDataset) -> Columns:
-    """The picture, label and text columns by their usual names (`IMAGE_COLUMNS`, ...), the first of each that exists.
+    """Find the columns by their usual names (`IMAGE_COLUMNS`, ...); the first existing name of each kind wins.
 
-    A picture column of another name is found by its type, if it is the only one of type `datasets.Image`.
+    An image column with another name is found by its type, if it is the only one of type `datasets.Image`.
     """
     present = dataset.column_names or []
 
@@ -50,10 +44,15 @@ def resolve_columns(
     label_column: str | None = AUTO,
     text_column: str | None = AUTO,
 ) -> Columns:
-    """`detect_columns`, overridden by the names given; None for a label or text column leaves it out.
+    """Find the columns by name where one is given, and by `detect_columns` where it is "auto".
+
+    Args:
+        dataset: the data set, only whose column names and features are read.
+        image_column: name of the image column.
+        label_column, text_column: name of the column; None leaves it out.
 
     Raises:
-        ValueError: if a column named does not exist, or no picture column is found.
+        ValueError: if a given name is no column, or there is no image column.
     """
     found = detect_columns(dataset)
     present = dataset.column_names or []
@@ -67,9 +66,7 @@ def resolve_columns(
 
     image = choose("image_column", image_column, found.image)
     if image is None:
-        raise ValueError(
-            f"no picture column found; name it with `image_column`. The data set has {', '.join(present)}."
-        )
+        raise ValueError(f"no image column found; name it with `image_column`. The data set has {', '.join(present)}.")
     return Columns(
         image, choose("label_column", label_column, found.label), choose("text_column", text_column, found.text)
     )

@@ -1,4 +1,4 @@
-"""The embedded data set: scikit-learn's 1,797 handwritten digits (UCI Optical Recognition, 8x8 scans); no network."""
+"""The embedded data set, which needs no network: scikit-learn's 1,797 handwritten digits (UCI, 8x8 scans)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,21 @@ import numpy as np
 from PIL import Image
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-
 IMAGE_SIZE = 8
-
-
-EPSILON = 0.15  # of LAB's prototype: a clean CLIP falls below 20% and a robust one can stand
-
-
+EPSILON = 0.15  # LAB's prototype: a clean CLIP falls below 20% accuracy, and a robust one can resist
 SPLITS = {"train": 1200, "validation": 237, "test": 360}
 
 
 @cache
 def _pictures() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits as load  # a second to import: only where the digits are used
+    from sklearn.datasets import load_digits as load  # takes a second, so only when digits are loaded
 
     pictures, labels = load(return_X_y=True)
     return (pictures.reshape(-1, IMAGE_SIZE, IMAGE_SIZE) * (255 / 16)).round().astype(np.uint8), labels
 
 
 def load_digits(split: Literal["train", "validation", "test"] = "train") -> datasets.Dataset:
-    """One split of the digits: columns `image` (8x8, grey) and `label` (`ClassLabel`), drawn by class, always the same.
+    """Load one split, always the same rows, with columns `image` (8x8, grey) and `label` (`ClassLabel`).
 
     Raises:
         ValueError: if the split is not one of train, validation and test.
@@ -45,10 +39,10 @@ def load_digits(split: Literal["train", "validation", "test"] = "train") -> data
 
 
 def _split_rows(labels: np.ndarray) -> dict[str, list[int]]:
-    """Stratified by class: each class is shuffled and dealt out in turn, so that every split has its share of it."""
+    """Draw the rows of each split, stratified by class: every split gets its share of every class."""
     rng = np.random.default_rng(0)
     order = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in range(len(CLASS_NAMES))])
-    # Every 5th row to test, every 7.58th to validation: exact sizes by position in the class-sorted order.
+    # Evenly spaced positions in the class-sorted order give every split its exact size and its share of each class.
     test = np.linspace(0, len(order) - 1, SPLITS["test"]).round().astype(int)
     rest = np.delete(order, test)
     validation = np.linspace(0, len(rest) - 1, SPLITS["validation"]).round().astype(int)

@@ -1,8 +1,8 @@
-"""Pictures as found in data sets to RGB and to tensors in [0, 1], with numpy and Pillow alone (no torchvision).
+"""Convert images as found in data sets to RGB and to tensors in [0, 1], with numpy and Pillow alone (no torchvision).
 
-`Image.convert("RGB")` clips 16-bit pictures to white, shows whatever colour lies under transparent pixels and ignores
-the camera's orientation. `to_rgb` does what a person who opens the file expects to see. `read_image` is the only place
-where a file is decoded: data sets, uploads and galleries come from strangers.
+`Image.convert("RGB")` clips 16-bit images to white, shows whatever colour lies under transparent pixels and ignores the
+camera's orientation. `to_rgb` returns what an image viewer would show. `read_image` is the only place where a file is
+decoded, since data sets, uploads and galleries are untrusted.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 # Pillow's own `Image.MAX_IMAGE_PIXELS`, a quarter of a gigabyte of 24-bit pixels, above which it only warns
-# (DecompressionBombWarning) and above twice of which it raises. ImageNet's largest picture has 61 million.
+# (DecompressionBombWarning); it raises above twice as many. ImageNet's largest image has 61 million.
 MAX_PIXELS = 1024**3 // 4 // 3
-# No decoder that runs another program, as EPS does (Ghostscript), and none of formats that nobody uses any more.
+# Without decoders that run another program, as EPS does (Ghostscript), and without obsolete formats.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-_BAND = 2**20  # pixels converted at once where a conversion needs many times the picture's memory
-_CROP_FRACTION = 256 / 224  # short side before the centre crop, in units of the crop (METHODS.md, 3)
+_BAND = 2**20  # pixels converted at once where a conversion needs many times the image's memory
+_CROP_FRACTION = 256 / 224  # short side before the centre crop, relative to the crop (METHODS.md, section 3)
 
 
 def read_image(
     source: str | Path | bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int | None = None
 ) -> Image.Image:
-    """A picture file from anywhere as an upright RGB picture (`to_rgb`); of several frames the first.
+    """Read an untrusted image file as an upright RGB image (`to_rgb`); of several frames the first.
 
-    The content decides the format, not the name. Nothing is decoded before its size is known.
+    The content decides the format, not the name. The size is checked before anything is decoded.
 
     Args:
-        source: a file, or its bytes.
-        formats: Pillow's names of those that are read.
-        max_pixels: at most so many in all; `MAX_PIXELS` when None.
+        source: path of the file, or its content.
+        formats: the formats that are allowed, by Pillow's names.
+        max_pixels: largest number of pixels, width times height; None for `MAX_PIXELS`.
 
     Raises:
         OSError: if the file cannot be opened.
-        ValueError: if it has too many pixels, or is no picture in one of `formats`, or a broken one.
+        ValueError: if the image has too many pixels or none, is in no format of `formats`, or is broken.
     """
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
             return to_rgb(image, limit)
-    # Pillow's warning may have been made an error; ours says more, and comes also where its limit was lifted.
+    # The caller may have turned Pillow's warning into an error; ours says more, and does not depend on its limit.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"the picture is far too large; at most {limit:,} pixels are read. Scale it down.") from None
     except _PixelsError:
@@ -63,11 +63,11 @@ def read_image(
 
 
 class _PixelsError(ValueError):
-    """Too many pixels, or none: the refusal that is not the decoder's."""
+    """Raised for too many pixels or none; its own class tells it from the errors of the decoders."""
 
 
 def check_pixels(image: Image.Image, max_pixels: int | None = None) -> None:
-    """Raise ValueError if a picture, decoded or not, has no pixel or more than `max_pixels` (`MAX_PIXELS`)."""
+    """Raise ValueError if an image, decoded or not, has no pixels or more than `max_pixels` (None: `MAX_PIXELS`)."""
     width, height = image.size
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     if width * height > limit:
@@ -75,27 +75,27 @@ def check_pixels(image: Image.Image, max_pixels: int | None = None) -> None:
             f"the picture has {width} x {height} pixels; at most {limit:,} in all are read. Scale it down."
         )
     if width * height == 0:
-        raise _PixelsError(f"the picture has {width} x {height} pixels: there is nothing to see. Leave it out.")
+        raise _PixelsError(f"the picture has {width} x {height} pixels: it is empty. Leave it out.")
 
 
 def to_rgb(image: Image.Image, max_pixels: int | None = None) -> Image.Image:
-    """Any picture as an upright 8-bit RGB one.
+    """Convert an image of any mode to an upright 8-bit RGB image.
 
     - EXIF orientation is applied.
     - Transparency (RGBA, LA, palette or a transparent colour) is composited on white, as viewers and web pages show it.
-    - 16- and 32-bit grey and float pictures are scaled by their depth, never clipped. `I;16` has depth 16. `I` has no
-      depth of its own and mostly comes from 16-bit PNGs: 16 bits unless a value needs 31. `F` takes the smallest of 1,
-      255 and 65535 that holds its largest value.
+    - 16- and 32-bit grey images and float images are scaled by their depth, never clipped. `I;16` has 16 bits. `I` has
+      no depth of its own and mostly comes from 16-bit PNGs: 16 bits unless a value needs 31. The range of `F` is the
+      smallest of [0, 1], [0, 255] and [0, 65535] that holds its largest value.
     - CMYK, YCbCr, HSV and palettes are converted by Pillow.
 
     Args:
-        image: of any mode, decoded or not.
-        max_pixels: see `check_pixels`.
+        image: the image, of any mode, decoded or not.
+        max_pixels: largest number of pixels, width times height; None for `MAX_PIXELS`.
 
     Raises:
         OSError: if the file is truncated or unreadable.
-        ValueError: if there are too many pixels, a deep picture holds negative or non-finite values, or Pillow knows no
-            way from its mode to RGB.
+        ValueError: if there are too many pixels or none, a grey or float image holds negative or non-finite values, or
+            Pillow cannot convert its mode to RGB.
     """
     check_pixels(image, max_pixels)
     image.load()
@@ -110,7 +110,7 @@ def to_rgb(image: Image.Image, max_pixels: int | None = None) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """A picture with transparency on white, in bands: whole, it would be in memory five times."""
+    """Composite a transparent image on white, in bands: at once, it would be in memory five times."""
     result = Image.new("RGB", image.size)
     rows = max(_BAND // image.width, 1)
     for top in range(0, image.height, rows):
@@ -122,9 +122,12 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _deep_to_grey(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    lowest, highest = float(values.min()), float(values.max())  # NaN, if there is one
+    lowest, highest = float(values.min()), float(values.max())  # NaN if any value is NaN
     if not (math.isfinite(lowest) and math.isfinite(highest)) or lowest < 0:
-        raise ValueError(f"a picture of mode {image.mode!r} holds negative or non-finite values: no brightness.")
+        raise ValueError(
+            f"a picture of mode {image.mode!r} holds negative or non-finite values, which are no brightness; "
+            "clip or rescale them."
+        )
     if image.mode == "F":
         depths = [1.0, 255.0, 65535.0]
     elif image.mode == "I":
@@ -138,13 +141,14 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
         )
     grey = np.empty(values.shape, np.uint8)
     rows = max(_BAND // image.width, 1)
-    for top in range(0, image.height, rows):  # float64 holds every 32-bit integer, and takes eight times the room
+    # In bands, since float64, which holds every 32-bit integer, takes eight times the memory of the result.
+    for top in range(0, image.height, rows):
         grey[top : top + rows] = np.rint(values[top : top + rows].astype(np.float64) * (255 / depth))
     return Image.fromarray(grey)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """A picture as float32 (3, height, width) in [0, 1]; modes other than RGB go through `to_rgb`."""
+    """Convert an image to float32 (3, height, width) in [0, 1]; modes other than RGB go through `to_rgb`."""
     check_pixels(image)
     rgb = image if image.mode == "RGB" else to_rgb(image)
     pixels = torch.from_numpy(np.array(rgb))  # (H, W, 3) uint8; np.array copies, since Pillow's buffer is read-only
@@ -152,9 +156,13 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to `size` * 256 / 224 (bicubic), then the centre `size` x `size` pixels (METHODS.md, section 3).
+    """Resize the short side to `size` * 256 / 224 (bicubic), then crop the centre (METHODS.md, section 3).
 
-    Resampling reads the cropped box only, which equals resizing the whole picture and cropping, and costs less.
+    Only the cropped box is resampled. That equals resizing the whole image and cropping it, and costs less.
+
+    Args:
+        image: the image, of a mode that Pillow resizes.
+        size: side of the cropped square, in pixels.
 
     Raises:
         ValueError: if `size` is less than 1.

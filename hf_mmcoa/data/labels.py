@@ -1,4 +1,4 @@
-"""Labels of a data set, read without decoding a picture and checked."""
+"""Read and check the labels of a data set without decoding any image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 
 def read_labels(dataset: datasets.Dataset, label_column: str = "label") -> np.ndarray:
-    """The labels as int64 (N,), from the table's own column: no picture is decoded.
+    """Read the labels as int64 (N,), from the stored column: no image is decoded.
 
     Raises:
         ValueError: if the column does not exist, a label is missing, or labels are not integers or booleans.
@@ -37,5 +37,6 @@ def check_labels(dataset: datasets.Dataset, label_column: str, num_classes: int)
     if len(bad):
         raise ValueError(
             f"row {bad[0]} has label {labels[bad[0]]}, outside [0, {num_classes}) of the {num_classes} class names "
-            f"({len(bad)} such rows). Labels of -1 mean withheld; labels from 1 need 1 subtracted."
+            f"({len(bad)} such rows). A label of -1 means that it is withheld: filter such rows out. "
+            "If labels start at 1, subtract 1."
         )

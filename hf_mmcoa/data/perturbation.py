@@ -1,4 +1,4 @@
-"""At which resolution the attack's budget applies: part of the threat model (METHODS, section 3)."""
+"""Choose the resolution at which the attack budget applies; it is part of the threat model (METHODS.md, section 3)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import Any, Literal
 
 import datasets
 
-from .benchmarks import describe
+from .benchmark_info import describe
 from .rows import ImageRows
 
 
 def perturbation_size(
     setting: Literal["auto", "native", "model"], dataset: Any, image_size: int
 ) -> Literal["native", "model"]:
-    """Resolve "auto": what the benchmark says; for other data native where the first image is square and fits the
-    model.
+    """Return the size at which the attack budget applies: "native", the image's own size, or "model".
 
     Args:
-        setting: "auto", or the answer.
-        dataset: whose images will be attacked; anything but a `datasets.Dataset` (or a dictionary of them) is "native".
-        image_size: of the model, in pixels.
+        setting: the size, or "auto". "auto" takes the benchmark's; for other data it is "native" if the first image is
+            square and no larger than the model's, and "model" if not.
+        dataset: data set whose images will be attacked, or a dictionary of several, of which the first counts. For
+            anything but a non-empty `datasets.Dataset`, "auto" is "native".
+        image_size: side of the model's square input, in pixels.
     """
     if setting != "auto":
         return setting

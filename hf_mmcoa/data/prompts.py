@@ -1,6 +1,6 @@
-"""Class names to prompts: one clean-up and one default template for training, attack and evaluation.
+"""Make prompts of class names, with one clean-up and one default template for training, attack and evaluation.
 
-Two classes that read the same after the clean-up can never be told apart, so collisions are reported, with their names.
+Two classes with the same prompt can never be told apart, so `class_prompts` warns of them by name.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def check_template(template: str) -> None:
 
 
 def class_prompts(class_names: Sequence[str], template: str = DEFAULT_TEMPLATE, clean: bool = True) -> list[str]:
-    """One prompt a class, in the order of `class_names`.
+    """Make one prompt per class, in the order of `class_names`.
 
     Args:
-        class_names: the names, C of them.
-        template: a text with exactly one `{}`. Other braces are ordinary characters.
-        clean: pass every name through `clean_class_name` first. Off, names are used as they are.
+        class_names: names of the C classes.
+        template: text with exactly one `{}` for the class name. Other braces are ordinary characters.
+        clean: whether every name goes through `clean_class_name` first.
 
     Returns:
-        C prompts. Equal prompts stay in place; one `UserWarning` counts them and names the classes that collide.
+        C prompts. Equal prompts are kept; one `UserWarning` counts them and names their classes.
 
     Raises:
-        ValueError: if the template has not exactly one `{}`, there are no names, or a name is no Unicode or empty
-            after the clean-up.
+        ValueError: if the template does not have exactly one `{}`, there are no names, or a name is no Unicode text or
+            is empty after the clean-up.
 
     Example:
         >>> class_prompts(["Red_Panda", "cat"])

@@ -1,4 +1,4 @@
-"""From a data set's row to a batch: pictures in [0, 1], labels and texts, row by row and streamed."""
+"""Decode the rows of a data set, indexed or streamed, and collate them to batches of images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from .images import read_image, resize_and_crop, to_rgb, to_tensor
 
 
 class ImageRows(Dataset[dict[str, Any]]):
-    """A `datasets.Dataset` as decoded rows `{"image", "label", "text", "row_id"}`; label and text where they exist.
+    """A `datasets.Dataset` as decoded rows `{"image", "label", "text", "row_id"}`.
+
+    `label` and `text` are there only where the data set has such columns.
 
     Args:
         dataset: a map-style data set. Only the three columns below are read.
-        image_column: pictures: a `datasets.Image` column or pictures as arrays. "auto" finds it (`detect_columns`).
-        label_column: integers or booleans; None for none, "auto" for the usual names.
-        text_column: a caption a row; of a list of captions the first. None for none, "auto" for the usual names.
-        perturb_at: "native" keeps every picture's own size; "model" resizes and crops to `image_size`.
-        image_size: the model's image size in pixels; needed for "model" only.
+        image_column: column of images, of type `datasets.Image` or arrays; "auto" finds it (`detect_columns`).
+        label_column: column of integers or booleans; None for none, "auto" for the usual names.
+        text_column: column of captions, or of lists of captions, of which the first is taken; None for none, "auto" for
+            the usual names.
+        perturb_at: "native" keeps every image's own size; "model" resizes and crops to `image_size`.
+        image_size: side of the model's square input, in pixels; needed for "model" only.
 
     Raises:
-        ValueError: for an empty data set, a missing column, "model" without a size, and, when a row is read, for a
-            picture that cannot be decoded or a missing label or text. The row is named.
+        ValueError: for an empty data set, a missing column or "model" without a size; when a row is read, for an image
+            that cannot be decoded or a missing label or text, naming the row.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """Several rows with one look into the table; the loader of torch calls this."""
+        """Return several rows with one access to the table; torch's DataLoader calls this."""
         ids = [index + len(self) if index < 0 else index for index in map(int, indices)]
         if any(not 0 <= index < len(self) for index in ids):
             raise IndexError(f"`index` {indices} is outside the {len(self)} rows of the data set.")
@@ -75,10 +78,10 @@ class ImageRows(Dataset[dict[str, Any]]):
 
 
 class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
-    """A streamed data set as the rows of `ImageRows`; `row_id` counts the rows of the stream.
+    """A streamed data set as rows like those of `ImageRows`; `row_id` counts the rows of the stream.
 
-    Arguments as in `ImageRows`. With loader workers each worker reads its own shards, so that every row comes
-    once, and `row_id` counts each worker's rows: use at most one worker where it must tell rows apart.
+    Takes the arguments of `ImageRows`. Each DataLoader worker reads its own shards, so every row comes once; `row_id`
+    counts per worker, so use at most one worker where `row_id` must be unique.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
 
 
 class RowReader:
-    """One raw row of a data set to `{"image", "label", "text", "row_id"}`; see `ImageRows` for the arguments."""
+    """Decodes raw rows of a data set to `{"image", "label", "text", "row_id"}`; `ImageRows` explains the arguments."""
 
     def __init__(self, columns: Columns, perturb_at: Literal["native", "model"], image_size: int | None) -> None:
         if perturb_at not in ("native", "model"):
@@ -115,7 +118,7 @@ class RowReader:
         self.size = image_size if perturb_at == "model" else None
 
     def undecoded(self, dataset: Any) -> Any:
-        """The columns in use, pictures as stored bytes: decoding them here is what lets an error name its row."""
+        """Return the columns in use, with images as stored bytes: only if we decode them can an error name the row."""
         used = dataset.select_columns([name for name in self.columns if name is not None])
         if used.features is not None and isinstance(used.features[self.columns.image], datasets.Image):
             used = used.cast_column(self.columns.image, datasets.Image(decode=False))
@@ -145,7 +148,7 @@ class RowReader:
         try:
             image = _decode(value)
             return to_tensor(image if self.size is None else resize_and_crop(image, self.size))
-        except Exception as error:  # what Pillow's decoders raise, numpy's for an array of no picture's shape, and more
+        except Exception as error:  # Pillow's decoders and numpy raise many kinds
             path = value.get("path") if isinstance(value, dict) else None
             raise ValueError(
                 f"row {row_id}: the picture {f'{path} ' if path else ''}in column {self.columns.image!r} cannot be "
@@ -154,7 +157,7 @@ class RowReader:
 
 
 def _decode(value: Any) -> Image.Image:
-    """What a row holds as an upright RGB picture."""
+    """Decode the value of an image column as an upright RGB image."""
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if value is None:
@@ -169,7 +172,7 @@ def _decode(value: Any) -> Image.Image:
 
 
 def _from_the_hub(address: str) -> bytes:
-    """What a streamed data set's rows point at. No row may make this machine open any other address."""
+    """Read an image that a streamed row links to. A hostile row must not make this machine open other addresses."""
     if not address.rpartition("::")[2].startswith(("hf://", f"{datasets.config.HF_ENDPOINT}/")):
         raise ValueError(f"it lies at {address}, which is not on the Hub, and is not fetched: download it first")
     with xopen(address, "rb") as file:
@@ -178,22 +181,22 @@ def _from_the_hub(address: str) -> bytes:
 
 
 def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Rows of `ImageRows` to one batch.
+    """Collate rows of `ImageRows` to one batch.
 
     Returns:
         `images` float32 (B, 3, H, W) in [0, 1] and `row_ids` int64 (B,); `labels` int64 (B,) and `texts`, B strings,
         where the rows have them.
 
     Raises:
-        ValueError: if the pictures differ in size; the rows are named.
+        ValueError: if the images differ in size, naming the rows.
     """
     sizes = [tuple(row["image"].shape[1:]) for row in rows]
     if len(set(sizes)) > 1:
         odd = [f"row {row['row_id']} is {h}x{w}" for row, (h, w) in zip(rows, sizes, strict=True) if (h, w) != sizes[0]]
         raise ValueError(
-            f"pictures of one batch differ in size: row {rows[0]['row_id']} is {sizes[0][0]}x{sizes[0][1]}, "
+            f"images of one batch differ in size: row {rows[0]['row_id']} is {sizes[0][0]}x{sizes[0][1]}, "
             f"{', '.join(odd[:8])}{', ...' if len(odd) > 8 else ''}. "
-            'Use perturb_at="model", which brings all to the size of the model.'
+            'Use perturb_at="model", which resizes all to the size of the model.'
         )
     batch: dict[str, Any] = {"images": torch.stack([row["image"] for row in rows])}
     if "label" in rows[0]:

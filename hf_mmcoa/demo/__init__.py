@@ -1,7 +1,7 @@
-"""A page to try attacks by hand: one picture, a few class names, one budget, and what each model makes of it.
+"""A web page to try attacks by hand on one picture, and to compare the predictions of several models under attack.
 
-`compare` computes and knows no page, `panels` turns what it found into HTML, `page` is the only file that imports
-gradio.
+`inputs` checks what a person enters, `side_by_side` attacks and knows no page, `panels` turns the result into HTML, and
+`page` is the only module that imports gradio.
 """
 
 from .inputs import parse_class_names, read_picture

@@ -1,7 +1,7 @@
-"""The page itself: what can be picked, typed and set, and a place for what `panels` makes of it.
+"""The gradio page: its inputs, its layout, and the place in which it shows the HTML of `panels`.
 
-The only file that imports gradio, and only when a page is built. Nothing on the page comes from another server: system
-fonts, no analytics, no share link, pictures inside the HTML.
+This is the only module that imports gradio, and only when a page is built. Nothing on the page is loaded from another
+server: it uses system fonts, no analytics and no share link, and pictures are inside the HTML.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 TITLE = "hf_mmcoa: attack it yourself"
 EXPLANATION = (
-    "An attacker changes the picture or a word of the prompts, within a budget, until CLIP names the wrong class; "
-    "each model is attacked by itself, by somebody who knows it completely."
+    "An attacker changes the picture or a word of the prompts, within a budget, until CLIP predicts the wrong class. "
+    "Each model is attacked separately, by an attacker who knows all its weights."
 )
-NO_CLASS = "what each model says"
+NO_CLASS = "the class that each model predicts"
 EXAMPLES = 10
 THUMBNAIL = 96  # pixels a side
 CSS = f"""{STYLE}
@@ -55,14 +55,14 @@ CSS = f"""{STYLE}
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a page is about.
+    """The contents of a page.
 
     Args:
-        models: name -> (model, its processor), side by side in this order.
+        models: name -> (model, its processor), shown side by side in this order.
         dataset: labelled pictures to pick from.
-        class_names: of its labels.
-        budget: what an attack may do at first; its template is that of every prompt.
-        sources: substitutes of words by name, to choose from; empty takes what the budget names.
+        class_names: class names by label.
+        budget: the attack budget that the page starts with; its template is that of every prompt.
+        sources: candidate substitutes of words, by name, to choose from; if empty, the budget's candidates are used.
         note: a sentence about the models, shown below the explanation.
     """
 
@@ -75,13 +75,13 @@ class Setup:
 
 
 def build_page(setup: Setup) -> gr.Blocks:
-    """The page; `launch` serves it."""
+    """Return the page; `launch` serves it."""
     import gradio as gr
 
     examples = _examples(setup)
     names = list(setup.class_names) if len(setup.class_names) <= MAX_CLASSES else [name for _, name in examples]
     names = list(dict.fromkeys(name.replace(",", " ") for name in names))
-    epsilon, size = float(setup.budget.epsilon), examples[0][0].size
+    epsilon, size = setup.budget.pixel_radius, examples[0][0].size
 
     def show(picture: Image.Image, text: str, truth: str, attack: str, *settings: Any) -> str:
         try:
@@ -90,7 +90,7 @@ def build_page(setup: Setup) -> gr.Blocks:
             return message_html(str(error))
 
     def look(picture: Image.Image, text: str, truth: str) -> str:
-        """The picture as it is, before anybody attacks it."""
+        """Show the predictions on the picture without an attack."""
         return show(picture, text, truth, "none")
 
     def pick(event: gr.SelectData, text: str) -> tuple[Image.Image, str, str]:
@@ -98,7 +98,8 @@ def build_page(setup: Setup) -> gr.Blocks:
         truth = _truth(text, name)
         return picture, truth, look(picture, text, truth)
 
-    pick.__annotations__["event"] = gr.SelectData  # gradio looks the type up, and this module has no `gr` at run time
+    # gradio evaluates the annotation, and the name `gr` does not exist in this module at run time.
+    pick.__annotations__["event"] = gr.SelectData
 
     def upload(path: str, text: str) -> tuple[Any, Any, Any, str]:
         try:
@@ -111,7 +112,7 @@ def build_page(setup: Setup) -> gr.Blocks:
         try:
             found = parse_class_names(text)
         except ValueError:
-            return gr.skip()  # said when it is used
+            return gr.skip()  # the error is shown when the names are used
         return gr.Dropdown(choices=[NO_CLASS, *found], value=_truth(text, truth))
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
@@ -138,16 +139,16 @@ def build_page(setup: Setup) -> gr.Blocks:
                 with gr.Accordion("Budget", open=False, elem_id="budget"):
                     radius = gr.Textbox(
                         _radius(epsilon, setup.budget.norm, size), label="epsilon", elem_id="epsilon",
-                        info='pixels are in [0, 1]; "4/255" may be written as such',
+                        info="pixels are in [0, 1]; fractions such as 4/255 are allowed",
                     )  # fmt: skip
                     norm = gr.Radio(["linf", "l2"], value=setup.budget.norm, label="Norm")
                     steps = gr.Slider(1, 200, value=setup.budget.num_steps, step=1, label="Gradient steps")
                     changes = gr.Slider(0, 3, value=setup.budget.max_changes, step=1, label="Words changed per prompt")
                     source = gr.Radio(
                         list(setup.sources), value=next(iter(setup.sources), None), visible=len(setup.sources) > 1,
-                        label="Substitutes", info="known: those that training has used",
+                        label="Substitutes", info="known: the substitutes that training used",
                     )  # fmt: skip
-                    rho = gr.Slider(0, 2, value=setup.budget.rho, step=0.1, label="rho, of the text embedding attack")
+                    rho = gr.Slider(0, 2, value=setup.budget.rho, step=0.1, label="rho (text embedding attack)")
                     seed = gr.Number(setup.budget.seed, precision=0, minimum=0, label="Seed")
                 button = gr.Button("Attack", variant="primary", elem_id="go")
             with gr.Column(scale=5, min_width=480):
@@ -164,20 +165,20 @@ def build_page(setup: Setup) -> gr.Blocks:
 
 
 def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, open_browser: bool = False) -> str:
-    """Serve the page in the background; returns its address. `page.block_thread()` then waits for Ctrl-C.
+    """Serve the page in the background and return its address; `page.block_thread()` then waits for Ctrl-C.
 
     Args:
-        page: of `build_page`.
-        host: address to listen on; anything but the loopback lets others in.
-        port: to listen on; the first free one from 7860 when None.
-        open_browser: whether to open it in the default browser.
+        page: the result of `build_page`.
+        host: address to listen on; any address but the loopback one admits other machines.
+        port: port to listen on; None takes the first free one from 7860.
+        open_browser: open the page in the default browser.
 
     Raises:
         OSError: if the port is taken, or the page does not answer within seconds.
     """
     import gradio as gr
 
-    # The reader's own fonts: nothing to load, and gradio's bold face lacks most letters.
+    # System fonts: they need no download, and gradio's bold face lacks most letters.
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     theme = gr.themes.Default(primary_hue="emerald", neutral_hue="slate", **fonts)
     try:
@@ -186,11 +187,11 @@ def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, op
             share=False, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[],
             max_file_size=MAX_BYTES, theme=theme, css=CSS,
         )  # fmt: skip
-    except ValueError as error:  # gradio's own words ask for the share link that this page never has
+    except ValueError as error:  # gradio's message recommends a share link, which this page never has
         page.close(verbose=False)
         raise OSError(
-            f"the page does not answer at {host}: the machine is too busy, or a proxy stands before it "
-            "(NO_PROXY=127.0.0.1 goes around one)."
+            f"the page does not answer at {host}: the machine is too busy, or a proxy intercepts the request "
+            "(set NO_PROXY=127.0.0.1 to bypass it)."
         ) from error
     return str(url)
 
@@ -233,7 +234,7 @@ def _index(truth: str, names: Sequence[str]) -> int:
 
 
 def _truth(text: str, name: str) -> str:
-    """The class that a picture shows as it stands among the names typed; `NO_CLASS` if it does not."""
+    """Return the name typed that matches a class's name, or `NO_CLASS` if none does."""
     try:
         names = parse_class_names(text)
         return names[_index(name.replace(",", " "), names)]
@@ -242,12 +243,15 @@ def _truth(text: str, name: str) -> str:
 
 
 def _radius(epsilon: float, norm: str, size: tuple[int, int]) -> str:
-    """What to start from in a norm: in l2 the length of a change of half of all values by epsilon."""
+    """Return a start value for epsilon in a norm.
+
+    In l2 it is the length of a perturbation that changes half of all values by epsilon.
+    """
     return fraction(epsilon) if norm == "linf" else f"{epsilon * math.sqrt(1.5 * size[0] * size[1]):.3g}"
 
 
 def _examples(setup: Setup) -> list[tuple[Image.Image, str]]:
-    """The first picture of each class, with its name."""
+    """Return the first picture of each class with its class name."""
     rows = ImageRows(setup.dataset)
     labels = read_labels(setup.dataset, str(rows.columns.label)).tolist()
     first = {label: row for row, label in reversed(list(enumerate(labels)))}

@@ -1,7 +1,7 @@
-"""A comparison as HTML: one panel a model, its verdict first. Every text that is not ours is escaped.
+"""The HTML of a comparison: one panel per model, with its verdict first.
 
-Colours come in a light and a dark set; the page's own variables give ink, lines and background. Right and wrong differ
-by colour, mark and word.
+All text from outside is escaped. Colours come in a light and a dark set; ink, lines and background are variables of the
+page. Right and wrong differ by colour, mark and word.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ STYLE = f"""
 
 
 def escape(text: str) -> str:
-    """A text from elsewhere as itself in HTML, with nothing that turns its direction."""
+    """Escape a text from outside for HTML, without characters that change its direction."""
     return html.escape(printable(text))
 
 
 def message_html(text: str) -> str:
-    """What is wrong with what was typed, in the place of the panels."""
+    """Return an error message as HTML, to be shown in the place of the panels."""
     return f'<div class="mm"><div class="mm-alert mm-wrong" role="alert">{escape(text)}</div></div>'
 
 
 def comparison_html(comparison: Comparison) -> str:
-    """All models side by side, and one line that says what the attacker was allowed."""
+    """Return all models side by side as HTML, with a line that states the attack budget."""
     panels = "".join(_panel(comparison, name, reading) for name, reading in comparison.readings.items())
     return (
         f'<div class="mm" data-attack="{escape(comparison.attack)}"><div class="mm-panels">{panels}</div>'
@@ -81,13 +81,13 @@ def comparison_html(comparison: Comparison) -> str:
 
 
 def budget_sentence(comparison: Comparison) -> str:
-    """What the attacker was allowed, for the line below the panels."""
+    """Return the sentence below the panels that states the attack budget."""
     spec, attack = comparison.budget, comparison.attack
     if attack == "none":
         return "No attack."
     changes = []
     if attack in ("image", "multimodal"):
-        amount = fraction(float(spec.epsilon))
+        amount = fraction(spec.pixel_radius)
         changes.append(
             f"every pixel by up to {amount} of the range from black to white"
             if spec.norm == "linf"
@@ -96,10 +96,10 @@ def budget_sentence(comparison: Comparison) -> str:
     if attack in ("words", "multimodal"):
         changes.append(f"{count(spec.max_changes, 'word')} of each prompt")
     if attack == "text embedding":
-        changes.append(f"each token embedding by up to {spec.rho:g} mean token lengths, which no words realise")
-    how = f" {spec.num_steps} gradient steps a start." if attack in ("image", "multimodal") else ""
+        changes.append(f"each token embedding by up to {spec.rho:g} mean embedding norms, which no words realise")
+    how = f" {spec.num_steps} gradient steps per start." if attack in ("image", "multimodal") else ""
     how += f" {spec.num_text_steps} gradient steps." if attack == "text embedding" else ""
-    aim = "" if comparison.has_label else " Each model's own clean answer counts as right."
+    aim = "" if comparison.has_label else " Each model's own clean prediction counts as right."
     return f"The attacker may change {' and '.join(changes)}, and knows the model.{how} Seed {spec.seed}.{aim}"
 
 
@@ -119,9 +119,9 @@ def _verdict(comparison: Comparison, reading: Reading) -> tuple[str, bool]:
     if not reading.right_before:
         return f"✗ Wrong without an attack: {before}, not {truth}", False
     if comparison.attack == "none":
-        return f"✓ {'Right' if comparison.has_label else 'Says'}: {truth}", True
+        return f"✓ {'Right' if comparison.has_label else 'Prediction'}: {truth}", True
     if reading.stands:
-        return f"✓ Stands: still {truth}", True
+        return f"✓ Robust: still {truth}", True
     return f"✗ Fooled: {after}, not {truth}", False
 
 
@@ -145,10 +145,10 @@ def _pictures(comparison: Comparison, reading: Reading) -> str:
 
 
 def _bars(comparison: Comparison, reading: Reading) -> str:
-    """The true class, both answers, and the likeliest others by their attacked probability."""
+    """Return a table of probabilities: of the true class, both predictions and the likeliest other classes."""
     answers = [int(reading.clean.argmax()), int(reading.attacked.argmax())]
     ranks = np.maximum(reading.clean, reading.attacked)
-    ranks[answers] += 1  # always shown
+    ranks[answers] += 1  # the true class and both predictions are always shown
     ranks[reading.label] += 2
     chosen = np.argsort(-ranks, kind="stable")[:SHOWN_CLASSES].tolist()
     attacked = comparison.attack != "none"
@@ -173,12 +173,12 @@ def _bar(probability: float) -> str:
 
 
 def _prompts(comparison: Comparison, reading: Reading) -> str:
-    """The true class's prompt with its changed words, and behind a fold those of the others."""
+    """Return the true class's prompt with its changed words marked, and the other prompts in a fold."""
     if comparison.attack not in ("words", "multimodal"):
         return f'<p class="mm-prompt">{escape(reading.prompts[reading.label])}</p>'
     pairs = list(zip(reading.prompts, reading.adv_prompts, strict=True))
     own = pairs.pop(reading.label)
-    unchanged = "" if own[0] != own[1] else " (no substitute is known for these words)"
+    unchanged = "" if own[0] != own[1] else " (unchanged: no substitute is known for these words)"
     others = "".join(f"<div>{_marked(*pair)}</div>" for pair in pairs)
     changed = sum(before != after for before, after in pairs)
     fold = f"{changed} of {count(len(pairs), 'other prompt')} changed"

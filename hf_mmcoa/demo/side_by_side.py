@@ -1,7 +1,7 @@
-"""One picture under one attack, as several models see it: an evaluation of one sample, with all its parts to show.
+"""One picture under one attack, evaluated for several models: an evaluation of one sample, with all its parts to show.
 
-Prompts, attacks, seeds and resolutions are those of `evaluate_robustness`, so the page cannot tell another story than
-the tables. Each model is attacked by itself, with full knowledge of it.
+Prompts, attacks, seeds and resolutions are those of `evaluate_robustness`, so the page agrees with the tables. Each
+model is attacked separately, with full knowledge of its weights.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from ..data.columns import AUTO
 from ..data.images import to_rgb
-from ..evaluation.evaluator import _evaluating as evaluating
 from ..evaluation.prepare import Evaluation, prepare
+from ..evaluation.runner import evaluating
 from ..evaluation.threat_model import ThreatModel
 from ..losses import zero_shot_logits
 from ..report.gallery import attacked_image
 from ..substitutes.source import CandidateSource
 
-# Name of an attack -> what the evaluator runs for it, and on which side of the text.
+# Name of an attack -> the kinds of attack that the evaluator runs for it, and the kind of text attack.
 ATTACKS: dict[str, tuple[tuple[str, ...], str]] = {
     "none": (("clean",), "words"),
     "image": (("image",), "words"),
@@ -37,16 +37,16 @@ ATTACKS: dict[str, tuple[tuple[str, ...], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What one model makes of a picture, before and under attack.
+    """One model's predictions for a picture, without and under attack.
 
     Args:
-        image: the clean image at the resolution of the attack, in [0, 1], (3, height, width).
-        perturbation: adversarial minus clean image, of its shape; zeros without an image attack.
-        label: the class that the attack drives the model away from.
-        clean: probability of each class, (classes,).
-        attacked: the same under attack.
-        prompts: one a class.
-        adv_prompts: the same after the attack on words.
+        image: clean image at the resolution of the attack, in [0, 1], (3, height, width).
+        perturbation: adversarial minus clean image, of the same shape; zeros without an image attack.
+        label: the class that the attack drives the prediction away from.
+        clean: probability of each class without attack, (classes,).
+        attacked: probability of each class under attack, (classes,).
+        prompts: one per class.
+        adv_prompts: the prompts after the attack on words.
     """
 
     image: np.ndarray
@@ -59,25 +59,25 @@ class Reading:
 
     @property
     def right_before(self) -> bool:
-        """Whether the clean image is read as `label`."""
+        """Return True if the clean image is classified as `label`."""
         return int(self.clean.argmax()) == self.label
 
     @property
     def stands(self) -> bool:
-        """Whether it still is, under attack."""
+        """Return True if the image is still classified as `label` under attack."""
         return int(self.attacked.argmax()) == self.label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Readings of one picture by model, and what they were made under.
+    """The readings of one picture by all models, with the attack that they were made under.
 
     Args:
         readings: by name of the model, in the order given.
-        class_names: by label.
-        attack: of `ATTACKS`.
+        class_names: class names by label.
+        attack: one of `ATTACKS`.
         budget: the complete threat model of that attack.
-        has_label: whether the true class was given; otherwise each model's own clean answer stands for it.
+        has_label: True if the true class was given; otherwise each model's own clean prediction takes its place.
     """
 
     readings: Mapping[str, Reading]
@@ -88,7 +88,7 @@ class Comparison:
 
     @property
     def amplification(self) -> float:
-        """What all perturbations are multiplied by, so that the largest one fills the range of grey; 1 if none is."""
+        """Return the factor for all perturbations that makes the largest one fill the grey range; 1 if all are zero."""
         largest = max(float(np.abs(reading.perturbation).max()) for reading in self.readings.values())
         return 0.5 / largest if largest > 0 else 1.0
 
@@ -102,23 +102,24 @@ def attack_and_compare(
     label: int | None = None,
     candidates: CandidateSource | None = None,
 ) -> Comparison:
-    """Attack one picture, for every model by itself; the same arguments give the same answer.
+    """Attack one picture for each model separately; the same arguments give the same result.
 
-    "image": the budget's image attacks and restarts one after the other, until one succeeds; "words": its substitutions
-    in every class's prompt; "text embedding": a shift of their token embeddings; "multimodal": the words first, then
-    the image, by an attacker who knows the changed words.
+    "image" runs the budget's image attacks and restarts one after the other until one succeeds. "words" runs its word
+    substitutions in every class's prompt. "text embedding" shifts the token embeddings of the prompts. "multimodal"
+    changes the words first and then the image, with knowledge of the changed words.
 
     Args:
-        models: name -> (model, its processor), in the order in which they are to be seen.
+        models: name -> (model, its processor), in the order of display.
         picture: of any size and mode.
         class_names: at least two.
-        attack: of `ATTACKS`.
-        budget: what the attack may do; its prompt template is that of both models.
-        label: true class; None attacks each model's own answer on the clean picture.
-        candidates: substitutes of words; what the budget names, of each model's own, when None.
+        attack: one of `ATTACKS`.
+        budget: the attack budget; its prompt template is used for all models.
+        label: index of the true class; None attacks each model's own prediction for the clean picture.
+        candidates: candidate substitutes of words; None takes those that the budget names, made for each model.
 
     Raises:
-        ValueError: if there is no model, the attack is unknown, the label names no class, or the evaluator refuses.
+        ValueError: if there is no model, the attack is unknown, the label is out of range, or the evaluator refuses the
+            arguments.
     """
     if not models:
         raise ValueError("`models` is empty; give at least one as {name: (model, processor)}.")
@@ -160,7 +161,7 @@ def attack_and_compare(
 
 
 def _reading(evaluation: Evaluation, label: int | None) -> Reading:
-    """One model's view of the only row."""
+    """Evaluate one model on the only row of an evaluation."""
     clean_embeds = evaluation.prompt_embeds
     row = evaluation.rows[0]
     images = row["image"][None].to(clean_embeds.device)
@@ -169,9 +170,9 @@ def _reading(evaluation: Evaluation, label: int | None) -> Reading:
 
     adv_prompts, adv_embeds = evaluation.prompts, clean_embeds
     if "text" in evaluation.attacks:
-        evaluation.use_prompts(evaluation.search_prompts())
-        (adv_embeds,) = evaluation.adv_embeds.values()  # one kind of text attack, one source
-        adv_prompts = next(iter(evaluation.adv_prompts.values()), adv_prompts)
+        evaluation.texts.use(evaluation.texts.search())
+        (adv_embeds,) = evaluation.texts.embeds.values()  # one kind of text attack, one source
+        adv_prompts = next(iter(evaluation.texts.found.values()), adv_prompts)
     adv_images = images
     if "image" in evaluation.attacks:
         adv_images = attacked_image(evaluation, images, row, adv_embeds if "text" in evaluation.attacks else None)

@@ -1,10 +1,26 @@
 """Robustness evaluation: threat models, the evaluator, its results and their statistics."""
 
-from .callback import RobustnessCallback
-from .evaluator import evaluate_robustness
-from .results import compare, load_result, save_result
-from .retrieval import evaluate_retrieval
-from .threat_model import ThreatModel
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .callback import RobustnessCallback
+    from .evaluator import evaluate_robustness
+    from .results import compare, load_result, save_result
+    from .retrieval import evaluate_retrieval
+    from .threat_model import ThreatModel
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".callback": ["RobustnessCallback"],
+            ".evaluator": ["evaluate_robustness"],
+            ".results": ["compare", "load_result", "save_result"],
+            ".retrieval": ["evaluate_retrieval"],
+            ".threat_model": ["ThreatModel"],
+        },
+    )
 
 __all__ = [
     "RobustnessCallback",

@@ -1,4 +1,4 @@
-"""All attacks of a threat model on one batch of rows: the unit of work of an evaluation.
+"""All attacks of a threat model on one batch of labelled images: the unit of work of a zero-shot evaluation.
 
 Random numbers depend on the seed, the batch and the attack alone, so it does not matter which process computes a batch,
 when, and after how many interruptions.
@@ -6,21 +6,19 @@ when, and after how many interruptions.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..attacks.contracts import ClassifierAttack
-from ..attacks.engine import attack_images, correct
-from ..attacks.factory import LossAttack
+from ..attacks.engine import ImageAttacker, Measured, attack_images, correct, seeded_generator
 from ..losses import zero_shot_logits
-from .prepare import Evaluation, source_key
+from .attacked_texts import source_key
+from .prepare import Evaluation
 
 
 def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) -> dict[str, Any]:
-    """Outcomes of all attacks on one batch of `Evaluation.load`, as JSON values."""
+    """Return the outcomes of all attacks on one batch of `Evaluation.load`, as JSON values."""
     device = evaluation.prompt_embeds.device
     run = _Batch(evaluation, index, batch["images"].to(device), batch["labels"].to(device))
     with torch.no_grad():
@@ -37,7 +35,7 @@ def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) ->
     if "image" in evaluation.attacks:
         outcomes |= run.image_attacks(clean)
     if "text" in evaluation.attacks:
-        outcomes |= {name: clean & run.correct(embeds, adv) for name, adv in evaluation.adv_embeds.items()}
+        outcomes |= {name: clean & run.correct(embeds, adv) for name, adv in evaluation.texts.embeds.items()}
     if "multimodal" in evaluation.attacks:
         for source in evaluation.sources or ("",):
             outcomes |= run.multimodal_attacks(outcomes, source)
@@ -45,16 +43,10 @@ def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) ->
         "row_ids": batch["row_ids"].tolist(),
         "labels": batch["labels"].tolist(),
         "predictions": predictions.tolist(),
-        "outcomes": {name: "".join("01"[stands] for stands in rows.tolist()) for name, rows in outcomes.items()},
-        "largest_perturbation": run.largest_perturbation,
-        "pixel_range": run.pixel_range,
+        "outcomes": {name: "".join("01"[robust] for robust in rows.tolist()) for name, rows in outcomes.items()},
+        "largest_perturbation": run.measured.largest,
+        "pixel_range": run.measured.pixel_range,
     }
-
-
-def seeded_generator(device: torch.device, *key: object) -> torch.Generator:
-    """Random numbers that depend on `key` and nothing else."""
-    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
-    return torch.Generator(device).manual_seed(seed)
 
 
 class _Batch:
@@ -62,91 +54,86 @@ class _Batch:
 
     def __init__(self, evaluation: Evaluation, index: int, images: Tensor, labels: Tensor) -> None:
         self.evaluation, self.index, self.images, self.labels = evaluation, index, images, labels
-        self.spec = evaluation.spec
+        self.spec, self.texts = evaluation.spec, evaluation.texts
         self.found: list[Tensor] = []  # (batch, dim) each; zeros where a sample was not attacked
-        self.largest_perturbation = 0.0
-        self.pixel_range = [0.0, 1.0]
+        self.measured = Measured(self.spec.norm)
 
     def correct(self, embeds: Tensor, prompt_embeds: Tensor) -> Tensor:
-        """Whether each sample is classified as its label, (batch,)."""
+        """Return whether each sample is classified as its label, (batch,)."""
         return correct(zero_shot_logits(embeds, prompt_embeds, self.evaluation.scale), self.labels)
 
     def image_attacks(self, clean: Tensor) -> dict[str, Tensor]:
-        """Every image attack against the clean prompts: who stands."""
-        outcomes, standing = {}, clean
+        """Return which samples are robust to each image attack against the clean prompts, (batch,) by attack."""
+        outcomes, robust = {}, clean
         prompts = self.evaluation.attacker_embeds, self.evaluation.prompt_embeds
         for name, attack in self.evaluation.image_attacks.items():
-            outcomes[f"image/{name}"], found = self._image_attack(attack, f"image/{name}", standing, *prompts)
+            outcomes[f"image/{name}"], found = self._image_attack(attack, f"image/{name}", robust, *prompts)
             self.found += found
-            standing = outcomes[f"image/{name}"] if self.spec.skip_fallen else clean
+            robust = outcomes[f"image/{name}"] if self.spec.skip_fallen else clean
         return outcomes
 
     def multimodal_attacks(self, outcomes: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-        """The multimodal attacks with one source of substitutes, given the outcomes so far: who stands."""
-        texts = self.evaluation.texts_of(source)
-        standing = clean = outcomes["clean"]
+        """Return which samples are robust to each multimodal attack with one source of substitutes.
+
+        Args:
+            outcomes: of the attacks so far.
+            source: its name.
+        """
+        texts = self.texts.realised(source)
+        robust = clean = outcomes["clean"]
         if self.spec.skip_fallen:
-            for name, stands in outcomes.items():
+            for name, outcome in outcomes.items():
                 if name.startswith("image/") or name in texts:
-                    standing = standing & stands
+                    robust = robust & outcome
         found: dict[str, Tensor] = {}
         for name in self.spec.multimodal_attacks:
             key = source_key(f"multimodal/{name}", source, self.evaluation.sources)
             if name == "independent":
-                found[key] = self._independent(standing, texts)
+                found[key] = self._independent(robust, texts)
             elif name == "adaptive":
-                found[key] = self._adaptive(key, standing, texts)
+                found[key] = self._adaptive(key, robust, texts)
             else:
-                found[key] = self._searching(name, key, standing, source)
-            standing = found[key] if self.spec.skip_fallen else clean
+                found[key] = self._searching(name, key, robust, source)
+            robust = found[key] if self.spec.skip_fallen else clean
         return found
 
-    def _independent(self, standing: Tensor, texts: dict[str, Tensor]) -> Tensor:
-        """Every adversarial image that was found, read with every attacked prompt that was found."""
+    def _independent(self, robust: Tensor, texts: dict[str, Tensor]) -> Tensor:
+        """Classify every adversarial image that was found with every attacked prompt that was found."""
         for prompt_embeds in texts.values():
             for embeds in self.found:
-                standing = standing & self.correct(embeds, prompt_embeds)
-        return standing
+                robust = robust & self.correct(embeds, prompt_embeds)
+        return robust
 
-    def _adaptive(self, key: str, standing: Tensor, texts: dict[str, Tensor]) -> Tensor:
-        """Image attacks on the attacked prompts: the attacker knows what will be read."""
-        stands = standing
+    def _adaptive(self, key: str, robust: Tensor, texts: dict[str, Tensor]) -> Tensor:
+        """Attack images against the attacked prompts: the attacker knows what will be read."""
+        left = robust
         for text, prompt_embeds in texts.items():
             for name, attack in self.evaluation.image_attacks.items():
-                attacked = stands if self.spec.skip_fallen else standing
+                attacked = left if self.spec.skip_fallen else robust
                 result, _ = self._image_attack(attack, f"{key}/{text}/{name}", attacked, prompt_embeds, prompt_embeds)
-                stands = stands & result
-        return stands
+                left = left & result
+        return left
 
-    def _searching(self, name: str, key: str, standing: Tensor, source: str) -> Tensor:
-        """Attacks that choose the texts by the image, each sample judged with the prompts found for it."""
-        rows = standing.nonzero().squeeze(1)
+    def _searching(self, name: str, key: str, robust: Tensor, source: str) -> Tensor:
+        """Run an attack that chooses the texts by the image; each sample is judged with the prompts found for it."""
+        rows = robust.nonzero().squeeze(1)
         if len(rows) == 0:
-            return standing
-        evaluation, stands = self.evaluation, standing.clone()
-        pairs = evaluation.multimodal_attack(name, source)(
-            self.images[rows],
-            self.labels[rows],
-            evaluation.prompts,
-            evaluation.remembering_encoder,
-            self._generator(key),
+            return robust
+        encoder, left = self.texts.remembering_encoder, robust.clone()
+        pairs = self.texts.multimodal_attack(name, source)(
+            self.images[rows], self.labels[rows], self.evaluation.prompts, encoder, self._generator(key)
         )
-        self._measure(pairs.images, rows)
-        stands[rows] = correct(pairs.logits(evaluation.remembering_encoder), self.labels[rows])
-        return stands
+        self.measured.add(pairs.images, self.images[rows])
+        left[rows] = correct(pairs.logits(encoder), self.labels[rows])
+        return left
 
     def _image_attack(
-        self,
-        attack: LossAttack | ClassifierAttack,
-        key: str,
-        standing: Tensor,
-        attacked_prompts: Tensor,
-        judged_prompts: Tensor,
+        self, attack: ImageAttacker, key: str, robust: Tensor, attacked_prompts: Tensor, judged_prompts: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """One attack with its restarts on the standing samples: who stands, and what embeddings each restart found."""
-        stands, found = standing.clone(), []
-        for restart in range(self.spec.restarts if isinstance(attack, LossAttack) else 1):
-            rows = (stands if self.spec.skip_fallen else standing).nonzero().squeeze(1)
+        """Run one attack with its restarts: which samples are robust, and what embeddings each restart found."""
+        left, found = robust.clone(), []
+        for restart in range(attack.restarts):
+            rows = (left if self.spec.skip_fallen else robust).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
             attacked = attack_images(
@@ -160,24 +147,12 @@ class _Batch:
                 generator=self._generator(key, restart),
                 skip_fallen=self.spec.skip_fallen,
             )
-            self._measure(attacked.images, rows)
-            stands[rows] &= attacked.stands
-            embeds = attacked.embeds.new_zeros(len(stands), attacked.embeds.shape[1])
+            self.measured.add(attacked.images, self.images[rows])
+            left[rows] &= attacked.stands
+            embeds = attacked.embeds.new_zeros(len(left), attacked.embeds.shape[1])
             embeds[rows] = attacked.embeds
             found.append(embeds)
-        return stands, found
+        return left, found
 
     def _generator(self, *key: object) -> torch.Generator:
         return seeded_generator(self.images.device, self.spec.seed, self.index, *key)
-
-    def _measure(self, adv_images: Tensor, rows: Tensor) -> None:
-        size = perturbation_lengths(adv_images, self.images[rows], self.spec.norm).amax().item()
-        low, high = (bound.item() for bound in adv_images.aminmax())
-        self.largest_perturbation = max(self.largest_perturbation, size)
-        self.pixel_range = [min(self.pixel_range[0], low), max(self.pixel_range[1], high)]
-
-
-def perturbation_lengths(adv_images: Tensor, images: Tensor, norm: str) -> Tensor:
-    """Length of each sample's perturbation in the norm, (batch,)."""
-    delta = (adv_images - images).flatten(1)
-    return delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)

@@ -1,39 +1,28 @@
 """Zero-shot accuracy of a dual encoder, clean and under image, text and multimodal attack: one call, one result.
 
 Prompts are attacked once for all images, since their attack needs no image and no label. Images are attacked in fixed
-batches of rows. What is kept of a batch is the outcome of every attack on every sample, and all numbers are computed
-from those; so a run may be interrupted, or shared among processes, and its result is the same.
+batches of rows; what is kept of a batch is the outcome of every attack on every sample, and all numbers are computed
+from those.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, extract_model_from_parallel, gather_object
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..attacks.contracts import ImageAttack
-from ..data.benchmarks import describe
 from ..data.columns import AUTO
-from ..io import printable
-from ..models.sharding import is_sharded
 from ..substitutes.source import CandidateSource
 from .batch import evaluate_batch
-from .partial import PartialResults, header_differences
 from .prepare import ATTACKS, Evaluation, prepare
-from .results import MAX_NAME, load_result, save_result, worst_case_attacks, worst_outcome
-from .sanity import failed, run_battery
+from .results import load_result, save_result, worst_case_attacks, worst_outcome
+from .runner import Record, evaluated_model, process_state, result_names, run
+from .sanity import Finding, run_battery
 from .statistics import wilson_interval
 from .threat_model import ThreatModel
 
@@ -110,16 +99,9 @@ def evaluate_robustness(
         >>> result["multimodal_accuracy"], result["attack_spec"]["epsilon"]  # doctest: +SKIP
     """
     spec = ThreatModel.preset(threat_model) if isinstance(threat_model, str) else threat_model
-    state = _process_state(accelerator, model)
-    if accelerator is not None:
-        model = model.to(state.device)
-    model = extract_model_from_parallel(model)
-    if is_sharded(model):
-        raise ValueError(
-            "`model` has its weights spread over processes, which do not evaluate the same batches: pass "
-            "`trainer.whole_model()`, or load the folder that `trainer.save_model` writes."
-        )
-    evaluation = prepare(
+    state = process_state(accelerator, model)
+    model = evaluated_model(model, state, accelerator)
+    task = prepare(
         model,
         processor,
         dataset,
@@ -133,193 +115,61 @@ def evaluate_robustness(
         batch_size=batch_size,
         max_samples=max_samples,
     )
-    header = {
-        "model": printable(model_name or getattr(model, "name_or_path", "") or type(model).__name__)[:MAX_NAME],
-        "dataset": printable(dataset_name or _dataset_name(dataset))[:MAX_NAME],
-        **({} if training_seed is None else {"training_seed": training_seed}),
-        **evaluation.header(),
-    }
-    partial = PartialResults(output, header)
-    finished = _finished(output, partial.header, overwrite)
-    state.wait_for_everyone()  # every process has looked before the first one writes
-    if finished is not None:
-        if state.is_main_process:
-            partial.remove()
-        return finished
-    if state.is_main_process:
-        partial.open(overwrite)
-    state.wait_for_everyone()
-    partial.check()
-
-    with _evaluating(model), torch.no_grad():
-        evaluation.use_prompts(_attacked_prompts(evaluation, partial, state))
-        records = _all_batches(evaluation, partial, state, progress)
-        findings = _on_main_process(lambda: run_battery(evaluation, records), state) if sanity else []
-    result = _summary(evaluation, records, header, findings)
-    if state.is_main_process:
-        for finding in failed(findings):
-            warnings.warn(f"sanity check failed: {finding['check']} ({finding['detail']}).", UserWarning, stacklevel=2)
-        if output is not None:
-            save_result(result, output)
-            partial.remove()
-    state.wait_for_everyone()
-    return result
-
-
-def _attacked_prompts(evaluation: Evaluation, partial: PartialResults, state: Any) -> dict[str, list[str]]:
-    """What the text attacks find, searched for once and by one process."""
-
-    def read_or_search() -> dict[str, list[str]]:
-        found = partial.read("texts")
-        if found is None:
-            found = evaluation.search_prompts()
-            partial.write("texts", found)
-        return found
-
-    # A process that read the file itself might find it written already, and not take part in the broadcast.
-    return _on_main_process(read_or_search, state)
-
-
-def _all_batches(evaluation: Evaluation, partial: PartialResults, state: Any, progress: bool) -> list[dict[str, Any]]:
-    """Every batch's record in order: read, or computed by the process whose turn it is."""
-    records: dict[int, dict[str, Any]] = {}
-    mine = range(state.process_index, evaluation.num_batches, state.num_processes)
-    for index in mine:
-        if (record := partial.read(_batch_name(index))) is not None:
-            records[index] = record
-    missing = [index for index in mine if index not in records]
-    standing = seen = 0
-    with (
-        ThreadPoolExecutor(1) as reader,  # decodes the next pictures while the model works
-        tqdm(
-            total=len(mine),
-            initial=len(records),
-            desc="robustness",
-            unit="batch",
-            disable=not (progress and state.is_main_process),
-        ) as bar,
-    ):
-        ahead = reader.submit(evaluation.load, missing[0]) if missing else None
-        for place, index in enumerate(missing, 1):
-            batch = ahead.result()  # type: ignore[union-attr]
-            ahead = reader.submit(evaluation.load, missing[place]) if place < len(missing) else None
-            records[index] = record = evaluate_batch(evaluation, index, batch)
-            partial.write(_batch_name(index), record)
-            standing += worst_outcome(record, list(record["outcomes"])).count("1")
-            seen += len(record["labels"])
-            bar.set_postfix_str(f"{standing}/{seen} stand against everything", refresh=False)
-            bar.update()
-    if state.num_processes > 1:
-        records = dict(gather_object(list(records.items())))
-    return [records[index] for index in range(evaluation.num_batches)]
-
-
-def _batch_name(index: int) -> str:
-    return f"batch-{index:05d}"
-
-
-def _summary(
-    evaluation: Evaluation, records: list[dict[str, Any]], header: dict[str, Any], findings: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """All numbers, from the outcomes alone."""
-    outcomes = {name: "".join(record["outcomes"][name] for record in records) for name in records[0]["outcomes"]}
-    total, correct = len(outcomes["clean"]), outcomes["clean"].count("1")
-    numbers: dict[str, Any] = {}
-    for name, attacks in worst_case_attacks(list(outcomes)).items():
-        stands = worst_outcome({"outcomes": outcomes}, attacks).count("1")
-        numbers[name] = stands / total
-        numbers[f"{name}_interval"] = wilson_interval(stands, total)
-        if name != "clean_accuracy":
-            rate = name.removesuffix("_accuracy") + "_attack_success_rate"
-            numbers[rate] = 1 - stands / correct if correct else None
-    return {
-        **numbers,
-        **{f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()},
-        **header,
-        "sanity": findings,
-        "class_names": evaluation.class_names,
-        "prompts": evaluation.prompts,
-        "adv_prompts": evaluation.adv_prompts,
-        "row_ids": evaluation.row_ids,
-        "labels": evaluation.labels,
-        "predictions": [prediction for record in records for prediction in record["predictions"]],
-        "outcomes": outcomes,
-    }
-
-
-def _finished(output: str | Path | None, header: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """The result that lies in `output` already, if it is this evaluation's."""
-    if output is None or not Path(output).exists():
-        return None
-    try:
-        result = load_result(output)
-    except ValueError:
-        if overwrite:
-            return None
-        raise
-    found = header_differences({key: result.get(key) for key in header}, header)
-    if not found:
-        return result
-    if overwrite:
-        return None
-    raise ValueError(
-        f"{output} holds the result of another evaluation; then and now: {'; '.join(found)}. "
-        "Choose another output, or pass `overwrite=True`."
+    return run(
+        ZeroShotTask(task),
+        model,
+        names=result_names(model, dataset, model_name, dataset_name, training_seed),
+        output=output,
+        overwrite=overwrite,
+        state=state,
+        sanity=sanity,
+        progress=progress,
+        load=load_result,
+        save=save_result,
     )
 
 
-@dataclass(frozen=True)
-class _SingleProcess:
-    """What `accelerate` says of one process, without starting its global state."""
+class ZeroShotTask:
+    """Zero-shot classification as a `runner.Task`."""
 
-    process_index: int = 0
-    num_processes: int = 1
-    is_main_process: bool = True
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.evaluation, self.texts, self.num_batches = evaluation, evaluation.texts, evaluation.num_batches
+        self.header, self.load = evaluation.header, evaluation.load
 
-    def wait_for_everyone(self) -> None:
-        """Nobody else is there."""
+    def attack(self, index: int, batch: dict[str, Any]) -> Record:
+        """See `Task`."""
+        return evaluate_batch(self.evaluation, index, batch)
 
+    def progress(self, records: Sequence[Record]) -> str:
+        """See `Task`."""
+        robust = sum(worst_outcome(record, list(record["outcomes"])).count("1") for record in records)
+        return f"{robust}/{sum(len(record['labels']) for record in records)} robust to all attacks"
 
-def _process_state(accelerator: Accelerator | PartialState | None, model: nn.Module) -> Any:
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator is None:
-        if launched == 1 and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return _SingleProcess()
-        # Where it finds no GPU, accelerate starts no process group unless it is told that this is meant.
-        accelerator = PartialState(cpu=next(model.parameters()).device.type == "cpu")
-    if accelerator.num_processes != launched and launched > 1:
-        raise ValueError(
-            f"{launched} processes were launched and `accelerator` knows of {accelerator.num_processes}: each would "
-            "evaluate everything. On a CPU make it with Accelerator(cpu=True), or leave it out."
-        )
-    return accelerator
+    def check(self, records: Sequence[Record]) -> list[Finding]:
+        """See `Task`."""
+        return run_battery(self.evaluation, records)
 
-
-def _on_main_process(compute: Any, state: Any) -> Any:
-    """What the main process computes, on every process."""
-    value = [compute() if state.is_main_process else None]
-    return (broadcast_object_list(value) if state.num_processes > 1 else value)[0]
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients on weights while the block runs; all of it restored, also after an error."""
-    training = [module for module in model.modules() if module.training]
-    trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    model.eval()
-    for weight in trainable:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        for weight in trainable:
-            weight.requires_grad_(True)
-
-
-def _dataset_name(dataset: datasets.Dataset) -> str:
-    benchmark = describe(dataset)
-    name = benchmark.name or dataset.info.dataset_name or dataset.info.builder_name or "unnamed"
-    split = benchmark.split or dataset.split
-    return f"{name}/{split}" if split else str(name)
+    def summary(self, records: Sequence[Record]) -> dict[str, Any]:
+        """See `Task`."""
+        evaluation = self.evaluation
+        outcomes = {name: "".join(record["outcomes"][name] for record in records) for name in records[0]["outcomes"]}
+        total, correct = len(outcomes["clean"]), outcomes["clean"].count("1")
+        numbers: dict[str, Any] = {}
+        for name, attacks in worst_case_attacks(list(outcomes)).items():
+            robust = worst_outcome({"outcomes": outcomes}, attacks).count("1")
+            numbers[name] = robust / total
+            numbers[f"{name}_interval"] = wilson_interval(robust, total)
+            if name != "clean_accuracy":
+                rate = name.removesuffix("_accuracy") + "_attack_success_rate"
+                numbers[rate] = 1 - robust / correct if correct else None
+        return {
+            **numbers,
+            **{f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()},
+            "class_names": evaluation.class_names,
+            "prompts": evaluation.prompts,
+            "adv_prompts": evaluation.texts.found,
+            "row_ids": evaluation.row_ids,
+            "labels": evaluation.labels,
+            "predictions": [prediction for record in records for prediction in record["predictions"]],
+            "outcomes": outcomes,
+        }

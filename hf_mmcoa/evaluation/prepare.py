@@ -6,7 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,31 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import factory
-from ..attacks.contracts import ClassifierAttack, ImageAttack, MultimodalAttack
-from ..attacks.factory import LossAttack
+from ..attacks.contracts import ImageAttack
+from ..attacks.engine import ImageAttacker, LossAttack
 from ..attacks.image_losses import class_loss
-from ..attacks.text_embedding import TextEmbeddingPGD
-from ..data.benchmarks import describe
+from ..attacks.settings import THREATS as ATTACKS
+from ..data.benchmark_info import describe
 from ..data.columns import resolve_columns
 from ..data.labels import check_labels, read_labels
 from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
 from ..data.rows import ImageRows, collate
 from ..io import fingerprint
-from ..losses import zero_shot_logits
-from ..models import encoding
 from ..models.encoder import DualEncoder
 from ..substitutes.source import CandidateSource
 from ..zero_shot import ZeroShotClassifier
+from .attacked_texts import AttackedTexts
 from .provenance import model_fingerprint, versions
-from .results import FORMAT, worst_case_attacks
+from .results import FORMAT
 from .threat_model import ThreatModel
-
-ATTACKS = ("clean", "image", "text", "multimodal")
-
-
-PROMPTS_PER_BATCH = 256
-
 
 HASHED_IMAGES = 64  # pictures that the data fingerprint reads, beside all rows and labels
 
@@ -55,10 +48,8 @@ class Evaluation:
     attacks: tuple[str, ...]
     spec: ThreatModel
     sources: dict[str, CandidateSource]
-    image_attacks: dict[str, LossAttack | ClassifierAttack]
+    image_attacks: dict[str, ImageAttacker]
     batch_size: int
-    adv_prompts: dict[str, list[str]] = field(default_factory=dict)
-    adv_embeds: dict[str, Tensor] = field(default_factory=dict)  # (classes, dim) by text attack
 
     # What is evaluated
 
@@ -145,70 +136,20 @@ class Evaluation:
             return self.prompt_embeds
         return self.encoder.encode_texts(class_prompts(self.class_names, template))
 
-    def search_prompts(self) -> dict[str, list[str]]:
-        """The prompts that each text attack finds, one a class."""
-        found = {
-            source_key("text/words", source, self.sources): self._words(candidates)
-            for source, candidates in self.sources.items()
-        }
-        if "text" in self.attacks and "characters" in self.spec.text_attacks:
-            attack = factory.character_attack(self.spec, self.class_names)
-            found["text/characters"] = attack(self.prompts, self.encoder.encode_texts)
-        return found
-
-    def _words(self, candidates: CandidateSource) -> list[str]:
-        if self.spec.num_candidates == 0:  # no budget: `prepare` has warned
-            return self.prompts
-        attack = factory.word_attack(self.spec, candidates, self.class_names)
-        return attack(self.prompts, self.encoder.encode_texts)
-
-    def use_prompts(self, adv_prompts: dict[str, list[str]]) -> None:
-        """Take attacked prompts, found here or elsewhere, and embed them; the embedding attack is computed."""
-        self.adv_prompts = adv_prompts
-        self.adv_embeds = {name: self.encoder.encode_texts(prompts) for name, prompts in adv_prompts.items()}
-        if "text" in self.attacks and "embedding" in self.spec.text_attacks:
-            self.adv_embeds["text/embedding"] = self._perturbed_prompts()
-
-    def _perturbed_prompts(self) -> Tensor:
-        """Prompt embeddings that raise CE(s g(t'_c) P^T, c) within the ball of the embedding attack, (classes, dim)."""
-        attack = TextEmbeddingPGD(rho=self.spec.rho, num_steps=self.spec.num_text_steps)
-        parts = []
-        for start in range(0, len(self.prompts), PROMPTS_PER_BATCH):
-            tokens = self.encoder.tokenize(self.prompts[start : start + PROMPTS_PER_BATCH])
-            ids, mask = tokens["input_ids"], tokens["attention_mask"]
-            classes = torch.arange(start, start + len(ids), device=ids.device)
-
-            def loss_fn(embeds: Tensor, classes: Tensor = classes) -> Tensor:
-                return class_loss(zero_shot_logits(embeds, self.prompt_embeds, self.scale), classes)
-
-            perturbed = attack(self.encoder.model, ids, mask, loss_fn)
-            parts.append(encoding.text_embeds(self.encoder.model, ids, mask, perturbed))
-        return torch.cat(parts)
-
-    def texts_of(self, source: str) -> dict[str, Tensor]:
-        """Embeddings of attacked prompts by attack, with one source's substitutes; not the embedding attack's."""
-        accuracy = source_key("text", source, self.sources).replace(":", "_") + "_accuracy"
-        return {name: self.adv_embeds[name] for name in worst_case_attacks(list(self.adv_embeds))[accuracy][1:]}
-
-    def multimodal_attack(self, name: str, source: str) -> MultimodalAttack:
-        """A multimodal attack that chooses its texts by the image."""
-        return factory.multimodal_attack(name, self.spec, self._remembering_words(source))
-
     @cached_property
-    def remembering_encoder(self) -> DualEncoder:
-        """The encoder, but embedding no text twice: attacks that search texts ask for the same ones in every batch."""
-        return _RememberingEncoder(self.encoder)
-
-    def _remembering_words(self, source: str) -> Any:
-        key = source_key("text/words", source, self.sources)
-        if key not in self._remembered:
-            attack = factory.word_attack(self.spec, self.sources[source], self.class_names)
-            self._remembered[key] = _RememberedText(attack, self.prompts, self.adv_prompts[key])
-        return self._remembered[key]
-
-    @cached_property
-    def _remembered(self) -> dict[str, _RememberedText]:
-        return {}
+    def texts(self) -> AttackedTexts:
+        """The evaluator's prompts under attack."""
+        texts = AttackedTexts(
+            encoder=self.encoder,
+            texts=self.prompts,
+            spec=self.spec,
+            attacks=self.attacks,
+            sources=self.sources,
+            class_names=self.class_names,
+            scale=self.scale,
+        )
+        texts.clean = self.prompt_embeds  # the classifier has them
+        return texts
 
 
 def prepare(
@@ -227,7 +168,7 @@ def prepare(
     max_samples: int | None,
 ) -> Evaluation:
     """Check the input of `evaluate_robustness` and settle what a specification leaves to the model and the data."""
-    attacks = _complete(attacks)
+    attacks = complete_attacks(attacks)
     for name, value in (("batch_size", batch_size), ("max_samples", 1 if max_samples is None else max_samples)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
@@ -251,11 +192,12 @@ def prepare(
 
     sources: dict[str, CandidateSource] = {}
     if "text" in attacks and "words" in spec.text_attacks:
-        sources = factory.candidate_sources(candidates, spec, classifier.encoder)
+        sources = factory.candidate_sources(candidates, spec.candidates, classifier.encoder)
         described = {name: repr(source) for name, source in sources.items()}
         spec = replace(spec, candidates=described.get("", described))
-    found: dict[str, LossAttack | ClassifierAttack] = {
-        name: LossAttack(attack=attack, loss=class_loss) for name, attack in (image_attacks or {}).items()
+    found: dict[str, ImageAttacker] = {
+        name: LossAttack(attack=attack, loss=class_loss, restarts=spec.restarts)
+        for name, attack in (image_attacks or {}).items()
     }
     if image_attacks:
         spec = replace(spec, image_attacks=tuple(f"{name}: {attack!r}" for name, attack in image_attacks.items()))
@@ -276,12 +218,7 @@ def prepare(
     )
 
 
-def source_key(attack: str, source: str, sources: Mapping[str, Any]) -> str:
-    """Name of an attack that uses one of several sources: the first one's, the threat model's own, stays bare."""
-    return attack if not sources or source == next(iter(sources)) else f"{attack}:{source}"
-
-
-def _complete(attacks: Sequence[str]) -> tuple[str, ...]:
+def complete_attacks(attacks: Sequence[str]) -> tuple[str, ...]:
     attacks = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     if unknown := [name for name in attacks if name not in ATTACKS]:
         raise ValueError(f"`attacks`: unknown {unknown}; choose from {', '.join(ATTACKS)}.")
@@ -345,35 +282,3 @@ def _check_combination(
             warnings.warn(
                 f"the {what} attack has no budget ({why}): its accuracy equals clean.", UserWarning, stacklevel=4
             )
-
-
-class _RememberedText:
-    """A text attack on prompts that were attacked already."""
-
-    def __init__(self, attack: Any, prompts: list[str], adv_prompts: list[str]) -> None:
-        self._attack, self._prompts, self._adv_prompts = attack, prompts, adv_prompts
-        self._variants: list[list[str]] | None = None
-
-    def __call__(self, texts: Sequence[str], encode: Any) -> list[str]:
-        return self._adv_prompts if list(texts) == self._prompts else self._attack(texts, encode)
-
-    def variants(self, texts: Sequence[str]) -> list[list[str]]:
-        if list(texts) != self._prompts:
-            return self._attack.variants(texts)
-        if self._variants is None:
-            self._variants = self._attack.variants(self._prompts)
-        return self._variants
-
-
-class _RememberingEncoder(DualEncoder):
-    """Shares the model with another encoder; valid while no weight changes."""
-
-    def __init__(self, encoder: DualEncoder) -> None:
-        self.__dict__.update(encoder.__dict__)
-        self._seen: dict[str, Tensor] = {}
-
-    def encode_texts(self, texts: list[str], batch_size: int = 1024, truncation: bool = True) -> Tensor:
-        new = [text for text in dict.fromkeys(texts) if text not in self._seen]
-        if new:
-            self._seen.update(zip(new, super().encode_texts(new, batch_size, truncation), strict=True))
-        return torch.stack([self._seen[text] for text in texts])

@@ -1,53 +1,53 @@
-"""A result is a file: numbers, outcomes of single samples and the specification that they hold under, together."""
+"""A result is one file: accuracies, the outcome of every attack on every sample, and the attack specification."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
 
 from ..io import differences, read_json, write_json
+from ..schema import check_fields, short
 from .statistics import mcnemar
 from .threat_model import ThreatModel
 
 FORMAT = 1
+MAX_NAME = 1000  # characters of a model's, a data set's or an attack's name, which are shown in tables and pictures
 
 
-REQUIRED = ("clean_accuracy", "attack_spec", "outcomes", "row_ids", "labels", "num_samples", "seed", "versions")
+class _Required(TypedDict):
+    clean_accuracy: float
+    attack_spec: dict[str, Any]
+    outcomes: dict[str, str]
+    row_ids: list[int]
+    labels: list[int]
+    num_samples: int
+    seed: int
+    versions: dict[str, str]
 
 
-MAX_NAME = 1000  # characters of a model's, a data set's or an attack's name, which stand in tables and pictures
+class _Fields(_Required, total=False):
+    """The fields of a result that code here relies on; beside them are `<name>_accuracy`, `<name>_interval` and
+    `attacks/<name>`.
+    """
+
+    training_seed: int
+    model: str
+    dataset: str
+    attacks: list[str]
+    batch_size: int
+    class_names: list[str]
+    prompts: list[str]
+    adv_prompts: dict[str, list[str]]
+    fingerprints: dict[str, str]
+    sanity: list[dict[str, Any]]
 
 
-# What the fields hold that code here counts on; those that are not required may be missing.
-_TEXTS: dict[Any, Any] = {str: str}
-
-
-_FIELDS: dict[str, Any] = {
-    "clean_accuracy": float,
-    "attack_spec": dict,
-    "outcomes": _TEXTS,
-    "row_ids": [int],
-    "labels": [int],
-    "num_samples": int,
-    "seed": int,
-    "training_seed": int,
-    "versions": _TEXTS,
-    "model": str,
-    "dataset": str,
-    "attacks": [str],
-    "batch_size": int,
-    "class_names": [str],
-    "prompts": [str],
-    "adv_prompts": {str: [str]},
-    "fingerprints": _TEXTS,
-    "sanity": [dict],
-}
+REQUIRED = tuple(get_type_hints(_Required))
 
 
 def save_result(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write a result, whole or not at all: a killed writer leaves the old file or none.
+    """Write a result file in one step: an interrupted writer leaves the old file, or none.
 
     Raises:
         ValueError: if the result is not valid, or holds what JSON cannot (NaN).
@@ -60,7 +60,7 @@ def load_result(path: str | Path) -> dict[str, Any]:
     """Read and validate a result file.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no such file.
         ValueError: if it was cut off in the middle, is no result, or was written in another format.
     """
     path = Path(path)
@@ -105,61 +105,38 @@ def validate(result: Any, name: str = "result") -> None:
 
 
 def _check_fields(result: Mapping[str, Any], name: str) -> None:
-    """Raise ValueError, naming the field, unless each holds what it must: the file may come from anywhere."""
-    known = {key: kind for key, kind in _FIELDS.items() if key in result}
-    known |= {key: float for key in result if key.endswith("_accuracy") or key.startswith("attacks/")}
-    known |= {key: [float] for key in result if key.endswith("_interval")}
-    for key, kind in known.items():
-        if not _holds(result[key], kind):
-            raise ValueError(f"{name}: `{key}` holds {_short(result[key])}, not {_words(kind)}.")
-        if kind is float and not 0 <= result[key] <= 1:
-            raise ValueError(f"{name}: `{key}` is {result[key]}, not a fraction in [0, 1].")
+    """Raise ValueError, naming the field, unless each field has its type: the file may come from anywhere."""
+    fractions = [key for key in result if key.endswith("_accuracy") or key.startswith("attacks/")]
+    types = dict.fromkeys(fractions, float) | {key: list[float] for key in result if key.endswith("_interval")}
+    try:
+        check_fields(result, get_type_hints(_Fields) | types)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    for key in fractions:
+        if not 0 <= result[key] <= 1:
+            raise ValueError(f"{name}: `{key}` must be a fraction in [0, 1], got {short(result[key])}.")
     named = [result.get("model", ""), result.get("dataset", ""), *result["outcomes"], *result.get("class_names", ())]
     if long := [each for each in (*named, *result) if len(each) > MAX_NAME]:
-        raise ValueError(f"{name} holds a name of {len(long[0])} characters, {_short(long[0])}; at most {MAX_NAME}.")
-
-
-def _holds(value: Any, kind: Any) -> bool:
-    """Whether a value is of a kind: a type, [kind] for a list of it, {str: kind} for a mapping to it."""
-    if isinstance(kind, list):
-        return isinstance(value, (list, tuple)) and all(_holds(each, kind[0]) for each in value)
-    if isinstance(kind, dict):
-        return isinstance(value, Mapping) and all(_holds(each, kind[str]) for each in value.values())
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
-    return isinstance(value, Mapping if kind is dict else kind) and not (kind is int and isinstance(value, bool))
-
-
-def _words(kind: Any) -> str:
-    if isinstance(kind, list):
-        return f"a list, each of it {_words(kind[0])}"
-    if isinstance(kind, dict):
-        return f"a mapping to {_words(kind[str])}"
-    return {float: "a number", int: "a whole number", str: "a text", dict: "a mapping"}[kind]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+        raise ValueError(f"{name} holds a name of {len(long[0])} characters, {short(long[0])}; at most {MAX_NAME}.")
 
 
 def compare(
     first: Mapping[str, Any], second: Mapping[str, Any], ignore: tuple[str, ...] = ()
 ) -> dict[str, dict[str, float]]:
-    """Two models on the same samples under the same threat model, paired.
+    """Compare two models on the same samples under the same threat model, paired by sample.
 
     Args:
-        first: a result of `evaluate_robustness`.
-        second: another one.
-        ignore: fields of the specification that may differ, for example ("seed",).
+        first: the first model's result of `evaluate_robustness`.
+        second: the second model's result.
+        ignore: fields of the attack specification that may differ, for example ("seed",).
 
     Returns:
-        For each accuracy that both have: `first`, `second`, `difference` (second minus first), the numbers of samples
-            that
-        stand for one alone, `only_first` and `only_second`, and the exact McNemar p-value `p_value`.
+        For each accuracy that both results hold: `first`, `second`, `difference` (second minus first), `only_first` and
+        `only_second`, the numbers of samples that only one of the two classifies correctly, and `p_value` of the exact
+        McNemar test on these.
 
     Raises:
-        ValueError: if the specifications, the rows or the labels differ; the text says where.
+        ValueError: if the specifications, the rows or the labels differ; the message says where.
     """
     validate(first, "the first result")
     validate(second, "the second result")
@@ -195,17 +172,19 @@ def compare(
 
 
 def worst_cases(result: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Which attacks' outcomes each accuracy of a result is the worst case of."""
+    """Return, for each accuracy of a result, the attacks that it is the worst case over."""
     return worst_case_attacks(list(result["outcomes"]))
 
 
 def worst_case_attacks(attacks: list[str]) -> dict[str, list[str]]:
-    """Accuracy -> the attacks that it is the worst case of, per sample, given the names of all attacks that were run.
+    """Return, for each accuracy, the attacks that it is the worst case over, sample by sample.
 
-    An attack "text/words:unseen" uses the substitutes of a further source, here "unseen", and counts only for that
-    source's accuracies. The embedding attack counts for no text accuracy: no words realise it.
+    An attack "text/words:unseen" uses the substitutes of a further source, here "unseen", and counts towards that
+    source's accuracies only. The embedding attack counts towards no text accuracy, since no words realise it.
+
+    Args:
+        attacks: names of all attacks that were run, "clean" first.
     """
-
     groups = {"clean_accuracy": ["clean"]}
     image = [name for name in attacks if name.startswith("image/")]
     if image:
@@ -230,13 +209,13 @@ def worst_case_attacks(attacks: list[str]) -> dict[str, list[str]]:
 
 
 def worst_outcome(result: Mapping[str, Any], attacks: list[str]) -> str:
-    """One character a sample: "1" if it stands against all of `attacks`."""
+    """Return one character a sample: "1" if it is classified correctly under every one of `attacks`, else "0"."""
     outcomes = [result["outcomes"][attack] for attack in attacks]
     return "".join("1" if set(column) == {"1"} else "0" for column in zip(*outcomes, strict=True))
 
 
 def partial_folder(path: str | Path) -> Path:
-    """Where the finished batches of an evaluation lie until its result file is complete."""
+    """Return the folder that holds the finished batches of an evaluation until its result file is complete."""
     path = Path(path)
     return path.with_name(path.name + ".partial")
 

@@ -16,15 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attacks.contracts import ClassifierAttack
-from ..attacks.engine import Attacked, attack_images, correct
-from ..attacks.factory import LossAttack
+from ..attacks.engine import Attacked, ImageAttacker, attack_images, correct, perturbation_lengths, seeded_generator
 from ..attacks.image_losses import class_loss
 from ..data.rows import collate
 from ..gradients import value_and_gradient
 from ..losses import zero_shot_logits
 from ..substitutes.words import changed_words
-from .batch import perturbation_lengths, seeded_generator
 from .prepare import Evaluation
 
 Finding = dict[str, Any]
@@ -45,12 +42,12 @@ def run_battery(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) ->
             inside_ball(
                 [record["largest_perturbation"] for record in records],
                 [record["pixel_range"] for record in records],
-                float(evaluation.spec.epsilon),
+                evaluation.spec.pixel_radius,
             )
         )
         findings += _image_findings(evaluation, records)
     spec = evaluation.spec
-    for name, adv_prompts in evaluation.adv_prompts.items():
+    for name, adv_prompts in evaluation.texts.found.items():
         if name == "text/characters":
             findings.append(within_edit_budget(name, evaluation.prompts, adv_prompts, spec.max_edits))
         else:
@@ -146,12 +143,12 @@ def _image_findings(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]
 class _Probe:
     """One image attack on a few correctly classified samples."""
 
-    def __init__(self, evaluation: Evaluation, attack: LossAttack | ClassifierAttack, row_ids: list[int]) -> None:
+    def __init__(self, evaluation: Evaluation, attack: ImageAttacker, row_ids: list[int]) -> None:
         batch = collate(evaluation.rows.__getitems__(row_ids))
         device = evaluation.prompt_embeds.device
         self.images, self.labels = batch["images"].to(device), batch["labels"].to(device)
         self.evaluation, self.attack, self.spec = evaluation, attack, evaluation.spec
-        self.epsilon, self.steps = float(self.spec.epsilon), min(self.spec.num_steps, STEPS)
+        self.epsilon, self.steps = self.spec.pixel_radius, min(self.spec.num_steps, STEPS)
         self.longest = 1.0 if self.spec.norm == "linf" else math.sqrt(self.images[0].numel())
 
     def check(self) -> list[Finding]:
@@ -174,23 +171,22 @@ class _Probe:
 
     def run(self, epsilon: float, num_steps: int) -> Attacked | None:
         """The attack with another budget; None if it has no fields for it (AutoAttack is not asked ten times over)."""
-        inner = self.attack.attack if isinstance(self.attack, LossAttack) else self.attack
+        inner: Any = self.attack.attack
         fields: set[str] = set()
         if dataclasses.is_dataclass(inner):
             fields = {field.name for field in dataclasses.fields(inner)}
         if not {"epsilon", "num_steps"} <= fields:
             return None
         budget = {"epsilon": epsilon, "num_steps": num_steps, "step_size": 2.5 * epsilon / max(num_steps, 1)}
-        changed: Any = dataclasses.replace(inner, **{key: value for key, value in budget.items() if key in fields})  # type: ignore[type-var]
-        return self._run(
-            LossAttack(attack=changed, loss=self.attack.loss) if isinstance(self.attack, LossAttack) else changed
-        )
+        changed = dataclasses.replace(inner, **{key: value for key, value in budget.items() if key in fields})
+        attacker: Any = self.attack
+        return self._run(dataclasses.replace(attacker, attack=changed))
 
     def run_as_it_is(self) -> Attacked:
         """The attack with its own budget."""
         return self._run(self.attack)
 
-    def _run(self, attack: LossAttack | ClassifierAttack) -> Attacked:
+    def _run(self, attack: ImageAttacker) -> Attacked:
         return attack_images(
             attack,
             self.images,

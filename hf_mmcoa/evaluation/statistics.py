@@ -1,4 +1,7 @@
-"""Intervals and paired tests on accuracies, in plain Python: what turns a fraction into a statement."""
+"""Confidence intervals and paired tests on accuracies, by scipy.
+
+scipy.stats is imported where it is used: importing it takes half a second, which `hf-mmcoa --help` need not wait for.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,14 @@ import math
 import statistics
 from collections.abc import Sequence
 
-Z_95 = statistics.NormalDist().inv_cdf(0.975)
-
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> list[float]:
-    """Interval of a proportion that stays inside [0, 1] and holds at 0 and 1 too (Wilson, 1927).
+    """Return the Wilson score interval of a proportion (Wilson, 1927): inside [0, 1], and not empty at 0 and 1.
 
     Args:
-        successes: number of samples that stand.
+        successes: number of samples that are classified correctly.
         total: number of samples.
-        confidence: of the interval.
+        confidence: coverage of the interval, in (0, 1).
 
     Returns:
         [low, high].
@@ -29,19 +30,19 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> lis
     """
     if total < 1 or not 0 <= successes <= total:
         raise ValueError(f"`successes` must be in [0, `total`] and `total` at least 1, got {successes} of {total}.")
-    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-    fraction, square = successes / total, z * z / total
-    centre = (fraction + square / 2) / (1 + square)
-    half = z * math.sqrt(fraction * (1 - fraction) / total + square / (4 * total)) / (1 + square)
-    return [max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < total else 1.0]
+    from scipy.stats import binomtest
+
+    low, high = binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    # Exact at both ends, where rounding would leave the proportion itself outside its interval.
+    return [float(low) if successes else 0.0, float(high) if successes < total else 1.0]
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> list[float]:
-    """Student's t interval of a mean, for instance over seeds.
+    """Return Student's t interval of a mean, for instance of an accuracy over seeds.
 
     Args:
-        values: at least two, one a seed.
-        confidence: of the interval.
+        values: one value a seed, at least two.
+        confidence: coverage of the interval, in (0, 1).
 
     Returns:
         [low, high]; not clipped to [0, 1].
@@ -55,21 +56,26 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> list[flo
     """
     if len(values) < 2:
         raise ValueError(f"`values` must hold at least two, got {len(values)}: one seed says nothing about the spread.")
-    half = t_quantile((1 + confidence) / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    from scipy.stats import t  # not its `interval`, which is nan for equal values
+
+    quantile = float(t.ppf((1 + confidence) / 2, len(values) - 1))
+    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
     return [mean - half, mean + half]
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided exact p-value that two models are equally robust, from the samples on which they differ (McNemar,
-    1947).
+    """Return the two-sided exact p-value of McNemar's test (1947) that two models are equally accurate.
 
     Args:
-        only_first: samples that stand for the first model alone.
-        only_second: samples that stand for the second alone.
+        only_first: number of samples that the first model alone classifies correctly.
+        only_second: number of samples that the second model alone classifies correctly.
 
     Returns:
         Probability, under a fair coin, of a split at least as uneven; 1 if the models never differ.
+
+    Raises:
+        ValueError: if a count is negative.
 
     Example:
         >>> mcnemar(5, 0)  # 2 / 2**5
@@ -77,42 +83,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     if only_first < 0 or only_second < 0:
         raise ValueError(f"counts must not be negative, got {only_first} and {only_second}.")
-    total = only_first + only_second
-    ways = tail = 1  # binomial coefficients and their sum, exact: integers of any size
-    for count in range(min(only_first, only_second)):
-        ways = ways * (total - count) // (count + 1)
-        tail += ways
-    return min(1.0, 2 * tail / 2**total)
+    if only_first == only_second == 0:
+        return 1.0
+    from scipy.stats import binomtest
 
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t with an integer number of degrees of freedom, at a probability of at least one half.
-
-    By bisection on the closed form of its distribution (Abramowitz and Stegun, 26.7.3 and 26.7.4): scipy is no
-    dependency.
-    """
-    if not 0.5 <= probability < 1 or freedom < 1:
-        raise ValueError(
-            f"`probability` must be in [0.5, 1) and `freedom` at least 1, got {probability} and {freedom}."
-        )
-    low, high = 0.0, 1.0
-    while _t_distribution(high, freedom) < probability:
-        low, high = high, 2 * high
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_distribution(middle, freedom) < probability else (low, middle)
-    return (low + high) / 2
-
-
-def _t_distribution(t: float, freedom: int) -> float:
-    """P(T <= t) for t >= 0."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    term, total = 1.0, 1.0
-    for k in range(2 + freedom % 2, freedom - 1, 2):
-        term *= cosine * cosine * (k - 1) / k
-        total += term
-    if freedom % 2 == 0:
-        return (1 + sine * total) / 2
-    central = 2 / math.pi * (angle + (sine * cosine * total if freedom > 1 else 0.0))
-    return (1 + central) / 2
+    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)

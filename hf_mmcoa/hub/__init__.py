@@ -1,1 +1,1 @@
-"""From the Hub to the Hub: what a folder publishes, its card, the push, and converters from other layouts."""
+"""Publication of a checkpoint on the Hub: its files, the measurements on its weights, its card and the push."""

@@ -1,6 +1,6 @@
-"""The model card: what a checkpoint is, what was measured on it and what was not, from files and nothing else.
+"""The model card: the description of a checkpoint, its measurements and its limits, written from files alone.
 
-Names in those files come from anywhere: whatever the template prints is escaped, unless the code here made it.
+Names in those files are untrusted: the template escapes everything it prints, except text that this module made.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from ..evaluation.prepare import ATTACKS
 from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
 from ..file_names import PICTURE_FILE
 from ..io import printable
+from ..report.markdown import Verbatim, escape_markdown
 from ..report.picture import threat_sentence
-from ..report.table import accuracies, describe, escape_markdown, fraction, markdown_table
+from ..report.table import accuracies, describe, fraction, markdown_table
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.masked_lm import MASKED_LM
@@ -36,7 +37,7 @@ from .limitations import limits
 from .measurements import Measurements, Section, measurements
 from .model_folder import Checkpoint, hub_id, read_checkpoint
 
-TAG = "hf_mmcoa"  # how a later push knows a repository that this library wrote
+TAG = "hf_mmcoa"  # a later push recognises a repository of this library by it
 TEMPLATE = "card_template.md"
 CITATION = """\
 @article{zhou2024revisiting,
@@ -50,7 +51,7 @@ CITATION = """\
   version = {VERSION}
 }"""
 
-# Of `training_args.yaml`: what says where things lie, and what is told elsewhere on the card.
+# Fields of `training_args.yaml` that the settings of the card leave out: paths and output, and facts shown elsewhere.
 _NOT_SETTINGS: tuple[str, ...] = (
     "output_dir",
     "logging_dir",
@@ -61,7 +62,7 @@ _NOT_SETTINGS: tuple[str, ...] = (
 )
 _NOT_SETTINGS += ("log_images_every",)
 _OF_THE_RUN = ("model_name_or_path", "dataset", "data_dir", "train_split", "test_split", "shots")
-# Of `TrainingArguments`: shown also where they are the default, since no training is understood without them.
+# Fields of `TrainingArguments` that are shown even at their default, because they define a training.
 _ALWAYS: tuple[str, ...] = (
     "learning_rate",
     "lr_scheduler_type",
@@ -72,17 +73,13 @@ _ALWAYS: tuple[str, ...] = (
 _ALWAYS += ("gradient_accumulation_steps", "weight_decay", "seed")
 # Fields of a threat model that no option of `hf-mmcoa evaluate` changes.
 _NO_OPTION = ("candidates", "random_start", "protect_template", "forbid_class_names", "skip_fallen")
-# A result describes its source of substitutes; the command line names it.
+# The description of a candidate source in a result -> its name on the command line.
 _SOURCES = {
     "NeighbourCandidates()": "neighbours",
     "HotFlipCandidates()": "hotflip",
     "WordNetCandidates()": "wordnet",
     f"MaskedLMCandidates({MASKED_LM!r}, align_to_cls=True)": "masked-lm",
 }
-
-
-class _Verbatim(str):
-    """Markdown or code that was made here: the template prints it as it stands."""
 
 
 def model_card(
@@ -95,22 +92,25 @@ def model_card(
     language: str | Sequence[str] | None = None,
     tags: str | Sequence[str] | None = None,
 ) -> ModelCard:
-    """The card of a checkpoint, with `model-index` metadata of the same numbers.
+    """Write the card of a checkpoint, with the same numbers as `model-index` metadata.
 
     Args:
-        folder: a `CLIPModel` or an adapter, with `training_args.yaml` where it was trained here.
-        results: result files, or "NAME=FILE" to name a column; `robustness.json` and `results/*.json` of the folder
-            when none are given. Only what was measured on these very weights is said of them.
-        repo_id: "owner/name", for the lines that load it; the folder when None.
-        base_model: Hub id of what it was trained from, where the files do not say.
-        license: licence of the weights as the Hub writes it, such as "mit"; the card says that none is stated when
-            None.
-        language: of the prompts, as the Hub writes it.
-        tags: further ones.
+        folder: a `CLIPModel`, a `SiglipModel` or an adapter, with `training_args.yaml` if hf_mmcoa trained it.
+        results: result files, or "NAME=FILE" to name a column; if empty, `robustness.json` and `results/*.json` of the
+            folder. Only measurements on these weights, and results to compare them with, are shown.
+        repo_id: "owner/name", for the code that loads the model; None uses the folder.
+        base_model: Hub id of the base model, if the files do not state it.
+        license: licence of the weights in the Hub's spelling, such as "mit"; with None the card says that no licence is
+            stated.
+        language: language of the prompts in the Hub's spelling.
+        tags: additional tags.
+
+    Returns:
+        The card; nothing is written to disk.
 
     Raises:
         FileNotFoundError: if the folder or a given result file is missing.
-        ValueError: if there is nothing to publish, or a given result file speaks about other weights.
+        ValueError: if there is nothing to publish, or a given result file was measured on other weights.
     """
     checkpoint = read_checkpoint(folder)
     measured = measurements(checkpoint.folder, results, checkpoint.fingerprints())
@@ -130,7 +130,7 @@ def card_of(
     tags: str | Sequence[str] | None = None,
     note: str = "",
 ) -> ModelCard:
-    """`model_card` of what was read already; `note` follows the summary."""
+    """Write the card of a checkpoint and measurements that were read before; `note` follows the summary."""
     name = repo_id.rpartition("/")[2] if repo_id else checkpoint.folder.resolve().name
     where = repo_id or str(checkpoint.folder)
     base = base_model or checkpoint.base_model or _measured_base(measured)
@@ -140,23 +140,23 @@ def card_of(
         .get_template(TEMPLATE)
         .render(
             name=name,
-            summary=_Verbatim(" ".join(filter(None, (_summary(checkpoint, base, dataset), note)))),
-            inside=_Verbatim(_inside(checkpoint)),
-            usage=_Verbatim(_usage(checkpoint, measured, where, base)),
+            summary=Verbatim(" ".join(filter(None, (_summary(checkpoint, base, dataset), note)))),
+            inside=Verbatim(_inside(checkpoint)),
+            usage=Verbatim(_usage(checkpoint, measured, where, base)),
             sections=[_section_context(section) for section in measured.sections],
             picture=PICTURE_FILE in measured.files,
-            measure=_Verbatim(f"hf-mmcoa evaluate --model {_shell(where)} --dataset cifar10 --output cifar10.json"),
-            limits=[_Verbatim(one) for one in _limits(measured)],
-            training=[_Verbatim(one) for one in _training(checkpoint, base)],
-            settings=_Verbatim(_settings(checkpoint.arguments)),
-            train=_Verbatim(_train_command(checkpoint)),
+            measure=Verbatim(f"hf-mmcoa evaluate --model {_shell(where)} --dataset cifar10 --output cifar10.json"),
+            limits=[Verbatim(one) for one in _limits(measured)],
+            training=[Verbatim(one) for one in _training(checkpoint, base)],
+            settings=Verbatim(_settings(checkpoint.arguments)),
+            train=Verbatim(_train_command(checkpoint)),
             evaluations=[
-                _Verbatim(command)
+                Verbatim(command)
                 for section in measured.sections
                 if (command := evaluate_command(section.result, where)) is not None
             ],
-            licences=[_Verbatim(one) for one in _licences(license, base, dataset, measured)],
-            citation=_Verbatim(CITATION.replace("VERSION", __version__)),
+            licences=[Verbatim(one) for one in _licences(license, base, dataset, measured)],
+            citation=Verbatim(CITATION.replace("VERSION", __version__)),
         )
     )
     data = ModelCardData(
@@ -181,11 +181,14 @@ def card_of(
 
 
 def evaluate_command(result: Mapping[str, Any], model: str) -> str | None:
-    """The `hf-mmcoa evaluate` line that repeats a result; None if options cannot say its threat model.
+    """Return the `hf-mmcoa evaluate` command that repeats a result.
 
     Args:
-        result: of `evaluate_robustness`.
-        model: folder or Hub id.
+        result: a result of `evaluate_robustness`.
+        model: folder or Hub id for the command.
+
+    Returns:
+        One line; None if the command's options cannot express the threat model.
     """
     spec = result["attack_spec"]
     candidates = _candidates_option(result)
@@ -215,13 +218,13 @@ def evaluate_command(result: Mapping[str, Any], model: str) -> str | None:
     return " ".join(map(_shell, [*words, "--output", "results.json"]))
 
 
-# What the template prints
+# The parts of the template
 
 
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath(name).read_text(encoding="utf-8")),
-        finalize=lambda value: value if isinstance(value, _Verbatim) else escape_markdown(str(value)),
+        finalize=lambda value: value if isinstance(value, Verbatim) else escape_markdown(str(value)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -238,15 +241,15 @@ def _summary(checkpoint: Checkpoint, base: str | None, dataset: str | None) -> s
         f"fine-tuned {f'from {_linked(base)} ' if base else ''}{f'on {escape_markdown(dataset)} ' if dataset else ''}"
     )
     if _setting(checkpoint.arguments, "objective") == "clean":
-        return f"{what}, {made}with hf_mmcoa, without any attack."
+        return f"{what}, {made}with hf_mmcoa, without adversarial training."
     return (
-        f"{what}, {made}with hf_mmcoa to withstand attacks on images and texts "
+        f"{what}, {made}with hf_mmcoa to be robust to attacks on images and texts "
         f"(objective `{_setting(checkpoint.arguments, 'objective')}`; MMCoA is arXiv:2404.19287)."
     )
 
 
 def _family(checkpoint: Checkpoint) -> str:
-    """CLIP or SigLIP."""
+    """Return "CLIP" or "SigLIP"."""
     name: str = checkpoint.architecture.model_class.__name__.removesuffix("Model")
     return {"Siglip": "SigLIP"}.get(name, name)
 
@@ -288,20 +291,20 @@ def _section_context(section: Section) -> dict[str, Any]:
     spec = section.result["attack_spec"]
     return {
         "title": section.result.get("dataset", "unnamed data"),
-        "summary": _Verbatim(_entities(section.result.get("dataset", "unnamed data"))),
-        "table": _Verbatim(markdown_table(section.columns)),
-        "caption": _Verbatim(
+        "summary": Verbatim(_entities(section.result.get("dataset", "unnamed data"))),
+        "table": Verbatim(markdown_table(section.columns)),
+        "caption": Verbatim(
             f"{threat_sentence(spec)} {escape_markdown(describe(spec))}. {section.result['num_samples']} samples. "
             f"Measured on this checkpoint: {escape_markdown(section.own)}."
         ),
-        "specification": _Verbatim(_quoted(spec, indent=1)),
+        "specification": Verbatim(_quoted(spec, indent=1)),
     }
 
 
 def _limits(measured: Measurements) -> list[str]:
-    """Of all sections, each sentence once."""
+    """Return the limits of all sections, each sentence once."""
     if not measured.sections:
-        return ["Unknown: nothing was measured. Take it for a model that falls to every attack."]
+        return ["Unknown: nothing was measured. Assume that every attack succeeds."]
     return list(dict.fromkeys(one for section in measured.sections for one in limits(section.result)))
 
 
@@ -322,19 +325,19 @@ def _training(checkpoint: Checkpoint, base: str | None) -> list[str]:
 
 
 def _settings(arguments: Mapping[str, Any]) -> str:
-    """The method's own fields, given or default, what no training is understood without, and all else that is given."""
+    """Return the settings as YAML: the method's own fields, those of `_ALWAYS`, and all others that were given."""
     if not arguments:
         return ""
     inherited = {each.name for each in fields(TrainingArguments)}
     own = [each.name for each in fields(MMCoAConfig) if each.name not in (*inherited, *_NOT_SETTINGS)]
-    # A name that is no argument is anybody's text.
+    # A name that is no argument is untrusted text and is left out.
     others = [name for name in arguments if name in inherited and name not in (*_NOT_SETTINGS, *_OF_THE_RUN)]
     names = dict.fromkeys([*own, *_ALWAYS, *(name for name in others if not name.startswith(("hub_", "push_to_hub")))])
     return "\n".join(f"{name}: {_scalar(_setting(arguments, name))}" for name in names)
 
 
 def _setting(arguments: Mapping[str, Any], name: str) -> Any:
-    """A training argument as given, else its default."""
+    """Return a training argument as given, else its default."""
     if name in arguments:
         return arguments[name]
     each = MMCoAConfig.__dataclass_fields__.get(name)
@@ -344,7 +347,7 @@ def _setting(arguments: Mapping[str, Any], name: str) -> Any:
 
 
 def _train_command(checkpoint: Checkpoint) -> str:
-    """One line; empty if what was trained on is not recorded."""
+    """Return the command that repeats the training, or an empty text if the training data are not recorded."""
     return (
         "hf-mmcoa train --config training_args.yaml --output_dir reproduced"
         if "dataset" in checkpoint.arguments
@@ -355,7 +358,7 @@ def _train_command(checkpoint: Checkpoint) -> str:
 def _licences(license: str | None, base: str | None, dataset: str | None, measured: Measurements) -> list[str]:
     said = [f"Weights: {escape_markdown(license)}" if license else "Weights: no licence is stated"]
     if hub_id(base):
-        said.append(f"The licence of the base model, {_linked(str(base))}, applies to what is made from it")
+        said.append(f"The licence of the base model, {_linked(str(base))}, applies to models derived from it")
     names = [dataset] if dataset else []
     names += [_dataset_and_split(section.result)[0] for section in measured.sections]
     for name in dict.fromkeys(names):
@@ -369,7 +372,7 @@ def _licences(license: str | None, base: str | None, dataset: str | None, measur
 
 
 def _eval_results(section: Section) -> list[EvalResult]:
-    """The checkpoint's own numbers of a section, as fractions, each with its interval and its threat."""
+    """Return the checkpoint's own numbers of a section, as fractions, each with its interval and its threat model."""
     result = section.result
     spec = result["attack_spec"]
     name, split = _dataset_and_split(result)
@@ -402,12 +405,12 @@ def _training_data(checkpoint: Checkpoint) -> str | None:
 
 
 def _measured_base(measured: Measurements) -> str | None:
-    """What `hf-mmcoa train` measured before training."""
+    """Return the model that `hf-mmcoa train` measured before training."""
     return next((str(s.columns["before"]["model"]) for s in measured.sections if "before" in s.columns), None)
 
 
 def _dataset_id(name: str | None) -> str | None:
-    """The Hub id of a data set; None for embedded and local ones."""
+    """Return the Hub id of a data set; None for embedded and local ones."""
     row = find_benchmark(name) if name else None
     return hub_id(row.sources[0].hub_id if row else name)
 
@@ -418,7 +421,7 @@ def _dataset_and_split(result: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def _candidates_option(result: Mapping[str, Any]) -> list[str] | None:
-    """The option that names the substitutes of a result; None if they were an object or a file."""
+    """Return the option that names the substitutes of a result; None if they came from an object or a file."""
     source, name = result["attack_spec"]["candidates"], _dataset_and_split(result)[0]
     if "words" not in result["attack_spec"]["text_attacks"]:
         return []
@@ -442,13 +445,18 @@ def _one_line(text: str) -> str:
 
 
 def _entities(text: str) -> str:
-    """`text` on one line inside an HTML element of a Markdown file: no marks of either, and no backslash, which escapes
-    in the one only."""
+    """Return `text` on one line for an HTML element of a Markdown file, with special characters as entities.
+
+    Those of Markdown and of HTML are replaced, and backslashes too: Markdown reads them as escapes, HTML does not.
+    """
     return re.sub(r"""[\\`*_\[\]<>|!#~&$@"']""", lambda found: f"&#{ord(found[0])};", _one_line(text))
 
 
 def _quoted(value: Any, indent: int | None = None) -> str:
-    """A Python literal, on one line without `indent`: nothing in it can end the code block or hide."""
+    """Return a value as JSON, on one line without `indent`.
+
+    Nothing in it can end the code block that it is printed in, and nothing is invisible.
+    """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return text if text.replace("\n", "").isprintable() else json.dumps(value, indent=indent)
 
@@ -458,13 +466,13 @@ def _shell(word: str) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """YAML on one line."""
+    """Return a value as YAML on one line."""
     if isinstance(value, (str, list, dict)):
         return _quoted(value)
     return yaml.safe_dump(value).splitlines()[0]
 
 
 def _number(value: Any) -> str:
-    """An option's value that reads back as the same number, as 4/255 where that is what it is."""
+    """Return an option's value so that it reads back as the same number; fractions such as 4/255 stay fractions."""
     written = fraction(value) if isinstance(value, float) else ""
     return written if "/" in written and pixels("value", written) == value else str(value)

@@ -1,7 +1,7 @@
-"""Which result files speak about a checkpoint: by the fingerprint of its weights, not by where they lie.
+"""The result files that were measured on a checkpoint, recognised by the fingerprint of its weights.
 
-A card's numbers are those of the weights beside it. Result files carry the fingerprint of the weights that were
-measured, so a file that was left over from an earlier training, or copied from elsewhere, is found out.
+A card must show numbers of the weights beside it. Every result file carries the fingerprint of the weights that were
+measured, so a file that is left over from an earlier training, or was copied from elsewhere, is detected.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from ..file_names import PICTURE_FILE, RESULTS_FOLDER, ROBUSTNESS_FILE
 from ..report.gallery import gallery_path
-from ..report.load import _named_path, read_results
+from ..report.load import named_path, read_results
 from ..report.table import setting_differences
 
-_Loaded = tuple[str, Path, dict[str, Any]]  # name of a column, source, result
+_Loaded = tuple[str, Path, dict[str, Any]]  # name of a column, file, result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Section:
 
     Args:
         columns: name -> result, in the order in which they were read.
-        own: the name of the one that was measured on the checkpoint.
+        own: name of the result that was measured on the checkpoint.
     """
 
     columns: dict[str, dict[str, Any]]
@@ -33,18 +33,18 @@ class Section:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The checkpoint's own."""
+        """Return the checkpoint's own result."""
         return self.columns[self.own]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """What was measured on a checkpoint.
+    """The measurements of a checkpoint.
 
     Args:
-        sections: one a threat model and data set.
-        files: the files that they come from, by their path in a repository.
-        left_out: a text for each file in the folder that is not used, with the reason.
+        sections: one for each threat model and data set.
+        files: path in the repository -> the file there, for all files that the results come from.
+        left_out: a message for each file of the folder that is not used, with the reason.
     """
 
     sections: list[Section] = field(default_factory=list)
@@ -53,22 +53,22 @@ class Measurements:
 
 
 def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[str]) -> Measurements:
-    """The results of a checkpoint, with those that they may be compared with.
+    """Read the results of a checkpoint, with those that they may be compared with.
 
     Args:
-        folder: of the checkpoint; its `robustness.json` and `results/*.json` are read if none are given.
-        given: result files, or "NAME=FILE" to name a column. Every one must be used.
-        fingerprints: what the checkpoint's weights are known by.
+        folder: the checkpoint's folder; its `robustness.json` and `results/*.json` are read if no files are given.
+        given: result files, or "NAME=FILE" to name a column. Each must be usable.
+        fingerprints: fingerprints of the checkpoint's weights.
 
     Raises:
         FileNotFoundError: if a given file is missing.
-        ValueError: if a given file is no result, or nothing in it was measured on these weights nor can be compared
-            with something that was.
+        ValueError: if a given file is no result, or holds neither a result on these weights nor one that is comparable
+            to such a result.
     """
     loaded: list[_Loaded] = []
     left_out: list[str] = []
     for one in given or sorted(folder.glob(ROBUSTNESS_FILE)) + sorted((folder / RESULTS_FOLDER).glob("*.json")):
-        name, file = _named_path(one)
+        name, file = named_path(one)
         if file.name.endswith(".gallery.json"):
             continue
         try:
@@ -78,7 +78,7 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
                 raise
             left_out.append(str(error))
             continue
-        known = [result for _, _, result in loaded]  # robustness.json holds what results/before.json does
+        known = [result for _, _, result in loaded]  # robustness.json repeats results/before.json
         loaded += [
             (" ".join(filter(None, (name, key))), file, result) for key, result in found.items() if result not in known
         ]
@@ -95,7 +95,7 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
             if place == ROBUSTNESS_FILE and (picture := file.with_name(PICTURE_FILE)).is_file():
                 files[PICTURE_FILE] = picture
             continue
-        problem = f"{file} speaks about other weights than those in {folder}"
+        problem = f"{file} was measured on other weights than those in {folder}"
         if given:
             raise ValueError(
                 f"{problem}: no fingerprint in it is {' or '.join(sorted(fingerprints))}. Measure these weights with "
@@ -116,7 +116,7 @@ def _groups(loaded: Sequence[_Loaded]) -> list[list[tuple[str, dict[str, Any]]]]
 
 
 def _section(group: Sequence[tuple[str, dict[str, Any]]], fingerprints: set[str]) -> Section | None:
-    """The results of one setting, if one of them is the checkpoint's own."""
+    """Return the results of one setting as a section, or None if none was measured on the checkpoint."""
     columns: dict[str, dict[str, Any]] = {}
     own = None
     for name, result in group:
@@ -130,6 +130,6 @@ def _section(group: Sequence[tuple[str, dict[str, Any]]], fingerprints: set[str]
 
 
 def _place(folder: Path, file: Path) -> str:
-    """Where a result file goes in a repository: where it lies in the folder, else into `results/`."""
+    """Return the path of a result file in the repository: that in the folder, or one in `results/` for other files."""
     inside = file.resolve().is_relative_to(folder.resolve())
     return file.resolve().relative_to(folder.resolve()).as_posix() if inside else f"{RESULTS_FOLDER}/{file.name}"

@@ -1,7 +1,7 @@
-"""What a checkpoint folder is and which of its files are published: safetensors and text, never a pickle, never code.
+"""A checkpoint folder, and the files of it that are published: safetensors and text, never a pickle, never code.
 
-The files are those on a list, not all but some: what a training, a user or a later release leaves in the folder
-(`training_args.bin`, `optimizer.pt`, `checkpoint-500/`) stays there unless it is known to be harmless.
+The files to publish are listed, rather than the files to leave out: what a training, a user or a later release adds to
+the folder (`training_args.bin`, `optimizer.pt`, `checkpoint-500/`) stays there unless it is known to be harmless.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from ..models.lora import load_adapted, merge
 MERGED_FOLDER = "merged"
 TOKENIZERS = ("merges.txt", "vocab.txt", "spiece.model", "tokenizer.model")
 PUBLISHED = ("*.safetensors", "*.json", *TOKENIZERS, ARGUMENTS_FILE, "LICENSE*", "NOTICE*")
-# Of a training that goes on or broke, and what belongs to a result file, which `measurements` chooses.
+# Files of a running or failed training, and galleries, which `measurements` publishes with their result files.
 KEPT_BACK = (STATE_FILE, FILE_LIST, "non_finite_step_*.json", "*.gallery.json")
-WEIGHTS = {False: "model*.safetensors", True: "adapter_model.safetensors"}  # by whether it is an adapter
+WEIGHTS = {False: "model*.safetensors", True: "adapter_model.safetensors"}  # key: is it an adapter?
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A folder that `CLIPModel.from_pretrained`, `SiglipModel`'s or, of an adapter, `PeftModel`'s reads.
+    """A folder that `from_pretrained` of `CLIPModel`, `SiglipModel` or, for an adapter, `PeftModel` can read.
 
     Args:
-        folder: where it lies.
-        config: `config.json`, or `adapter_config.json` of an adapter.
-        is_adapter: whether the weights are an adapter's.
-        arguments: `training_args.yaml`; empty if there is none.
+        folder: its path.
+        config: content of `config.json`, or of `adapter_config.json` for an adapter.
+        is_adapter: True if the weights are an adapter's.
+        arguments: content of `training_args.yaml`; empty if there is none.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Checkpoint:
 
     @property
     def architecture(self) -> type[Any]:
-        """The class of `Towers`: of an adapter that of its base model."""
+        """Return the class of `Towers` of the model; for an adapter, of its base model."""
         name = (self.config.get("auto_mapping") or {}).get("base_model_class") or self.config.get("model_type")
         known = {each.config_class.model_type: each for each in ARCHITECTURES}
         known |= {each.model_class.__name__: each for each in ARCHITECTURES}
@@ -58,15 +58,16 @@ class Checkpoint:
 
     @property
     def base_model(self) -> str | None:
-        """What it was trained from, a folder or a Hub id; None if it does not say."""
+        """Return the folder or Hub id of the model that training started from; None if the files do not state it."""
         name = self.config.get("base_model_name_or_path") if self.is_adapter else None
         return str(found) if (found := name or self.arguments.get("model_name_or_path")) else None
 
     def model(self) -> nn.Module:
-        """The model, in eval mode; an adapter's on its base model.
+        """Load the model, in eval mode; an adapter is loaded on its base model.
 
         Raises:
-            ValueError: if weights are missing, which would be drawn at random, or an adapter names no base model.
+            ValueError: if weights are missing, which transformers would draw at random, or an adapter names no base
+                model.
         """
         kind = self.architecture.model_class
         if not self.is_adapter:
@@ -84,7 +85,9 @@ class Checkpoint:
         return load_adapted(kind.from_pretrained(self.base_model, use_safetensors=True), self.folder)
 
     def fingerprints(self, model: nn.Module | None = None) -> set[str]:
-        """What results of these weights may be known by: those of the model and, of an adapter, of the merged one.
+        """Return the fingerprints that results of these weights may carry.
+
+        These are the model's and, for an adapter, also the merged model's.
 
         Args:
             model: the weights, if they are in memory already.
@@ -94,10 +97,10 @@ class Checkpoint:
         return {model_fingerprint(model)} | merged
 
     def files(self) -> list[Path]:
-        """What is published of the folder itself, in order; result files are chosen by `measurements`.
+        """Return the files of the folder that are published, sorted; result files are chosen by `measurements`.
 
         Raises:
-            ValueError: if a file is named safetensors and is none.
+            ValueError: if a file named `.safetensors` is none.
         """
         found = [file for file in self._top_level() if any(fnmatch(file.name, pattern) for pattern in PUBLISHED)]
         found = [file for file in found if not any(fnmatch(file.name, pattern) for pattern in KEPT_BACK)]
@@ -111,23 +114,26 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """What lies in a folder.
+    """Read what a checkpoint folder contains.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no model that can be published: none at all, weights as a pickle only, or a model that
-            needs code of its own; the text says the way out.
+        ValueError: if it holds no model that can be published: no model at all, weights only as a pickle, or a model
+            that needs code of its own; the text says what to do.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}.")
+        raise FileNotFoundError(f"there is no folder {folder}. Name the folder of a saved model.")
     is_adapter = (folder / "adapter_config.json").is_file()
     file = folder / ("adapter_config.json" if is_adapter else "config.json")
     if not file.is_file():
         raise ValueError(f"{folder} holds neither config.json nor adapter_config.json: it is no saved model.")
     config = _mapping(file, read_json)
     if "auto_map" in config:
-        raise ValueError(f"{file} describes a model that needs code of its own; only plain models are published.")
+        raise ValueError(
+            f"{file} describes a model that needs code of its own (`auto_map`); only plain CLIP and SigLIP models are "
+            "published."
+        )
     known = [each.config_class.model_type for each in ARCHITECTURES]
     if not is_adapter and config.get("model_type") not in known:
         raise ValueError(f"{file} describes a {config.get('model_type')!r} model; {' or '.join(known)} is needed.")
@@ -135,8 +141,8 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         pickles = [path.name for path in sorted(folder.iterdir()) if any(fnmatch(path.name, one) for one in PICKLES)]
         if pickles:
             raise ValueError(
-                f"the weights in {folder} are a pickle ({', '.join(pickles)}), which can run code on whoever loads it. "
-                "Save them anew: `AutoModel.from_pretrained(folder).save_pretrained(folder)` writes safetensors."
+                f"the weights in {folder} are a pickle ({', '.join(pickles)}), which can run code when it is loaded. "
+                "Save them again: `AutoModel.from_pretrained(folder).save_pretrained(folder)` writes safetensors."
             )
         raise ValueError(f"{folder} holds no weights: there is no {WEIGHTS[is_adapter]}.")
     arguments = folder / ARGUMENTS_FILE
@@ -149,7 +155,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 def hub_id(name: str | None) -> str | None:
-    """`name` if it can be a repository on the Hub, "owner/name" and no local folder; else None."""
+    """Return `name` if it can be a repository on the Hub ("owner/name" and no local folder), else None."""
     if name is None or name.count("/") != 1 or Path(name).exists():
         return None
     try:
@@ -172,10 +178,10 @@ def _check_safetensors(file: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{file} is no safetensors file ({error}): it is cut off, or something else renamed."
+            f"{file} is no safetensors file ({error}): it is truncated, or another kind of file. Save it again."
         ) from error
 
 
 def _head(file: Path) -> str:
-    """The text of a JSON file, to tell a result from a configuration."""
+    """Return the text of a JSON file, to tell a result from a configuration."""
     return file.read_text(encoding="utf-8", errors="replace") if file.suffix == ".json" and file.is_file() else ""

@@ -1,6 +1,6 @@
-"""A checkpoint folder to a repository on the Hub: card, safetensors, processor, arguments and results, in one commit.
+"""The push of a checkpoint folder to the Hub: card, safetensors, processor, arguments and results, in one commit.
 
-One commit, so that a push that is cut off leaves the repository as it was and the same call repeats it.
+There is only one commit, so a push that is cut off leaves the repository as it was and the same call repeats it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 
 from .._version import __version__
 from ..file_names import CARD_FILE, PICTURE_FILE, RESULTS_FOLDER
-from ..io import read_json
+from ..io import read_json, write_text
 from ..models import lora
 from .card import TAG, card_of
 from .measurements import measurements
@@ -31,7 +31,7 @@ MERGED_NOTE = (
     "It was trained as a LoRA adapter and merged into its base model; the numbers below were measured before or after "
     "merging, which differ by rounding."
 )
-# What an earlier push may have left in a repository, and a later one takes away if it does not bring it again.
+# Files that an earlier push may have left in a repository, and that a later push deletes unless it replaces them.
 _REPLACED: tuple[str, ...] = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -40,18 +40,18 @@ _REPLACED: tuple[str, ...] = (
     PICTURE_FILE,
 )
 _REPLACED += (f"{RESULTS_FOLDER}/*.json", "robustness*.json", *PICKLES)
-_TELLING = ("model_type", "base_model_name_or_path")  # of a configuration, beside its numbers
-_NO_CONTENT = (".gitattributes", CARD_FILE, "LICENSE")  # what a repository may hold and still count as empty
+_TELLING = ("model_type", "base_model_name_or_path")  # names that are compared, beside all whole numbers
+_NO_CONTENT = (".gitattributes", CARD_FILE, "LICENSE")  # a repository with only these counts as empty
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """What a push sends.
+    """The content of a push.
 
     Args:
-        checkpoint: what is published; of a merged adapter the merged model.
-        files: path in the repository -> what is written there, a file or bytes.
-        left_out: what of the folder stays behind: files that are not published, and result files with the reason.
+        checkpoint: the model to publish; for a merged adapter, the merged model.
+        files: path in the repository -> its content, a file or bytes.
+        left_out: the files of the folder that are not published; for result files, a message with the reason.
     """
 
     checkpoint: Checkpoint
@@ -72,29 +72,30 @@ def push(
     license: str | None = None,
     token: str | None = None,
 ) -> tuple[Package, CommitInfo]:
-    """Write a folder's card and send what is published of it.
+    """Write a folder's card and push the folder's published files.
 
     Args:
-        folder: a `CLIPModel`, or an adapter, as safetensors.
-        repo_id: "owner/name", created if need be; "name" is one of the token's user.
-        results: see `model_card`; files from elsewhere go to `results/`.
+        folder: a `CLIPModel`, a `SiglipModel` or an adapter, as safetensors.
+        repo_id: "owner/name", created if it does not exist; "name" alone belongs to the token's user.
+        results: see `model_card`; files from elsewhere are put into `results/`.
         private: create the repository as a private one.
-        revision: branch, created from main if need be.
-        merge: of an adapter: write and push the plain `CLIPModel` of adapter and base model.
-        overwrite: replace another model in the repository, and a card in the folder that was written by hand.
-        base_model: Hub id of the base model, where the files name a local folder or none.
+        revision: branch, created from main if it does not exist.
+        merge: for an adapter: write and push the plain model of adapter and base model.
+        overwrite: allow replacing another model in the repository, and a card in the folder that was written by hand.
+        base_model: Hub id of the base model, if the files name a local folder or none.
         license: see `model_card`.
-        token: with write access; that of `hf auth login` or HF_TOKEN when None.
+        token: a token with write access; None takes that of `hf auth login` or HF_TOKEN.
 
     Returns:
-        What was sent, and the commit.
+        The pushed files, and the commit.
 
     Raises:
         FileNotFoundError: if the folder or a given result file is missing.
         ValueError: if there is nothing that may be published, the repository holds something else, or the Hub refuses
             the card.
-        PermissionError: without a token that may write there.
-        ConnectionError: if the push broke off; the folder and its card are complete and the same call repeats it.
+        PermissionError: if there is no token, or it may not write there.
+        ConnectionError: if the push broke off; the folder and its card are complete, and the same call repeats the
+            push.
     """
     api = connect(token)
     with telling(repo_id, folder):
@@ -132,14 +133,20 @@ def pack(
     model: nn.Module | None = None,
     **metadata: Any,
 ) -> Package:
-    """Write a folder's card (`README.md`) and say what belongs into its repository.
+    """Write a folder's card (`README.md`) and return what a push of the folder sends.
 
-    Sends nothing; an adapter's base model may be fetched, to tell whether the results are of these weights.
+    Nothing is sent. The base model of an adapter may be downloaded, to check whether the results belong to these
+    weights.
 
     Args:
-        folder: see `push`, as the other arguments.
-        repo_id: None for a card that nothing is pushed with: an adapter's base model may be local then.
-        other_card: what becomes of a README.md of another hand.
+        folder: see `push`, as for the other arguments.
+        repo_id: None for a card without a push: an adapter's base model may then be a local folder.
+        results: see `push`.
+        merge: see `push`.
+        other_card: action for a README.md that hf_mmcoa did not write: "refuse" raises ValueError, "replace" overwrites
+            it, "keep" leaves it.
+        base_model: see `push`.
+        license: see `push`.
         model: the weights of the folder, if they are in memory already.
         **metadata: `language` and `tags` of the card.
     """
@@ -153,8 +160,8 @@ def pack(
         base = hub_id(base_model)
         if base is None:
             raise ValueError(
-                f"the adapter in {folder} belongs to {base_model!r}, which is on no Hub: nobody could load it. Name "
-                "the base model's Hub id (--base_model), or push adapter and base model as one (--merge)."
+                f"the adapter in {folder} belongs to {base_model!r}, which is not on the Hub, so others could not load "
+                "it. Name the base model's Hub id (--base_model), or push adapter and base model as one (--merge)."
             )
         if base != checkpoint.config.get("base_model_name_or_path"):
             config = checkpoint.config | {"base_model_name_or_path": base}
@@ -163,11 +170,11 @@ def pack(
     foreign = card_file.is_file() and not _is_ours(card_file) and not _is_draft(card_file)
     if foreign and other_card == "refuse":
         raise ValueError(
-            f"{card_file} was not written by hf_mmcoa and would be replaced by the card: move it, or give --overwrite."
+            f"{card_file} was not written by hf_mmcoa and would be replaced by its card: move it, or give --overwrite."
         )
     if not (foreign and other_card == "keep"):
         known: dict[str, Any] = {"repo_id": repo_id, "base_model": base_model, "license": license, "note": note}
-        card_of(checkpoint, measured, **known, **metadata).save(card_file)
+        write_text(str(card_of(checkpoint, measured, **known, **metadata)), card_file)
     own: dict[str, Path | bytes] = {file.name: file for file in checkpoint.files()}
     files = own | measured.files | changed | {CARD_FILE: card_file}
     beside = sorted(path.name for path in checkpoint.folder.iterdir() if not path.name.startswith((".", "_")))
@@ -176,10 +183,10 @@ def pack(
 
 
 def connect(token: str | None = None) -> HfApi:
-    """The Hub, with a token.
+    """Return a client of the Hub with a token.
 
     Raises:
-        PermissionError: if there is none.
+        PermissionError: if there is no token.
     """
     token = token or get_token()
     if not token:
@@ -191,7 +198,7 @@ def connect(token: str | None = None) -> HfApi:
 
 
 def full_id(api: HfApi, repo_id: str) -> str:
-    """ "name" of the token's user as "user/name"."""
+    """Return "user/name" for a "name" of the token's user, and any other id unchanged."""
     return repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
 
 
@@ -204,23 +211,23 @@ def open_repository(
     revision: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Create a repository and a branch unless they exist, and see that they hold nothing else.
+    """Create a repository and a branch unless they exist, and check that they hold no other model.
 
     Args:
-        api: of `connect`.
+        api: the result of `connect`.
         repo_id: "owner/name".
-        config: of the model, or of the adapter, that is to go there.
-        private: that the repository must be private.
-        revision: branch; main when None.
-        overwrite: whatever it holds may be replaced.
+        config: configuration of the model, or of the adapter, that is to be pushed.
+        private: require that the repository is private.
+        revision: branch; None for main.
+        overwrite: do not check the content.
 
     Raises:
-        ValueError: if the repository is public and must not be, or holds something else; the text says what.
+        ValueError: if the repository is public and must not be, or holds another model; the text says which.
     """
     try:
         info = api.model_info(repo_id)
     except RepositoryNotFoundError:
-        api.create_repo(repo_id, private=private or None, exist_ok=True)  # it may be there, out of this token's sight
+        api.create_repo(repo_id, private=private or None, exist_ok=True)  # it may exist, hidden from this token
     else:
         if private and not info.private:
             raise ValueError(f"{repo_id} exists and is public: make it private in its settings, or push elsewhere.")
@@ -238,14 +245,14 @@ def send(
     revision: str | None = None,
     background: bool = False,
 ) -> Any:
-    """Bring a repository's branch to `files` in one commit; what another hand added beside them stays.
+    """Make the published files of a repository's branch equal to `files`, in one commit; files of other kinds stay.
 
     Args:
-        api: of `connect`.
+        api: the result of `connect`.
         repo_id: "owner/name".
         files: see `Package`.
-        message: of the commit.
-        revision: branch; main when None.
+        message: message of the commit.
+        revision: branch; None for main.
         background: return a `Future` at once.
 
     Returns:
@@ -261,13 +268,13 @@ def send(
 
 @contextlib.contextmanager
 def telling(repo_id: str, folder: str | Path) -> Iterator[None]:
-    """Turn what goes wrong on the way to the Hub into what a user can do about it."""
+    """Turn errors on the way to the Hub, while the block runs, into errors that say what the user can do."""
     try:
         yield
     except (ValueError, PermissionError):
         raise
     except Exception as error:
-        # The HTTP library's errors are no OSError, and which library it is changed between releases.
+        # The errors of the HTTP library, which differs between releases of huggingface_hub, are no OSErrors.
         if not (isinstance(error, (OSError, RuntimeError)) or type(error).__module__.startswith("httpx")):
             raise
         cause: BaseException | None = error
@@ -276,19 +283,19 @@ def telling(repo_id: str, folder: str | Path) -> Iterator[None]:
         status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
         if status in (401, 403):
             raise PermissionError(
-                f"the Hub does not let this token write to {repo_id} ({status}). Give one with write access: "
+                f"the Hub does not let this token write to {repo_id} ({status}). Use one with write access: "
                 "`hf auth login`, or HF_TOKEN."
             ) from error
         raise ConnectionError(
-            f"the push to {repo_id} broke off: {error or type(error).__name__}. The repository is as it was, {folder} "
-            "and its card are complete; the same command repeats the push."
+            f"the push to {repo_id} broke off: {error or type(error).__name__}. The repository is unchanged; {folder} "
+            "and its card are complete, and the same command repeats the push."
         ) from error
 
 
 def _merged(adapter: Checkpoint) -> Checkpoint:
-    """The plain model of an adapter, written beside it with its processor and arguments."""
+    """Write the plain model of an adapter into a folder beside it, with its processor and arguments, and return it."""
     if not adapter.is_adapter:
-        raise ValueError(f"`merge`: {adapter.folder} holds a whole model, no adapter: push it as it is.")
+        raise ValueError(f"`merge`: {adapter.folder} holds a whole model, not an adapter: push it without `merge`.")
     folder = adapter.folder / MERGED_FOLDER
     folder.mkdir(exist_ok=True)
     lora.merge(adapter.model()).save_pretrained(folder)  # type: ignore[arg-type]
@@ -299,15 +306,15 @@ def _merged(adapter: Checkpoint) -> Checkpoint:
 
 
 def _is_ours(card_file: Path) -> bool:
-    """Whether a card was written by this library."""
+    """Return True if this library wrote a card."""
     try:
         return TAG in ((metadata_load(card_file) or {}).get("tags") or [])
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError):  # it may be anybody's
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError):  # the file is untrusted
         return False
 
 
 def _is_draft(card_file: Path) -> bool:
-    """Whether a card is what the Trainer or peft writes, for somebody to fill in."""
+    """Return True if a card is the draft that the Trainer or peft writes for the user to complete."""
     text = card_file.read_text(encoding="utf-8", errors="replace").lower()
     return "more information needed" in text
 
@@ -342,7 +349,7 @@ def _check_content(api: HfApi, repo_id: str, config: Mapping[str, Any], revision
 
 
 def _json_object(file: Path | None) -> dict[str, Any]:
-    """A configuration from elsewhere; empty if it is none."""
+    """Return the content of an untrusted configuration; empty if it is missing or no JSON object."""
     with contextlib.suppress(ValueError, OSError):
         content = {} if file is None else read_json(file)
         return content if isinstance(content, dict) else {}
@@ -350,7 +357,7 @@ def _json_object(file: Path | None) -> dict[str, Any]:
 
 
 def _other_sizes(theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Whole numbers and names of base models in which two configurations differ, where both state them."""
+    """Return the fields in which two configurations differ: whole numbers and `_TELLING`, if both have them."""
     found = []
     for key in theirs.keys() & ours.keys():
         one, other = theirs[key], ours[key]

@@ -1,1 +1,4 @@
-"""The only code that knows transformers' dual encoders: embeddings, architectures, what trains, adapters."""
+"""Everything that depends on transformers' dual encoders: embeddings, architectures, trainable weights and adapters.
+
+A new transformers release or a new architecture is a change in this room alone.
+"""

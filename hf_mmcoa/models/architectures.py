@@ -1,6 +1,6 @@
-"""What differs between dual encoders: one object per architecture, chosen by the model's class.
+"""The differences between dual encoders: one class per architecture, chosen by the class of the model.
 
-`encoding` asks it and knows no class of model itself. docs/models.md lists what the next architecture has to say.
+`encoding` asks it and knows no class of model itself. docs/models.md lists what a new architecture must define.
 """
 
 from __future__ import annotations
@@ -22,59 +22,64 @@ MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5: the scal
 
 
 class Towers(Protocol):
-    """A dual encoder seen as two towers that meet in one space.
+    """The interface of an architecture: an image and a text encoder that map into one embedding space.
 
-    What every one of transformers shares is not asked for: `get_image_features`, `get_text_features`, `text_model`, a
-    `logit_scale` before `exp`, `config.vision_config.image_size` and `config.text_config.max_position_embeddings`.
+    It leaves out what all of transformers' dual encoders have: `get_image_features`, `get_text_features`, `text_model`,
+    a `logit_scale` before `exp`, `config.vision_config.image_size` and `config.text_config.max_position_embeddings`.
     """
 
     config_class: ClassVar[Any]
     model_class: ClassVar[Any]
     processor_class: ClassVar[Any]
     image_processor_class: ClassVar[Any]
-    """Of the PIL backend: what transformers picks by itself wants torchvision."""
+    """The image processor of the PIL backend; the one that transformers picks by default needs torchvision."""
 
     modules: ClassVar[Mapping[str, tuple[str, ...]]]
-    """The modules of the encoders "image" and "text"."""
+    """Names of the modules of each encoder, by "image" and "text"."""
     blocks: ClassVar[Mapping[str, str]]
-    """Where each encoder has its list of transformer blocks."""
+    """Name of each encoder's list of transformer blocks, by "image" and "text"."""
     after_blocks: ClassVar[Mapping[str, tuple[str, ...]]]
-    """What each encoder applies behind them: the norm and what leads into the joint space."""
+    """Names of the modules that each encoder applies after its blocks: the final norm, and the projection or pooling
+    head that maps into the joint space."""
     scalars: ClassVar[tuple[str, ...]]
-    """Parameters outside the encoders: "logit_scale", and "logit_bias" where the loss is a sigmoid's."""
+    """Names of the parameters outside the encoders: "logit_scale", and "logit_bias" if the loss is a sigmoid."""
 
     max_logit_scale: ClassVar[float]
-    """Bound of `logit_scale` before `exp`."""
+    """Upper bound of `logit_scale` before `exp`."""
     lowercase: ClassVar[bool]
-    """Whether texts are lower-cased before the tokenizer, which need not do it."""
+    """True if texts must be lower-cased before tokenization because the tokenizer may not do it."""
     reads_padding: ClassVar[bool]
-    """Whether padding is part of the text: every text then has the context's length, and goes without a mask."""
+    """True if the text encoder reads padding: every text is then padded to the context length and gets no mask."""
 
     model: Any
 
     @property
     def embed_dim(self) -> int:
-        """Width of the joint space."""
+        """Return the width of the joint space."""
 
     def patches(self, last_hidden_state: Tensor) -> Tensor:
-        """The vision tower's tokens to patch tokens in the joint space, (images, patches, dim), float32."""
+        """Return the patch tokens in the joint space, (images, patches, dim), float32.
+
+        Args:
+            last_hidden_state: last hidden state of the image encoder, (images, tokens, width).
+        """
 
     def project_texts(self, hidden: Tensor) -> Tensor:
-        """Last hidden states of the tokens at which texts are pooled, (texts, width), into the joint space."""
+        """Map the last hidden states of the pooled tokens, (texts, width), into the joint space, (texts, dim)."""
 
     def text_ends(self, input_ids: Tensor) -> Tensor:
-        """Position of the token at which the text encoder pools, (texts,)."""
+        """Return the position of the token at which the text encoder pools each text, (texts,)."""
 
     def word_positions(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """True on tokens of words, False on BOS, end of text and padding, (texts, length)."""
+        """Return True for tokens of words and False for BOS, end of text and padding, (texts, length)."""
 
     def check_tokenizer(self, tokenizer: Any) -> None:
-        """Raise ValueError if the tokenizer writes texts otherwise than the model reads them."""
+        """Raise ValueError if the tokenizer encodes texts in another form than the model reads."""
 
 
 @dataclass(frozen=True)
 class CLIPTowers:
-    """CLIP (arXiv:2103.00020): a causal text encoder that pools at the end of the text, and a projection per tower."""
+    """CLIP (arXiv:2103.00020): a causal text encoder, pooled at the end of the text, and a projection per encoder."""
 
     config_class = CLIPConfig
     model_class = CLIPModel
@@ -88,8 +93,8 @@ class CLIPTowers:
     }
     scalars = ("logit_scale",)
     max_logit_scale = MAX_LOGIT_SCALE
-    lowercase = False  # its tokenizer does
-    reads_padding = False  # causal, and pooled before it
+    lowercase = False  # CLIP's tokenizer does it
+    reads_padding = False  # the text encoder is causal and pools before the padding
 
     model: Any
 
@@ -98,7 +103,7 @@ class CLIPTowers:
         return int(self.model.config.projection_dim)
 
     def patches(self, last_hidden_state: Tensor) -> Tensor:
-        """As the class token is projected: final layer norm, then the projection (arXiv:2410.21802)."""
+        """Apply the class token's final norm and projection to the patch tokens (arXiv:2410.21802)."""
         tokens = self.model.vision_model.post_layernorm(last_hidden_state[:, 1:])
         return self.model.visual_projection(tokens).float()
 
@@ -124,7 +129,8 @@ class CLIPTowers:
         if eos != expected:
             raise ValueError(
                 f"`processor` ends texts with token {eos}, `model` pools at token {expected} "
-                f"(config.text_config.eos_token_id = {pooled_at}): its text embeddings would not depend on the text."
+                f"(config.text_config.eos_token_id = {pooled_at}): the text embeddings would not depend on the text. "
+                "Pass the processor that was saved with the model."
             )
 
 
@@ -132,8 +138,8 @@ class CLIPTowers:
 class SiglipTowers:
     """SigLIP (arXiv:2303.15343) and SigLIP 2 of fixed resolution (arXiv:2502.14786).
 
-    The text encoder sees all of a padded text and pools at its last position, which is padding; the image encoder pools
-    by attention. Neither has a projection of its own name, and the scale is as large as training made it.
+    The text encoder is not causal: it reads the padded text and pools at its last position, which is padding. The image
+    encoder pools by attention. Neither has a separate projection, and the logit scale has no upper bound.
     """
 
     config_class = SiglipConfig
@@ -148,7 +154,7 @@ class SiglipTowers:
     }
     scalars = ("logit_scale", "logit_bias")
     max_logit_scale = math.inf  # published checkpoints are above ln 100
-    lowercase = True  # both were trained so; the tokenizer of SigLIP 2 does not do it (transformers, issue 43054)
+    lowercase = True  # both were trained on lower case; SigLIP 2's tokenizer keeps case (transformers, issue 43054)
     reads_padding = True
 
     model: Any
@@ -158,7 +164,7 @@ class SiglipTowers:
         return int(self.model.config.vision_config.hidden_size)
 
     def patches(self, last_hidden_state: Tensor) -> Tensor:
-        """What the pooling head makes of each patch alone: its attention then has nothing else to look at."""
+        """Apply the attention pooling head to each patch alone, so that it can attend to nothing else."""
         images, patches, width = last_hidden_state.shape
         alone = last_hidden_state.reshape(images * patches, 1, width)
         return self.model.vision_model.head(alone).view(images, patches, -1).float()
@@ -170,19 +176,23 @@ class SiglipTowers:
         return torch.full_like(input_ids[:, 0], input_ids.shape[1] - 1)
 
     def word_positions(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        if attention_mask is None:  # SigLIP's padding is its end-of-text token: the ids do not tell
+        if attention_mask is None:  # SigLIP pads with its end-of-text token, so ids alone do not show where words end
             raise ValueError("`attention_mask` is needed to tell a SigLIP text's words from its padding, got None.")
-        ends = attention_mask.sum(1, keepdim=True) - 1  # the last token that is no padding ends the text; no BOS
+        ends = attention_mask.sum(1, keepdim=True) - 1  # the last token before the padding ends the text; no BOS
         return torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0) < ends
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         if tokenizer.pad_token_id is None:
-            raise ValueError("`processor` has no padding token, and `model` reads texts padded to its context.")
+            raise ValueError(
+                "`processor` has no padding token, and `model` reads texts padded to its context length. Set "
+                "`processor.tokenizer.pad_token`, or pass the processor that was saved with the model."
+            )
         plain, written = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
         if written != [*plain, tokenizer.eos_token_id]:
             raise ValueError(
                 f"`processor` writes 'a' as {tokenizer.convert_ids_to_tokens(written)}; `model` reads texts with an "
-                f"end-of-text token ({tokenizer.eos_token}) and without a beginning-of-text token."
+                f"end-of-text token ({tokenizer.eos_token}) and without a beginning-of-text token. Pass the processor "
+                "that was saved with the model."
             )
 
 
@@ -191,10 +201,12 @@ MODELS = tuple(kind.model_class for kind in ARCHITECTURES)
 
 
 def towers_of(model: nn.Module) -> Towers:
-    """How the dual encoder inside any wrappers (DDP, compile, PEFT) is built; one of no known class is taken for CLIP.
+    """Return the `Towers` of the dual encoder inside any wrappers (DDP, compile, PEFT).
+
+    A model of an unknown class is treated as a CLIP.
 
     Raises:
-        ValueError: if it is known not to work.
+        ValueError: if the model is of a type that is known not to work.
     """
     plain = extract_model_from_parallel(model, keep_torch_compile=False)
     plain = plain.get_base_model() if isinstance(plain, PeftModel) else plain
@@ -204,10 +216,14 @@ def towers_of(model: nn.Module) -> Towers:
 
 
 def architecture_of(config: Any, name: str) -> type[Any]:
-    """The class of `Towers` for a configuration; `name` is whose, for the error.
+    """Return the class of `Towers` that belongs to a configuration.
+
+    Args:
+        config: a configuration of transformers.
+        name: the model's name, for the error message.
 
     Raises:
-        ValueError: if it describes no dual encoder that is known; the text says what it is.
+        ValueError: if the configuration describes no supported dual encoder; the text names its type.
     """
     refuse(config)
     found = [kind for kind in ARCHITECTURES if isinstance(config, kind.config_class)]
@@ -218,10 +234,10 @@ def architecture_of(config: Any, name: str) -> type[Any]:
 
 
 def refuse(config: Any) -> None:
-    """Raise ValueError for SigLIP 2's NaFlex variant, whose pictures are lists of patches of their own shapes."""
+    """Raise ValueError for SigLIP 2's NaFlex variant, which splits each image into its own number of patches."""
     if getattr(config, "model_type", None) == "siglip2":
         raise ValueError(
-            "a 'siglip2' model (NaFlex) reads every image as patches of its own number and shape, which no attack here "
-            "does. The SigLIP 2 checkpoints of fixed resolution are of type 'siglip' and work: "
+            "a 'siglip2' model (NaFlex) splits each image into its own number of patches, which no attack here "
+            "supports. SigLIP 2 checkpoints of fixed resolution are of type 'siglip' and work: "
             "google/siglip2-base-patch16-224 and others without 'naflex' in their name."
         )

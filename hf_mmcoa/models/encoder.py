@@ -1,4 +1,4 @@
-"""A dual encoder and its processor as one object: images and texts to unit vectors in one space."""
+"""A dual encoder and its processor as one object, which checks that the two belong together."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 class DualEncoder:
-    """A dual encoder and its processor as two functions, images and texts to unit vectors in one space.
+    """Map images and texts to unit vectors in one space, with a dual encoder and its processor.
 
     Args:
         model: a `CLIPModel` or `SiglipModel`, or a PEFT model around one; not wrapped by DDP and the like.
         processor: the `CLIPProcessor` or `SiglipProcessor` that belongs to it.
 
     Raises:
-        TypeError: if the model has no two towers, or the processor lacks its tokenizer or image processor.
-        ValueError: if model and processor do not fit: image size, resampling, vocabulary, or end-of-text token; or if
-            the model is a SigLIP 2 of changing resolution.
+        TypeError: if the model is no dual encoder, or the processor lacks its tokenizer or image processor.
+        ValueError: if model and processor differ in image size, vocabulary or end-of-text token, if the resampling is
+            not differentiable here, or if the model is a SigLIP 2 without a fixed resolution.
 
     Example:
         >>> encoder = DualEncoder(model, processor)  # doctest: +SKIP
@@ -69,31 +69,37 @@ class DualEncoder:
 
     @property
     def image_size(self) -> int:
-        """Height and width of the image that the model sees, in pixels."""
+        """Return the height and width of the images that the model reads, in pixels."""
         return int(self.model.config.vision_config.image_size)  # type: ignore[union-attr,arg-type]
 
     @property
     def context_length(self) -> int:
-        """The most tokens a text may have, BOS and EOS included."""
+        """Return the largest number of tokens of a text, BOS and EOS included."""
         return int(self.model.config.text_config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
 
     @property
     def embed_dim(self) -> int:
-        """Width of the joint space."""
+        """Return the width of the joint space."""
         return self.towers.embed_dim
 
     @property
     def logit_scale(self) -> Tensor:
-        """Inverse temperature after `exp`, scalar, with gradient; of a CLIP at most 100."""
+        """Return the inverse temperature after `exp`, scalar, with gradient; for a CLIP it is at most 100."""
         return logit_scale(self.towers)
 
     @property
     def logit_bias(self) -> Tensor | None:
-        """What a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
+        """Return the bias that a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
         return logit_bias(self.towers)
 
     def tokenize(self, texts: list[str], truncation: bool = False) -> dict[str, Tensor]:
-        """Token ids and mask, padded on the right, on the model's device; see the function `tokenize`.
+        """Return the token ids and the attention mask of texts, (texts, length) each, on the model's device.
+
+        See `hf_mmcoa.models.encoding.tokenize`.
+
+        Args:
+            texts: any number.
+            truncation: cut texts at the context length.
 
         Raises:
             ValueError: if a text is longer than the context and `truncation` is off; the text is named.
@@ -108,23 +114,37 @@ class DualEncoder:
         return encoded
 
     def pixel_values(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], (batch, 3, h, w), to what the model reads, (batch, 3, size, size); differentiable."""
+        """Map images in [0, 1], (batch, 3, h, w), to the model's input, (batch, 3, size, size); differentiable."""
         return pixel_values(images, self.image_processor)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], (batch, 3, h, w), to unit vectors (batch, dim); differentiable in the images."""
+        """Map images in [0, 1], (batch, 3, h, w), to unit vectors, (batch, dim); differentiable in the images."""
         return image_embeds(self.model, self.pixel_values(images))
 
     def image_features(self, images: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Images in [0, 1] to un-normalised features (batch, dim), and patch tokens (batch, patches, dim) if asked."""
+        """Map images to un-normalised features, (batch, dim), differentiably.
+
+        Args:
+            images: in [0, 1], (batch, 3, height, width), of any size.
+            patches: also return the projected patch tokens, (batch, patches, dim); None otherwise.
+        """
         return image_features(self.model, self.pixel_values(images), patches)
 
     def text_features(self, texts: list[str]) -> Tensor:
-        """Texts to un-normalised features, (texts, dim); those that are too long are cut."""
+        """Map texts to un-normalised features, (texts, dim); texts longer than the context are cut."""
         return text_features(self.model, self.tokenize(texts, truncation=True)["input_ids"])
 
     def encode_texts(self, texts: list[str], batch_size: int = 256, truncation: bool = True) -> Tensor:
-        """Texts to unit vectors (texts, dim), in batches of like length: a short text is not padded to a long one."""
+        """Map texts to unit vectors, (texts, dim).
+
+        Texts are sorted by length before they are divided into batches, so that a short text is not padded to a long
+        one.
+
+        Args:
+            texts: any number.
+            batch_size: texts that are encoded at a time.
+            truncation: cut texts at the context length; without it, a text that is too long raises ValueError.
+        """
         if not texts:
             return torch.empty(0, self.embed_dim)
         order = (
@@ -148,13 +168,13 @@ class DualEncoder:
         if seen != self.image_size:
             raise ValueError(
                 f"`processor` makes images of {seen} pixels, `model` reads {self.image_size}: "
-                "they do not belong together."
+                "they do not belong together. Pass the processor that was saved with the model."
             )
         vocabulary = token_table(self.model).shape[0]
         if len(self.tokenizer) > vocabulary:
             raise ValueError(
                 f"`processor` knows {len(self.tokenizer)} tokens, `model` embeds {vocabulary}: "
-                "they do not belong together."
+                "they do not belong together. Pass the processor that was saved with the model."
             )
         if self.image_processor.do_resize and self.image_processor.resample not in RESIZES:
             raise ValueError(
@@ -165,13 +185,19 @@ class DualEncoder:
 
 
 def load_clip(model_name_or_path: str | Path) -> tuple[nn.Module, ProcessorMixin]:
-    """A CLIP's or SigLIP's folder or Hub id as `(model, processor)`, in eval mode, without remote code and torchvision.
+    """Load a CLIP or SigLIP and its processor, in eval mode on the CPU, without remote code and without torchvision.
+
+    Args:
+        model_name_or_path: a folder or Hub id.
+
+    Returns:
+        The model and its processor.
 
     Raises:
-        ValueError: if what lies there is neither; the text says what it is.
+        ValueError: if the model is neither a CLIP nor a SigLIP; the text names its type.
     """
     name = str(model_name_or_path)
     kind = architecture_of(AutoConfig.from_pretrained(name), name)
-    # The processor class that transformers picks by itself wants torchvision; the PIL one reads the same file.
+    # The processor class that transformers picks by default needs torchvision; the PIL one reads the same file.
     image_processor, tokenizer = kind.image_processor_class.from_pretrained(name), AutoTokenizer.from_pretrained(name)
     return kind.model_class.from_pretrained(name).eval(), kind.processor_class(image_processor, tokenizer)

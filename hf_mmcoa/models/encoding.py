@@ -1,10 +1,10 @@
-"""Turn pixels and texts into embeddings, differentiably.
+"""Functions that map pixels and texts to embeddings, differentiably, with any supported dual encoder.
 
-With `architectures` this is the only code that knows transformers' models: a new transformers release is a change here,
-a new dual encoder an object in `architectures`. Everything between an image in [0, 1] and the model's `pixel_values` is
-torch, read off the processor, so that an attack's budget applies to the image that the user has and not to a resized,
-normalised copy. Perturbed token embeddings enter through a hook on the embedding layer: the model's own forward does
-the rest, whatever its attention, pooling or `eos_token_id` convention.
+With `architectures` this is the only code that depends on the interfaces of transformers' models: a new transformers
+release is a change here, a new dual encoder a class in `architectures`. All steps from an image in [0, 1] to the
+model's `pixel_values` are torch operations with the processor's settings, so that an attack budget applies to the
+user's image and not to a resized, normalised copy. Perturbed token embeddings enter through a hook on the embedding
+layer; the model's own forward does the rest, so its attention, pooling and `eos_token_id` convention stay its own.
 """
 
 from __future__ import annotations
@@ -32,14 +32,7 @@ if TYPE_CHECKING:
 MAX_SIDES = 100  # a picture of 60000x1 would be resized to 13 million x 224 before it is cropped: 36 GB
 
 
-"""The encoders."""
-
-
-MASKED_ATTENTION = ("eager", "sdpa")
-
-
-"""Implementations of attention that take any mask."""
-
+MASKED_ATTENTION = ("eager", "sdpa")  # implementations of attention that accept any mask
 
 RESIZES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
@@ -48,23 +41,23 @@ RESIZES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: 
 
 
 def token_embedding_layer(model: nn.Module) -> nn.Module:
-    """The layer that maps token ids to embeddings, also under DDP, compile and PEFT wrappers."""
+    """Return the layer that maps token ids to embeddings, also of a model inside DDP, compile and PEFT wrappers."""
     return extract_model_from_parallel(model).text_model.get_input_embeddings()
 
 
 def token_table(model: nn.Module) -> Tensor:
-    """The token-embedding table without its graph, (vocabulary, width)."""
+    """Return the token-embedding table, (vocabulary, width), detached from its graph."""
     return token_embedding_layer(model).weight.detach()  # type: ignore[union-attr,operator]
 
 
 def token_embeddings(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """Token embeddings before positions are added, (texts, length, width), differentiable in the table."""
+    """Return token embeddings before positions are added, (texts, length, width), differentiable in the table."""
     return token_embedding_layer(model)(input_ids)
 
 
 @contextlib.contextmanager
 def edited_token_embeddings(model: nn.Module, edit: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
-    """Pass the token-embedding layer's output through `edit` while the block runs; `None` edits nothing."""
+    """Apply `edit` to the output of the token-embedding layer while the block runs; `None` changes nothing."""
     if edit is None:
         yield
         return
@@ -76,30 +69,30 @@ def edited_token_embeddings(model: nn.Module, edit: Callable[[Tensor], Tensor] |
 
 
 def text_ends(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """Position of the token at which the text encoder pools, (texts,), as transformers' model finds it."""
+    """Return the position of the token at which the text encoder pools each text, (texts,), by the model's own rule."""
     return towers_of(model).text_ends(input_ids)
 
 
 def word_positions(model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """True on tokens of words: never BOS, the end-of-text token or padding; (texts, length)."""
+    """Return True for tokens of words and False for BOS, end of text and padding, (texts, length)."""
     return towers_of(model).word_positions(input_ids, attention_mask)
 
 
 def tokenize(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], truncation: bool, offsets: bool = False
 ) -> dict[str, Tensor]:
-    """Texts as the model was trained to read them, on its device.
+    """Tokenize texts as the model was trained to read them, onto its device.
 
     Args:
         model: an unwrapped dual encoder.
-        tokenizer: its tokenizer.
+        tokenizer: the model's tokenizer.
         texts: any number.
-        truncation: cut texts at the context's length.
-        offsets: also say where in its text each token lies; needs a fast tokenizer.
+        truncation: cut texts at the context length.
+        offsets: also return where in its text each token lies; needs a fast tokenizer.
 
     Returns:
         `input_ids` and `attention_mask`, (texts, length), padded on the right to the longest text, or to the context
-        where the model reads padding; `offset_mapping`, (texts, length, 2).
+        length if the model reads padding. With `offsets` also `offset_mapping`, (texts, length, 2), in characters.
     """
     kind, context = towers_of(model), int(model.config.text_config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
     encoded = tokenizer(
@@ -121,18 +114,18 @@ def tokenize(
 def text_features(
     model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None
 ) -> Tensor:
-    """Un-normalised text features.
+    """Return un-normalised text features.
 
-    Of a causal encoder that is given neither mask nor embeddings, texts that begin alike are encoded together (see
-    `shared_prefix`): equal up to rounding.
+    If the encoder is causal and gets neither mask nor embeddings, texts with a common beginning are encoded together
+    (see `shared_prefix`); the features are the same up to rounding.
 
     Args:
         model: an unwrapped dual encoder.
-        input_ids: token ids, (texts, length). Still needed beside `inputs_embeds`: they say where the text ends.
+        input_ids: token ids, (texts, length). Needed beside `inputs_embeds` too: they say where each text ends.
         attention_mask: 1 on tokens, 0 on padding, (texts, length). CLIP's text encoder is causal and pools at the end
-            of the text, so with padding on the right it may be left out, which is faster. SigLIP's reads padding: it
-            never gets the mask, and `input_ids` must have the context's length.
-        inputs_embeds: what the token-embedding layer should have returned, (texts, length, width).
+            of the text, so with padding on the right the mask may be left out, which is faster. SigLIP's text encoder
+            reads padding: it never gets the mask, and `input_ids` must have the context length.
+        inputs_embeds: token embeddings that replace the output of the token-embedding layer, (texts, length, width).
 
     Returns:
         (texts, dim), float32.
@@ -158,7 +151,7 @@ def text_features(
 def text_embeds(
     model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None
 ) -> Tensor:
-    """L2-normalised `text_features`, (texts, dim), float32, of the same arguments."""
+    """Return L2-normalised text features, (texts, dim), float32; the arguments are those of `text_features`."""
     return F.normalize(text_features(model, input_ids, attention_mask, inputs_embeds), dim=-1)
 
 
@@ -166,16 +159,21 @@ def text_embeds(
 
 
 def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
-    """Differentiable twin of the processor's PIL path: resize (bicubic or bilinear), centre crop, mean and std.
+    """Resize, crop and normalise images as the processor's PIL path does, but differentiably.
 
-    Values are clipped to [0, 1] after the resize, as PIL's 8-bit images are; without a resize nothing is clipped.
+    Values are clipped to [0, 1] after the resize (bicubic or bilinear), as PIL's 8-bit images are; without a resize
+    nothing is clipped.
 
     Args:
-        images: in [0, 1], (batch, 3, height, width), any size.
-        image_processor: a CLIP-like image processor; its size, resampling, crop size, mean and std are used.
+        images: in [0, 1], (batch, 3, height, width), of any size.
+        image_processor: an image processor like CLIP's; its size, resampling, crop size, mean and std are used.
 
     Returns:
         (batch, 3, crop height, crop width).
+
+    Raises:
+        ValueError: if the resized image would be too long for its width, or the images are smaller than the crop and
+            the processor does not resize.
     """
     size = image_processor.size
     if image_processor.do_resize:
@@ -213,19 +211,25 @@ def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
 
 
 def image_embeds(model: nn.Module, pixel_values: Tensor) -> Tensor:
-    """L2-normalised image embeddings, (batch, dim), float32, of an unwrapped dual encoder."""
+    """Return L2-normalised image embeddings, (batch, dim), float32, of an unwrapped dual encoder."""
     output = model.get_image_features(pixel_values=pixel_values)  # type: ignore[operator]
     return F.normalize(_pooled(output).float(), dim=-1)
 
 
 def image_features(model: nn.Module, pixel_values: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Un-normalised features, (batch, dim), and, if asked, projected patch tokens, (batch, patches, dim); float32."""
+    """Return un-normalised image features, (batch, dim), float32, of an unwrapped dual encoder.
+
+    Args:
+        model: an unwrapped dual encoder.
+        pixel_values: the model's input, (batch, 3, size, size).
+        patches: also return the projected patch tokens, (batch, patches, dim); None otherwise.
+    """
     output = model.get_image_features(pixel_values=pixel_values)  # type: ignore[operator]
     return _pooled(output).float(), towers_of(model).patches(output.last_hidden_state) if patches else None
 
 
 def check_images(images: Tensor) -> None:
-    """Raise unless `images` is a floating (batch, 3, height, width) tensor in [0, 1]."""
+    """Raise ValueError unless `images` is a floating (batch, 3, height, width) tensor in [0, 1]."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(
             f"`images` must be a float tensor (batch, 3, height, width), got {images.dtype} {tuple(images.shape)}."
@@ -243,11 +247,11 @@ def check_images(images: Tensor) -> None:
 
 @dataclass(frozen=True)
 class JointOutput:
-    """What both towers say of a batch, float32.
+    """The outputs of both encoders for one batch, float32.
 
-    `image_embeds` (images, dim) and `text_embeds` (texts, dim) are L2-normalised, `image_features` and `text_features`
-    the same before that; `patches` are projected patch tokens, (images, patches, dim), where they were asked for.
-    `logit_scale` and `logit_bias` are those of `DualEncoder`, with gradient.
+    `image_embeds` (images, dim) and `text_embeds` (texts, dim) are L2-normalised; `image_features` and `text_features`
+    are the same vectors before normalisation. `patches` are projected patch tokens, (images, patches, dim), or None if
+    not asked for. `logit_scale` and `logit_bias` are those of `DualEncoder`, with gradient.
     """
 
     image_embeds: Tensor
@@ -267,21 +271,21 @@ def joint_forward(
     patches: bool = False,
     batch_size: int = 0,
 ) -> JointOutput:
-    """Both towers in one forward of the (possibly wrapped) model, so that DDP, FSDP and DeepSpeed see one.
+    """Run both encoders in one forward of the (possibly wrapped) model, as DDP, FSDP and DeepSpeed need it.
 
     Args:
         model: the model as the Trainer wrapped it.
-        pixel_values: (images, 3, height, width).
-        input_ids: (texts, length); the numbers of images and texts may differ.
+        pixel_values: the model's input, (images, 3, height, width).
+        input_ids: token ids, (texts, length); the numbers of images and texts may differ.
         token_shift: added to the token embeddings, (texts, length, width); a constant, so the table still gets
             gradients.
         patches: also project the patch tokens.
-        batch_size: images and texts that a tower encodes at a time; their activations are computed again, piece by
-            piece, in the backward. The gradient is that of the whole batch (GradCache, arXiv:2101.06983), the memory
-            that of a piece, for one more forward. 0: all at once.
+        batch_size: images or texts that an encoder processes at a time; their activations are recomputed in the
+            backward, chunk by chunk. The gradient is that of the whole batch (GradCache, arXiv:2101.06983) and the
+            memory that of one chunk, at the price of a second forward. 0 processes all at once.
 
     Returns:
-        The embeddings and features of both.
+        The embeddings and features of both encoders, with the temperature.
     """
     kind = towers_of(model)
     with _towers_in_pieces(model, batch_size, token_shift), _temperature_in_forward(kind) as temperature:
@@ -304,16 +308,16 @@ def _shift(token_shift: Tensor | None, rows: slice = slice(None)) -> Callable[[T
 
 @contextlib.contextmanager
 def _towers_in_pieces(model: nn.Module, batch_size: int, token_shift: Tensor | None) -> Iterator[None]:
-    """While the block runs, each tower of the model takes `batch_size` rows at a time; the shift is the texts'.
+    """Make each encoder process `batch_size` rows at a time while the block runs; the shift is added to texts.
 
-    The towers' own forwards are replaced, not the model's, which a wrapper still sees called once.
+    The forwards of the two encoders are replaced, not that of the model, so a wrapper still sees one call.
     """
 
     def in_pieces(tower: nn.Module, key: str, shift: Tensor | None) -> Callable[..., BaseModelOutputWithPooling]:
         whole = tower.forward
 
         def encode(rows: slice, inputs: Tensor, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-            with edited_token_embeddings(model, _shift(shift, rows)):  # inside: the backward computes this again
+            with edited_token_embeddings(model, _shift(shift, rows)):  # here, because the backward runs `encode` again
                 output = whole(**{key: inputs[rows]}, **kwargs)
             return output.last_hidden_state, output.pooler_output
 
@@ -341,15 +345,16 @@ def _towers_in_pieces(model: nn.Module, batch_size: int, token_shift: Tensor | N
 
 def _put_back(tower: nn.Module, forward: Any) -> None:
     del tower.forward
-    if forward is not None:  # somebody else had replaced it
+    if forward is not None:  # another wrapper had replaced it before
         tower.forward = forward
 
 
 @contextlib.contextmanager
 def _temperature_in_forward(kind: Towers) -> Iterator[list[Tensor | None]]:
-    """Scale and bias as the forward in the block finds them; of weights that are not sharded they are not looked for.
+    """Yield a list that receives the logit scale and bias while the forward in the block runs, if weights are sharded.
 
-    A parameter outside all layers is whole on this process only while the forward runs.
+    A sharded parameter outside all layers is complete on this process only during the forward. For weights that are not
+    sharded the list stays empty.
     """
     found: list[Tensor | None] = []
     if not is_sharded(kind.model):
@@ -363,15 +368,15 @@ def _temperature_in_forward(kind: Towers) -> Iterator[list[Tensor | None]]:
 
 
 def logit_scale(kind: Towers) -> Tensor:
-    """Inverse temperature after `exp`, scalar, with gradient; of a CLIP at most 100."""
+    """Return the inverse temperature after `exp`, scalar, with gradient; for a CLIP it is at most 100."""
     return kind.model.logit_scale.float().clamp(max=kind.max_logit_scale).exp().squeeze()
 
 
 def logit_bias(kind: Towers) -> Tensor | None:
-    """What a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
+    """Return the bias that a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""
     return kind.model.logit_bias.float().squeeze() if "logit_bias" in kind.scalars else None
 
 
 def _pooled(output: Any) -> Tensor:
-    """The projected features: an output object since transformers 5, a tensor before."""
+    """Return the projected features; transformers returns an output object since version 5, and a tensor before."""
     return output if isinstance(output, Tensor) else output.pooler_output

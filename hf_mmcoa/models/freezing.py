@@ -1,24 +1,29 @@
-"""Which weights train: towers, last blocks and temperature, and frozen copies of a model."""
+"""Selection of the weights that train (encoders, last blocks, temperature), and frozen copies of a model."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 from peft import PeftModel
 from torch import nn
 
 from .architectures import towers_of
 
-if TYPE_CHECKING:
-    pass
-
 TOWERS = ("image", "text")
 
 
 def set_trainable(model: nn.Module, image: bool, text: bool, logit_scale: bool) -> nn.Module:
-    """Freeze the towers (each with its projection) and the temperature (with SigLIP's bias) that are not to train, in
-    place."""
+    """Freeze, in place, each of the parts that is not to train.
+
+    Args:
+        model: an unwrapped `CLIPModel` or `SiglipModel`.
+        image: False freezes the image encoder with its projection.
+        text: False freezes the text encoder with its projection.
+        logit_scale: False freezes the temperature, with SigLIP's bias.
+
+    Returns:
+        The same model. Weights that were frozen before stay frozen.
+    """
     kind = towers_of(model)
     parts = dict.fromkeys(kind.modules["image"], image) | dict.fromkeys(kind.modules["text"], text)
     for name, trainable in (parts | dict.fromkeys(kind.scalars, logit_scale)).items():
@@ -28,16 +33,20 @@ def set_trainable(model: nn.Module, image: bool, text: bool, logit_scale: bool) 
 
 
 def train_last_blocks(model: nn.Module, last_blocks: int) -> nn.Module:
-    """Freeze all of a tower but its last transformer blocks, its final layer norm and its projection, in place.
+    """Freeze all of an encoder but its last transformer blocks, its final layer norm and its projection, in place.
 
-    A tower of which nothing trains stays frozen, and the temperature as it is: call it after `set_trainable`.
+    An encoder without trainable weights stays frozen, and the temperature keeps its state, so call this after
+    `set_trainable`.
 
     Args:
-        model: a `CLIPModel` or `SiglipModel`; what pools SigLIP's towers is its projection.
-        last_blocks: number of blocks that train; with 0 the final layer norm and the projection alone do.
+        model: a `CLIPModel` or `SiglipModel`; SigLIP's pooling heads count as its projections.
+        last_blocks: number of blocks that train; with 0 only the final layer norm and the projection do.
+
+    Returns:
+        The same model.
 
     Raises:
-        ValueError: if a tower has fewer blocks; the text says how many.
+        ValueError: if an encoder has fewer blocks; the text says how many.
     """
     kind = towers_of(model)
     trained = [name for name in TOWERS if any(weight.requires_grad for weight in tower_parameters(model, name))]
@@ -58,23 +67,25 @@ def train_last_blocks(model: nn.Module, last_blocks: int) -> nn.Module:
 
 
 def tower_parameters(model: nn.Module, name: str) -> list[nn.Parameter]:
-    """The weights of the encoder "image" or "text", its projection included."""
+    """Return the weights of the encoder "image" or "text", its projection included."""
     kind = towers_of(model)
     return [weight for part in kind.modules[name] for weight in kind.model.get_submodule(part).parameters()]
 
 
 def trains_text(model: nn.Module) -> bool:
-    """Whether any weight of the text encoder of an unwrapped dual encoder is trained."""
+    """Return True if any weight of the text encoder of an unwrapped dual encoder is trainable."""
     return any(weight.requires_grad for weight in tower_parameters(model, "text"))
 
 
 def frozen_copy(model: nn.Module, share: bool = True) -> nn.Module:
-    """The model as it is now, in eval mode and without gradient: the pretrained f0 and g0 of METHODS.
+    """Return a copy of the model as it is now, in eval mode and without gradient: the teacher.
+
+    Copied before training, it gives the pretrained encoders f0 and g0 of docs/methods.md, section 1.
 
     Args:
         model: an unwrapped dual encoder; of a PEFT model, the model without its adapters is copied.
-        share: weights that do not train are shared with the copy and not copied. Off where a wrapper moves weights
-            about in memory (FSDP, DeepSpeed).
+        share: share the weights that do not train with the copy instead of copying them. Switch it off if a wrapper
+            moves weights in memory (FSDP, DeepSpeed).
     """
     kept = {id(weight): weight for weight in model.parameters() if share and not weight.requires_grad}
     copied = copy.deepcopy(model, kept)
@@ -90,5 +101,5 @@ def check_same_architecture(teacher: nn.Module, model: nn.Module) -> None:
             raise ValueError(
                 f"`teacher` is of another architecture than `model`: {name} is {theirs.get(name, 'missing')} in the "
                 f"teacher and {ours.get(name, 'missing')} in the model. Pass the model that training starts from, or "
-                "leave `teacher` out: then a copy of it is taken."
+                "leave `teacher` out to use a copy of `model`."
             )

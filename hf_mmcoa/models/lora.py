@@ -1,4 +1,4 @@
-"""LoRA (arXiv:2106.09685) on the image tower, the text tower or both, through `peft`, and back to a plain CLIPModel."""
+"""LoRA (arXiv:2106.09685) on the image encoder, the text encoder or both, through `peft`, and back to a plain model."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from .freezing import TOWERS
 
 Towers = Literal["image", "text", "both"]
 Layer = nn.Linear | nn.Conv2d
-TARGET_MODULES = ("q_proj", "v_proj")  # what the paper adapts (LoRA, arXiv:2106.09685)
-_INSIDE = "base_model.model."  # where a PeftModel has what it adapts
+TARGET_MODULES = ("q_proj", "v_proj")  # the layers that the paper adapts (LoRA, arXiv:2106.09685)
+_INSIDE = "base_model.model."  # prefix of the adapted model's names inside a PeftModel
 
 
 class AdaptedCLIP(PeftModel):
-    """A `PeftModel` whose folders also hold the temperature where that trains: peft saves no bare parameter.
+    """A `PeftModel` that also saves the temperature if it trains, because peft saves no bare parameter.
 
-    Everything that reads an adapter's folder, `PeftModel.from_pretrained` and a resuming Trainer among them, reads it.
+    The folders stay readable by everything that reads an adapter, such as `PeftModel.from_pretrained` and a resuming
+    Trainer.
     """
 
     def save_pretrained(self, save_directory: str, safe_serialization: bool = True, *args: Any, **kwargs: Any) -> None:
-        """peft's, always as safetensors."""
+        """Save the adapter as peft does, always as safetensors, and add the temperature if it trains."""
         super().save_pretrained(save_directory, True, *args, **kwargs)
         if self.logit_scale.requires_grad and kwargs.get("is_main_process", True):
             file = Path(save_directory) / SAFETENSORS_WEIGHTS_NAME
@@ -50,27 +51,31 @@ def add_lora(
     seed: int = 0,
     modules_to_save: Sequence[str] = (),
 ) -> AdaptedCLIP:
-    """Give layers W of a CLIP a trainable update W + alpha / rank B A, and freeze everything else.
+    """Give layers W of a model a trainable update W + alpha / rank B A, and freeze everything else.
 
-    B starts at 0, so the adapted model computes what the model did. The layers are replaced inside `model`; `merge`
-    gives a plain CLIPModel again.
+    B starts at 0, so the adapted model computes the same as before. The layers are replaced inside `model`; `merge`
+    gives a plain model again.
 
     Args:
         model: a plain `CLIPModel` or `SiglipModel`.
-        towers: which get adapters; the other one is frozen.
-        rank: of B A, from 1 to the smaller side of the smallest target. 8: the paper's own code for RoBERTa.
-        alpha: numerator of the update's scale, above 0. 16: the same.
-        dropout: of the adapters' input while training, in [0, 1).
-        target_modules: names of linear layers and convolutions, or their ends: "q_proj", "mlp.fc1",
-            "visual_projection". They are looked for in those towers and their projections only.
+        towers: the encoders that get adapters; the other one is frozen.
+        rank: rank of B A, from 1 to the smaller side of the smallest target. The default is that of the paper's code
+            for RoBERTa.
+        alpha: numerator of the update's scale, above 0. The default has the same source.
+        dropout: dropout rate on the adapters' input in training, in [0, 1).
+        target_modules: names of linear layers and convolutions, or their endings, such as "q_proj", "mlp.fc1" and
+            "visual_projection". Only layers of the chosen encoders and their projections can match.
         train_logit_scale: also train the temperature, and a SigLIP's bias; they are saved with the adapter.
-        seed: of A; the global random state stays as it is.
-        modules_to_save: names of modules, or their ends, that train in full beside the adapters and are saved with
-            them (peft's term): what is small and that no adapter reaches, such as "patch_embedding" and "layer_norm1".
+        seed: seed of A; the global random state is not changed.
+        modules_to_save: names of modules, or their endings, that train in full beside the adapters and are saved with
+            them (peft's term), such as "patch_embedding" and "layer_norm1": small modules that no adapter reaches.
+
+    Returns:
+        The adapted model, around `model`.
 
     Raises:
-        TypeError: if the model is adapted already, or neither a CLIPModel nor a SiglipModel.
-        ValueError: if a number is out of range, or a target matches nothing, or a tower gets no adapter.
+        TypeError: if the model already has adapters, or is neither a CLIPModel nor a SiglipModel.
+        ValueError: if a number is out of range, a name matches nothing, or an encoder gets no adapter.
 
     Example:
         >>> from hf_mmcoa.testbed.tiny_clip import tiny_clip
@@ -88,13 +93,13 @@ def add_lora(
     if rank > limit:
         raise ValueError(
             f"`rank` must be at most {limit}, the smaller side of the smallest target, got {rank}: "
-            "B A could have no higher rank."
+            "B A cannot have a higher rank."
         )
     inside = "|".join(part for tower in chosen for part in towers_of(model).modules[tower])
     ends = "|".join(map(re.escape, target_modules))
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it by the rank: a fraction is as good
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft only divides it by the rank, so fractions work too
         lora_dropout=dropout,
         target_modules=rf"(?=({inside})(\.|$)){_unless_fused(model)}(.*\.)?({ends})",  # peft asks for a full match
         base_model_name_or_path=model.name_or_path or None,
@@ -110,7 +115,7 @@ def add_lora(
 
 
 def merge(model: PeftModel) -> CLIPModel:
-    """The plain `CLIPModel` that computes what an adapted one does, as a copy in eval mode with every weight trainable.
+    """Return a plain model that computes what an adapted one does: a copy in eval mode with every weight trainable.
 
     Raises:
         TypeError: if the model has no adapter.
@@ -123,10 +128,14 @@ def merge(model: PeftModel) -> CLIPModel:
 
 
 def load_adapted(model: CLIPModel, folder: str | Path) -> PeftModel:
-    """A copy of `model` with the adapter of a folder that a LoRA run or peft wrote, frozen.
+    """Return a frozen copy of `model` with the adapter from a folder that a LoRA run or peft wrote.
+
+    Args:
+        model: the base model, plain.
+        folder: has adapter_config.json and the adapter's weights as safetensors.
 
     Raises:
-        ValueError: if there is no adapter as safetensors, or it belongs to a model of another architecture.
+        ValueError: if the folder has no such adapter, or the adapter belongs to a model of another architecture.
     """
     folder = Path(folder)
     missing = [name for name in ("adapter_config.json", SAFETENSORS_WEIGHTS_NAME) if not (folder / name).is_file()]
@@ -139,7 +148,7 @@ def load_adapted(model: CLIPModel, folder: str | Path) -> PeftModel:
 
 
 def check_lora(towers: str, rank: int, alpha: float, dropout: float, prefix: str = "") -> None:
-    """Raise ValueError if a number is out of range, whatever the model; `prefix` is put before the names."""
+    """Raise ValueError if a setting is out of range for every model; the message puts `prefix` before the names."""
     if towers not in (*TOWERS, "both"):
         raise ValueError(f"`{prefix}towers` must be one of {', '.join(TOWERS)}, both, got {towers!r}.")
     if rank < 1:
@@ -151,7 +160,7 @@ def check_lora(towers: str, rank: int, alpha: float, dropout: float, prefix: str
 
 
 def _adapted_layers(model: CLIPModel, towers: Iterable[str], target_modules: Sequence[str]) -> list[Layer]:
-    """The layers of the towers whose names end in a target."""
+    """Return the layers of the encoders whose names end in a target."""
     if isinstance(target_modules, str) or not target_modules:
         raise ValueError(f"`target_modules` must be a list of names of layers, got {target_modules!r}.")
     layers = {tower: _adaptable(model, towers_of(model).modules[tower]) for tower in towers}
@@ -168,14 +177,14 @@ def _adapted_layers(model: CLIPModel, towers: Iterable[str], target_modules: Seq
 
 
 def _modules_in_full(model: CLIPModel, towers: Sequence[str], ends: Sequence[str]) -> list[str]:
-    """Full names of the towers' modules whose names end so."""
+    """Return the full names of the encoders' modules whose names have one of the endings."""
     parts = [part for tower in towers for part in towers_of(model).modules[tower]]
     there = [name for name, part in model.named_modules() if name.partition(".")[0] in parts and [*part.parameters()]]
     for end in ends:
         if not any(_ends_in(name, [end]) for name in there):
             known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in there if not name[-1].isdigit()))
             tower = " and ".join(towers)
-            raise ValueError(f"`modules_to_save`: {end!r} matches nothing in the {tower} tower: {known}.")
+            raise ValueError(f"`modules_to_save`: {end!r} matches nothing in the {tower} tower: choose from {known}.")
     return [name for name in there if _ends_in(name, ends)]
 
 
@@ -190,7 +199,10 @@ def _adaptable(model: nn.Module, parts: Iterable[str]) -> dict[str, Layer]:
 
 
 def _unless_fused(model: nn.Module) -> str:
-    """A pattern that no layer of a `nn.MultiheadAttention` matches: it reads their weights and would skip an update."""
+    """Return a pattern that rejects the layers of a `nn.MultiheadAttention`.
+
+    That module reads the weights of its layers directly, so an adapter's update would be skipped.
+    """
     fused = (re.escape(name) for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention))
     return "".join(rf"(?!{name}\.)" for name in fused)
 

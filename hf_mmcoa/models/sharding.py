@@ -1,4 +1,4 @@
-"""Whether a model's weights are spread over processes."""
+"""A test for weights that are sharded over processes, which several rooms need."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from torch.distributed.tensor import DTensor
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP or DeepSpeed ZeRO-3 has spread the weights over processes already."""
+    """Return True if FSDP or DeepSpeed ZeRO-3 has already sharded the weights over processes."""
     weight = next(model.parameters(), None)
     return any(isinstance(each, DTensor) for each in model.parameters()) or hasattr(weight, "ds_id")

@@ -1,4 +1,4 @@
-"""The weights between a pretrained and a robust model (WiSE-FT, arXiv:2109.01903)."""
+"""Interpolation between the weights of a pretrained and of a robust model (WiSE-FT, arXiv:2109.01903)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from ..io import differences
 
-# What two models must share beside the shapes of their weights for a mixture to compute anything sensible.
+# Settings that two models must share, beside the shapes of their weights, for a mixture to be meaningful.
 _ARCHITECTURE = (
     "hidden_size",
     "intermediate_size",
@@ -29,12 +29,12 @@ _ARCHITECTURE = (
 
 
 def interpolate(pretrained: nn.Module, robust: nn.Module, alpha: float) -> nn.Module:
-    """The model whose weights are (1 - alpha) pretrained + alpha robust, temperature (its logarithm) included.
+    """Return the model with the weights (1 - alpha) pretrained + alpha robust; the temperature is mixed as a logarithm.
 
     Args:
-        pretrained: a plain `CLIPModel`.
-        robust: one of the same architecture; `merge` makes one of an adapted model.
-        alpha: 0 gives exactly `pretrained`, 1 exactly `robust`; outside [0, 1] the line is followed beyond the two.
+        pretrained: a plain `CLIPModel` or `SiglipModel`.
+        robust: a model of the same architecture; of an adapted model, pass the result of `merge`.
+        alpha: 0 gives exactly `pretrained`, 1 exactly `robust`; values outside [0, 1] extrapolate.
 
     Returns:
         A copy of `pretrained` in its precision, in eval mode.
@@ -61,14 +61,14 @@ def interpolate(pretrained: nn.Module, robust: nn.Module, alpha: float) -> nn.Mo
 
 
 def check_mixable(one: nn.Module, other: nn.Module) -> None:
-    """Raise ValueError, naming what differs, unless the weights of two models may be averaged."""
+    """Raise ValueError, naming the differences, unless the weights of two models may be averaged."""
     found = differences(_architecture(one), _architecture(other))
     if not found:
         shapes = [{name: tuple(weight.shape) for name, weight in model.state_dict().items()} for model in (one, other)]
         found = differences(*shapes)
     if found:
         shown = "; ".join(found[:5]) + ("; ..." if len(found) > 5 else "")
-        raise ValueError(f"models of different architecture have no weights in between: {shown}.")
+        raise ValueError(f"models of different architecture cannot be interpolated: {shown}.")
 
 
 def _architecture(model: nn.Module) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The published defences, one file an equation: they differ in loss, attack and the encoders that train."""
+"""The training objectives: MMCoA and the published defences that it is compared with, one equation a file.
+
+An objective says three things: the loss, the loss that its attacks maximise, and which encoders train.
+"""
 
 from .base import Embeddings, Objective, View
 from .clean import Clean

@@ -1,4 +1,8 @@
-"""What an objective is given and what it must say: the seam between the trainer and every published defence."""
+"""The interface between the trainer and an objective: the embeddings of a batch, and the `Objective` protocol.
+
+The trainer attacks and encodes; an objective turns embeddings into a loss. A new defence is a new subclass of
+`Objective`, and the trainer stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +35,27 @@ Part = Literal["image", "text", "logit_scale"]
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """Embeddings of one batch; row i of each is sample i. Views that no objective asked for are None.
+    """The embeddings of one batch; row i of each tensor is sample i. Views that the objective does not list are None.
 
-    Unit vectors of the **global** batch, gathered from all processes: `image_embeds`, `text_embeds`,
-    `adv_image_embeds` and `adv_text_embeds` are I, T, I' and T' of METHODS, (batch, dim).
+    `image_embeds`, `text_embeds`, `adv_image_embeds` and `adv_text_embeds` are I, T, I' and T' of docs/methods.md,
+    section 1: unit vectors of the **global** batch, gathered from all processes, (batch, dim). `targets` are the soft
+    targets of that batch, (batch, batch), or None for the diagonal.
 
-    Everything else is this process's own. Unit vectors: `prompt_embeds` P, (classes, dim), with `labels`, (batch,), and
-    `iterate_embeds`, (batch, dim) each, of the images at which the image attack took its gradients. Un-normalised
-    features f and g: `image_features`, `adv_image_features` and `adv_text_features`, (batch, dim). Of the frozen
-    pretrained encoders f0 and g0, without gradient: `teacher_image_features`, `teacher_adv_image_features` and
-    `teacher_text_features`. Projected patch tokens, (batch, patches, dim): `patches`, `adv_patches`,
-    `teacher_patches`, `teacher_adv_patches`.
+    All other embeddings and features are of this process's own samples only:
+
+    - Unit vectors: `prompt_embeds` is P, (classes, dim), with `labels`, (batch,). `iterate_embeds` has one (batch, dim)
+      tensor for each image at which the image attack computed a gradient.
+    - Un-normalised features of the encoders that train, f and g, (batch, dim): `image_features`, `adv_image_features`
+      and `adv_text_features`.
+    - Un-normalised features of the frozen pretrained encoders, f0 and g0, without gradient: `teacher_image_features`,
+      `teacher_adv_image_features` and `teacher_text_features`.
+    - Projected patch tokens, (batch, patches, dim): `patches`, `adv_patches`, `teacher_patches` and
+      `teacher_adv_patches`.
     """
 
     logit_scale: Tensor
-    logit_bias: Tensor | None = None  # of a SigLIP
-    image_embeds: Any = None  # a tensor, as all below, where the objective asked for its view
+    logit_bias: Tensor | None = None  # SigLIP only
+    image_embeds: Any = None  # from here on: a tensor if the objective lists the view, else None
     text_embeds: Any = None
     adv_image_embeds: Any = None
     adv_text_embeds: Any = None
@@ -67,37 +76,45 @@ class Embeddings:
 
 
 class Objective(Protocol):
-    """Embeddings to a scalar. Subclass it for your own and pass an instance to `MMCoATrainer(objective=...)`.
+    """Turn the embeddings of a batch into a loss. Subclass it, and pass an instance to `MMCoATrainer(objective=...)`.
 
-    What differs between the published defences is here, and nothing else: the loss, what the attacks raise, and what
-    trains. The attributes below are the defaults; a defence says only where it differs.
+    It holds everything in which the published defences differ: the loss, the loss that the attacks maximise, and which
+    encoders train. The attributes below are the defaults; a subclass overrides those in which it differs.
     """
 
     trains: frozenset[Part] = frozenset({"image", "text", "logit_scale"})
-    """What is trained; the rest is frozen. `MMCoAConfig.train_...` may freeze more."""
+    """The parts that train; all others are frozen. `MMCoAConfig.train_...` may freeze more."""
 
     needs_labels: bool = False
-    """Whether the loss reads classes; captions without labels will not do then."""
+    """True if the loss reads class labels. Captions without labels are refused then."""
 
     image_attack_target: Literal["class", "teacher"] = "class"
-    """What an image is moved away from: its class among the prompts (cross-entropy), or the features that the frozen
-    encoder gives to the clean image (squared distance)."""
+    """The loss that the image attack maximises: for "class", the cross-entropy of the image's class among the class
+    prompts; for "teacher", the squared distance to the frozen encoder's features of the clean image."""
 
     attack_with_logit_scale: bool = True
-    """Whether the attacked logits are multiplied by the logit scale, or are plain cosines."""
+    """True if the logits under attack are multiplied by the logit scale, False if they are plain cosines."""
 
     @property
     def views(self) -> frozenset[View]:
-        """What the loss reads. The trainer attacks and encodes nothing else."""
+        """Return the views that the loss reads. The trainer attacks and encodes only these."""
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, scalar, and its named terms for the log."""
+        """Return the loss, scalar, and its terms by name for the log."""
 
 
 def pair_loss(image_embeds: Tensor, text_embeds: Tensor, embeds: Embeddings) -> Tensor:
-    """The loss between two views of the batch that the model was pretrained with: contrastive(A, B) of the objectives.
+    """Return contrastive(A, B) of the objectives: the pretraining loss, between two views of the batch.
 
-    CLIP's `contrastive_loss`, or SigLIP's `sigmoid_loss` where the model has a logit bias.
+    It is CLIP's `contrastive_loss`, or SigLIP's `sigmoid_loss` if the model has a logit bias.
+
+    Args:
+        image_embeds: unit vectors A, (batch, dim).
+        text_embeds: unit vectors B, (batch, dim).
+        embeds: the batch; its temperature, bias and targets are used.
+
+    Returns:
+        Scalar.
     """
     if embeds.logit_bias is None:
         return contrastive_loss(image_embeds, text_embeds, embeds.logit_scale, embeds.targets)
@@ -105,14 +122,27 @@ def pair_loss(image_embeds: Tensor, text_embeds: Tensor, embeds: Embeddings) -> 
 
 
 def class_logits(features: Tensor, embeds: Embeddings, scaled: bool = True) -> Tensor:
-    """Zero-shot logits s bar(f) P^T of un-normalised features (batch, dim), (batch, classes); cosines if not `scaled`.
+    """Return the zero-shot logits s bar(f) P^T, (batch, classes).
 
-    For a softmax over classes: SigLIP's bias is the same for all of them and would change nothing.
+    They are meant for a softmax over classes, so SigLIP's bias is left out: it is the same for every class.
+
+    Args:
+        features: un-normalised image features, (batch, dim).
+        embeds: the batch; its class prompts and its temperature s are used.
+        scaled: multiply the cosines by s; False returns plain cosines.
     """
     cosines = F.normalize(features, dim=-1) @ embeds.prompt_embeds.T
     return embeds.logit_scale * cosines if scaled else cosines
 
 
 def squared_distance(features: Tensor, others: Tensor) -> Tensor:
-    """Batch mean of the squared Euclidean distance between rows, scalar: the loss of FARE and of LEAF."""
+    """Return the mean squared Euclidean distance between matching rows: the loss of FARE and of LEAF.
+
+    Args:
+        features: un-normalised features, (batch, dim).
+        others: features of the same shape.
+
+    Returns:
+        Scalar, the mean over the batch.
+    """
     return (features - others).square().sum(1).mean()

@@ -1,4 +1,4 @@
-"""FARE, unsupervised adversarial fine-tuning of the image encoder (arXiv:2402.12336)."""
+"""The objective of FARE, unsupervised adversarial fine-tuning of the image encoder (arXiv:2402.12336)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from .base import Embeddings, Objective, View, squared_distance
 
 @dataclass(frozen=True, kw_only=True)
 class FARE(Objective):
-    """Features of attacked images stay where the pretrained encoder has those of the clean ones; no text, no label.
+    """Keep the features of attacked images at the pretrained encoder's features of the clean images.
 
         L = (1 - w) * mean ||f(x') - f0(x)||^2 + w * mean ||f(x) - f0(x)||^2        un-normalised, f0 frozen
 
-    Attacks images by PGD on `||f(x') - f0(x)||^2`. Trains the image encoder.
+    It needs neither texts nor labels. The image attack is PGD on `||f(x') - f0(x)||^2`. The image encoder trains.
 
     Args:
-        clean_weight: w, in [0, 1]. 0 in the paper; the authors' code offers the convex combination.
-        trades: the first term's target is the encoder's own `f(x)`, without gradient, instead of `f0(x)`; only with
-            `clean_weight > 0`, since nothing else would tie the encoder to the pretrained one.
+        clean_weight: w, in [0, 1]. The paper has no second term (w = 0); the authors' code offers this convex
+            combination.
+        trades: use the encoder's own `f(x)`, without gradient, as the target of the first term instead of `f0(x)`.
+            Needs `clean_weight > 0`: otherwise no term would tie the encoder to the pretrained one.
 
     Raises:
-        ValueError: if `clean_weight` is outside [0, 1], or 0 with `trades`.
+        ValueError: if `clean_weight` is outside [0, 1], or 0 together with `trades`.
     """
 
     clean_weight: float = 0.0
@@ -36,18 +37,21 @@ class FARE(Objective):
         if not 0 <= self.clean_weight <= 1:
             raise ValueError(f"`clean_weight` must be in [0, 1], got {self.clean_weight}.")
         if self.trades and self.clean_weight == 0:
-            raise ValueError("`trades` with `clean_weight=0` ties the encoder to nothing; give `clean_weight` > 0.")
+            raise ValueError(
+                "`trades` with `clean_weight=0` leaves no term that ties the encoder to the pretrained one: "
+                "give `clean_weight` above 0."
+            )
 
     @property
     def views(self) -> frozenset[View]:
-        """Attacked images and the teacher's clean ones; the encoder's own clean ones where they are read."""
+        """Return the attacked images, the teacher's clean images, and the clean images if their term has a weight."""
         views: set[View] = {"adv_images", "teacher_images"}
         if self.clean_weight:
             views.add("images")
         return frozenset(views)
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its unweighted terms `loss_image` and `loss_clean`."""
+        """Return the loss and its unweighted terms `loss_image` and `loss_clean`."""
         target = embeds.image_features.detach() if self.trades else embeds.teacher_image_features
         terms = {"loss_image": squared_distance(embeds.adv_image_features, target)}
         loss = (1 - self.clean_weight) * terms["loss_image"]

@@ -1,4 +1,7 @@
-"""FARE and LEAF together: each encoder keeps its pretrained features under attack (arXiv:2402.12336, 2506.03355)."""
+"""FARE and LEAF added up, so that both encoders keep their pretrained features under attack.
+
+FARE: arXiv:2402.12336. LEAF: arXiv:2506.03355.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from .leaf import LEAF
 
 @dataclass(frozen=True, kw_only=True)
 class FAREAndLEAF(Objective):
-    """The sum of `FARE` on images and `LEAF` on texts; both encoders train, neither sees the other.
+    """Add `FARE` on images and `LEAF` on texts. Both encoders train, and no term couples them.
 
     Args:
         fare: the image term.
@@ -28,11 +31,11 @@ class FAREAndLEAF(Objective):
 
     @property
     def views(self) -> frozenset[View]:
-        """What either reads."""
+        """Return the views of both terms."""
         return self.fare.views | self.leaf.views
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the terms of both."""
+        """Return the sum of both losses, and the terms of both."""
         image, image_terms = self.fare(embeds)
         text, text_terms = self.leaf(embeds)
         return image + text, image_terms | text_terms

@@ -1,4 +1,4 @@
-"""MMCoA, multimodal contrastive adversarial training (arXiv:2404.19287)."""
+"""The objective of MMCoA, multimodal contrastive adversarial training (arXiv:2404.19287)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from .base import Embeddings, Objective, View, class_logits, pair_loss, squared_
 
 @dataclass(frozen=True, kw_only=True)
 class MMCoA(Objective):
-    """Adversarial images against clean texts, clean images against adversarial texts; both encoders train.
+    """Contrast adversarial images with clean texts, and clean images with adversarial texts. Both encoders train.
 
         L = lambda_image * contrastive(I', T) + lambda_text * contrastive(I, T') + lambda_clean * contrastive(I, T)
             + lambda_class * CE(s I' P^T, y) + lambda_distill * mean ||g(t') - g0(t)||^2
 
-    The second line is ours: an explicit form of what the release's accident amounts to, and `LEAF`'s term, which keeps
-    the pretrained geometry of texts. Both are 0 in the paper.
-
-    contrastive is `pair_loss`: the paper's for a CLIP.
+    contrastive is `pair_loss`, which for a CLIP is the paper's. The paper has the first two terms; the others are ours
+    and 0 by default. `lambda_class` states explicitly what the release does by accident (see
+    `accumulate_attack_gradients`), and `lambda_distill` is the term of `LEAF`, which keeps the text embeddings close to
+    the pretrained ones. The mathematics: docs/methods.md, section 2.
 
     Args:
-        lambda_image: weight of the image term. 0.5, as the release.
-        lambda_text: weight of the text term. 0.5, as the release.
+        lambda_image: weight of the image term; 0.5 in the release.
+        lambda_text: weight of the text term; 0.5 in the release.
         lambda_clean: weight of the clean term; 0 in the paper.
-        lambda_class: weight of attacked images among all class prompts.
-        lambda_distill: weight of the distance of attacked texts to the pretrained features of the clean ones,
-            un-normalised.
+        lambda_class: weight of the cross-entropy of attacked images among all class prompts.
+        lambda_distill: weight of the squared distance between the features of attacked texts and the pretrained
+            features of the clean texts, un-normalised.
         accumulate_attack_gradients: add `sum_k CE(s f(x + d_k) P^T, y)` over the iterates of the image attack. The
-            release never clears the gradients that its attack's `backward` leaves on the weights, so this is the step
-            that it takes.
+            release never clears the gradients that its attack's `backward` leaves on the weights, and this sum gives
+            the same step.
 
     Raises:
         ValueError: if a weight is negative, or all are 0.
@@ -53,19 +53,24 @@ class MMCoA(Objective):
                 raise ValueError(f"`{name}` must not be negative, got {weight}.")
         if not any(weights.values()):
             names = [f"`{name}`" for name in weights]
-            raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} are all 0: there is nothing to minimise.")
+            raise ValueError(
+                f"{', '.join(names[:-1])} and {names[-1]} are all 0, so the loss has no term: set one above 0."
+            )
 
     @property
     def views(self) -> frozenset[View]:
-        """A term of weight 0 asks for nothing, so its attack is not run."""
+        """Return the views of the terms with a weight above 0, so that an attack of weight 0 is not run."""
         views = {view for name, read in _READS.items() if getattr(self, name) for view in read}
         if self.accumulate_attack_gradients:
             views |= {"adv_images", "prompts", "attack_iterates"}
         return frozenset(views)
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its unweighted terms: `loss_image`, `loss_text`, `loss_clean`, `loss_class`, `loss_distill` and
-        `loss_attack_iterates`."""
+        """Return the loss and its unweighted terms.
+
+        The terms are `loss_image`, `loss_text`, `loss_clean`, `loss_class`, `loss_distill` and `loss_attack_iterates`,
+        each only if it has a weight or is switched on.
+        """
         image, text, adv_image, adv_text = (
             embeds.image_embeds,
             embeds.text_embeds,

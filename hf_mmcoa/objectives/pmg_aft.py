@@ -1,4 +1,4 @@
-"""PMG-AFT, pre-trained model guided adversarial fine-tuning (arXiv:2401.04350)."""
+"""The objective of PMG-AFT, pre-trained model guided adversarial fine-tuning (arXiv:2401.04350)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .base import Embeddings, Objective, View, class_logits
 
 @dataclass(frozen=True, kw_only=True)
 class PMGAFT(Objective):
-    """TeCoA, with the class distribution on attacked images tied to the pretrained one and to the one on clean images.
+    """Add to TeCoA two terms that tie the class distribution on attacked images to the pretrained and to the clean one.
 
         L = CE(s I' P^T, y) + alpha * KL(p0(x') || p(x')) + beta * KL(p(x) || p(x'))        p = softmax(s bar f P^T)
 
-    Batch means; the first argument of each KL, the teacher, has no gradient. Attacks images by PGD on the
-    cross-entropy. Trains the image encoder.
+    All terms are batch means. The first argument of each KL is the teacher and gets no gradient. The image attack is
+    PGD on the cross-entropy. The image encoder trains.
 
     Args:
-        alpha: weight of the pretrained model's term; 1 in the paper.
-        beta: weight of the clean images' term; 1 in the paper.
-        release_scaling: as the authors' code: KL terms summed over the batch, no logit scale in the loss or in the
-            attack, and `p(x)` with gradient.
+        alpha: weight of the KL to the pretrained model's distribution on the attacked images; 1 in the paper.
+        beta: weight of the KL to the distribution on the clean images; 1 in the paper.
+        release_scaling: compute the loss as the authors' code does: KL terms summed over the batch, no logit scale in
+            the loss or in the attack, and a gradient through `p(x)`.
 
     Raises:
         ValueError: if a weight is negative.
@@ -43,12 +43,12 @@ class PMGAFT(Objective):
 
     @property
     def attack_with_logit_scale(self) -> bool:  # type: ignore[override]
-        """The release attacks plain cosines."""
+        """Return False with `release_scaling`: the release attacks plain cosines."""
         return not self.release_scaling
 
     @property
     def views(self) -> frozenset[View]:
-        """A term of weight 0 asks for nothing."""
+        """Return the attacked images, the class prompts and the views of the terms with a weight above 0."""
         views: set[View] = {"adv_images", "prompts"}
         if self.alpha:
             views.add("teacher_adv_images")
@@ -57,7 +57,7 @@ class PMGAFT(Objective):
         return frozenset(views)
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its unweighted terms `loss_image`, `loss_teacher` and `loss_clean`."""
+        """Return the loss and its unweighted terms `loss_image`, `loss_teacher` and `loss_clean`."""
 
         def logits(features: Tensor) -> Tensor:
             return class_logits(features, embeds, scaled=not self.release_scaling)
@@ -75,6 +75,6 @@ class PMGAFT(Objective):
         return loss, terms
 
     def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """KL(softmax teacher || softmax student) over classes, mean of the batch, or its sum as in the release."""
+        """Return KL(softmax teacher || softmax student): the batch mean, or the sum with `release_scaling`."""
         reduction = "sum" if self.release_scaling else "batchmean"
         return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction=reduction, log_target=True)

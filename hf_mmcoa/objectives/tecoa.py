@@ -1,4 +1,4 @@
-"""TeCoA, text-guided contrastive adversarial training (arXiv:2212.07016)."""
+"""The objective of TeCoA, text-guided contrastive adversarial training (arXiv:2212.07016)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .base import Embeddings, Objective, View, class_logits
 
 @dataclass(frozen=True, kw_only=True)
 class TeCoA(Objective):
-    """Adversarial images against all clean class prompts: `L = CE(s I' P^T, y)`.
+    """Classify adversarial images among all clean class prompts: `L = CE(s I' P^T, y)`.
 
-    Attacks images by PGD on the same cross-entropy. Trains the image encoder.
+    The image attack is PGD on the same cross-entropy. The image encoder trains.
     """
 
     trains = frozenset({"image"})
@@ -22,10 +22,10 @@ class TeCoA(Objective):
 
     @property
     def views(self) -> frozenset[View]:
-        """Attacked images and class prompts."""
+        """Return the attacked images and the class prompts."""
         return frozenset({"adv_images", "prompts"})
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and itself as the term `loss_image`."""
+        """Return the loss, and the same loss as the term `loss_image`."""
         loss = F.cross_entropy(class_logits(embeds.adv_image_features, embeds), embeds.labels)
         return loss, {"loss_image": loss}

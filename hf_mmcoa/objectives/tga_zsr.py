@@ -1,4 +1,4 @@
-"""TGA-ZSR, text-guided attention for zero-shot robustness (arXiv:2410.21802)."""
+"""The objective of TGA-ZSR, text-guided attention for zero-shot robustness (arXiv:2410.21802)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .base import Embeddings, Objective, View, class_logits
 
 @dataclass(frozen=True, kw_only=True)
 class TGAZSR(Objective):
-    """TeCoA, with the text-guided attention map tied to the pretrained one, on attacked and on clean images.
+    """Add to TeCoA two terms that tie the text-guided attention maps to those of the pretrained encoder.
 
         L = CE(s I' P^T, y) + adv_weight * mean ||A(f; x') - A(f0; x)||_2 + clean_weight * mean ||A(f; x) - A(f0; x)||_2
 
-    A is `attention_map` of the sample's own prompt. Attacks images by PGD on the cross-entropy. Trains the image
-    encoder. Patch tokens are read beside the model's forward: FSDP2 keeps what they need until the backward, DeepSpeed
-    ZeRO-3 may not.
+    A is `attention_map` with the prompt of the sample's own class. The image attack is PGD on the cross-entropy. The
+    image encoder trains. The patch tokens are projected outside the model's forward: FSDP2 keeps the weights that this
+    needs until the backward, DeepSpeed ZeRO-3 may not.
 
     Args:
-        image_size: height and width that maps are resized to, in pixels: the model's.
-        adv_weight: 0.08 in the paper.
-        clean_weight: 0.05 in the paper.
+        image_size: height and width to which maps are resized, in pixels: that of the model.
+        adv_weight: weight of the attention term on attacked images; 0.08 in the paper.
+        clean_weight: weight of the attention term on clean images; 0.05 in the paper.
 
     Raises:
         ValueError: if a weight is negative.
@@ -44,7 +44,7 @@ class TGAZSR(Objective):
 
     @property
     def views(self) -> frozenset[View]:
-        """A term of weight 0 asks for nothing."""
+        """Return the attacked images, the class prompts and the views of the attention terms with a weight above 0."""
         views: set[View] = {"adv_images", "prompts"}
         if self.adv_weight:
             views |= {"adv_patches", "teacher_patches"}
@@ -53,7 +53,7 @@ class TGAZSR(Objective):
         return frozenset(views)
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its unweighted terms `loss_image`, `loss_attention` and `loss_clean_attention`."""
+        """Return the loss and its unweighted terms `loss_image`, `loss_attention` and `loss_clean_attention`."""
         own = embeds.prompt_embeds[embeds.labels]  # (batch, dim)
 
         def distance(patches: Tensor) -> Tensor:
@@ -72,18 +72,21 @@ class TGAZSR(Objective):
 
 
 def attention_map(patches: Tensor, text_embeds: Tensor, image_size: int) -> Tensor:
-    """Where in the image the text is: cosines of patch tokens and text, from 0 to 1 in each image, as pixels.
+    """Return a map of where an image matches a text: the cosines of its patch tokens with the text, resized to pixels.
+
+    The cosines of each image are shifted and scaled to the range from 0 to 1 before the bilinear resize.
 
     Args:
-        patches: projected patch tokens, (batch, patches, dim), of a square grid; normalised over channels here.
-        text_embeds: unit embeddings, (batch, dim).
+        patches: projected patch tokens of a square grid, (batch, patches, dim); they are normalised here, over
+            channels.
+        text_embeds: unit vectors, (batch, dim).
         image_size: height and width of the map, in pixels.
 
     Returns:
-        (batch, image_size * image_size); all zeros where the cosines do not differ.
+        Flattened maps in [0, 1], (batch, image_size * image_size); all zeros for an image whose cosines are all equal.
 
     Raises:
-        ValueError: if the patches form no square.
+        ValueError: if the number of patches is not a square.
     """
     side = math.isqrt(patches.shape[1])
     if side * side != patches.shape[1]:

@@ -1,8 +1,23 @@
-"""Protocols: a grid of data sets, shots, objectives and seeds, trained and evaluated cell by cell into one table."""
+"""Train and evaluate a grid of data sets, shots, objectives and seeds, cell by cell, into one table."""
 
-from .grid import run_protocol
-from .plan import plan_protocol
-from .protocol import Cell, Data, Protocol
-from .reading import read_protocol
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .grid import run_protocol
+    from .plan import plan_protocol
+    from .protocol import Cell, Data, Protocol
+    from .reading import read_protocol
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".grid": ["run_protocol"],
+            ".plan": ["plan_protocol"],
+            ".protocol": ["Cell", "Data", "Protocol"],
+            ".reading": ["read_protocol"],
+        },
+    )
 
 __all__ = ["Cell", "Data", "Protocol", "plan_protocol", "read_protocol", "run_protocol"]

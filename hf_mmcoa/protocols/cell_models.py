@@ -1,7 +1,7 @@
-"""The models of a protocol: the one it starts from, the trained ones, and the substitutes of their text attacks.
+"""Provide the models of a protocol: the starting model, the trained ones, and the substitutes of their text attacks.
 
-Every cell evaluates a model read from its folder, never one that is still in memory: so a cell that was interrupted
-between training and evaluation ends with the same numbers.
+Every cell evaluates a model that is read from its folder, never the one in memory. A cell that was interrupted between
+training and evaluation therefore ends with the same numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, ProcessorMixin
 
-from ..data.benchmarks import describe
+from ..data.benchmark_info import describe
 from ..data.few_shot import few_shot_indices
 from ..data.labels import read_labels
 from ..data.prompts import class_prompts
@@ -36,10 +36,10 @@ from ..training.trainer import MMCoATrainer
 from .protocol import Cell, Data, Method, Protocol, short_fingerprint, shots_name
 
 TRAINING_FILE = "training.json"
-HELD_OUT = 0.1  # of the training split, for model selection where `eval_strategy` asks for it
-SPLIT_SEED = 0  # of the known and unseen substitutes and of the rows held out: the same in every cell
+HELD_OUT = 0.1  # fraction of the training split held out for model selection, if `eval_strategy` is set
+SPLIT_SEED = 0  # for known and unseen substitutes and for held-out rows: the same in every cell
 
-# Several ways to say it, so that the text tower learns which word matters.
+# Varied wording teaches the text tower which word matters.
 CAPTION_TEMPLATES = (
     "This is a photo of a {}",
     "a photo of a {}",
@@ -62,18 +62,18 @@ CAPTION_TEMPLATES = (
 
 
 def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
-    """Where the tiny CLIP that a cell starts from lies; None for a model of the user's."""
+    """Return the folder of the tiny CLIP that a cell starts from; None where the protocol names a model."""
     if protocol.tiny is None:
         return None
     name = (cell.train_on or cell.data).name if protocol.task == "iid" else protocol.name
     read = [protocol.described_candidates(data) for data in protocol.pretrained_on(cell.train_on or cell.data)]
-    # Beside its own settings: what gives it its words, and the size at which it sees pictures.
+    # Besides its own settings, the sources of its vocabulary and the resolution of its images determine it.
     decisive = [cell.settings["model"], read, *map(protocol.training.get, ("template", "perturb_at"))]
     return output / "models" / f"pretrained_{name}_seed{cell.seed}-{short_fingerprint(decisive)}"
 
 
 def trained_folder(cell: Cell, output: Path) -> Path | None:
-    """Where the model of a cell lies once it is trained; None for an untouched one."""
+    """Return the folder of the trained model of a cell; None for an untrained one."""
     if cell.train_on is None:
         return None
     name = f"{cell.train_on.name}_{shots_name(cell.shots)}_{cell.method.folder}_seed{cell.seed}"
@@ -81,7 +81,7 @@ def trained_folder(cell: Cell, output: Path) -> Path | None:
 
 
 def load_model(protocol: Protocol, folder: str | Path) -> tuple[Any, ProcessorMixin]:
-    """A model and its processor, as `load_clip` does; tiny ones with the attention that is faster at their size."""
+    """Load a model and its processor by `load_clip`; tiny models use eager attention, which is faster at their size."""
     model: Any
     model, processor = load_clip(folder)
     if protocol.tiny is not None:
@@ -90,7 +90,7 @@ def load_model(protocol: Protocol, folder: str | Path) -> tuple[Any, ProcessorMi
 
 
 def start_model(protocol: Protocol, cell: Cell, output: Path) -> tuple[Any, ProcessorMixin]:
-    """The model that a cell starts from, pretrained here if it is tiny and not there yet."""
+    """Load the model that a cell starts from; pretrain it first if it is a tiny CLIP that does not exist yet."""
     folder = base_folder(protocol, cell, output)
     if folder is None:
         return load_model(protocol, str(protocol.model))
@@ -100,7 +100,7 @@ def start_model(protocol: Protocol, cell: Cell, output: Path) -> tuple[Any, Proc
 
 
 def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
-    """A tiny CLIP that has learnt captions by CLIP's own loss: what attacks fell and a defence makes stand."""
+    """Pretrain a tiny CLIP on captions by CLIP's own loss and write it to `folder`."""
     tiny = protocol.tiny or {}
     read = [
         (data, _drawn(data.load(data.train_split), tiny.get("max_samples")))
@@ -108,7 +108,7 @@ def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
     ]
     vocabulary = [text for data, dataset in read for text in _vocabulary(protocol, data, dataset)]
     parts = [_captioned(dataset, cell.seed) for _, dataset in read]
-    if len(parts) > 1:  # class numbers of several data sets mean different things; their captions do not
+    if len(parts) > 1:  # class numbers mean something else in each data set
         parts = [part.remove_columns("label") for part in parts]
     _, _, trainer = pretrain_tiny_clip(
         vocabulary,
@@ -126,8 +126,9 @@ def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
 
 
 def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
-    """The folder of a cell's trained model, trained now if it is not there yet; an interrupted training goes on from
-    its last checkpoint if the settings saved any.
+    """Return the folder of a cell's trained model, and train it first if the folder does not exist.
+
+    An interrupted training resumes from its last checkpoint, if it saved any.
     """
     folder = trained_folder(cell, output)
     assert folder is not None and cell.train_on is not None
@@ -163,17 +164,17 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
         "held_out_rows": held_out,
         "steps": trainer.state.global_step,
         "arguments": {"template": args.template, **cell.settings["training"]},
-        "text_attack": repr(trainer.text_attack),
-        "image_attack": repr(trainer.image_attack),
+        "text_attack": repr(trainer.attacker.text_attacks),
+        "image_attack": repr(trainer.attacker.image_attack),
     }
     _keep(trainer, folder, record)
     return folder
 
 
 def training_rows(dataset: datasets.Dataset, cell: Cell, select: bool) -> tuple[list[int], list[int]]:
-    """Row numbers that are trained on, and those held out for model selection, of one training split.
+    """Return the row numbers of a training split to train on, and those held out for model selection.
 
-    Held-out rows are drawn first, and the same for every cell: a few-shot draw never holds one of them.
+    Held-out rows are drawn first and are the same for every cell, so no few-shot draw contains one of them.
     """
     rows = list(range(len(dataset)))
     held_out: list[int] = []
@@ -192,20 +193,21 @@ def training_rows(dataset: datasets.Dataset, cell: Cell, select: bool) -> tuple[
 def substitutes(
     protocol: Protocol, data: Data, model: Any, processor: ProcessorMixin, method: Method | None = None
 ) -> tuple[CandidateSource, CandidateSource]:
-    """Known and unseen substitutes for a data set, drawn from the model as it was before any training; with a method
-    those that it is trained on.
+    """Return known and unseen substitutes for a data set.
+
+    They are drawn from the model before any training. With a method, they are those that it is trained on.
     """
     name = (method.candidates if method else None) or data.candidates or protocol.candidates
     source: CandidateSource | None = synonym_table(name)
     if source is None:
         args = protocol.arguments("unused", method or "clean", 0)
-        aligned = args.align_to_cls or method is not None  # the trainer shifts what it is given: not twice
+        aligned = args.align_to_cls or method is not None  # the trainer aligns given candidates itself
         source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, aligned)
     return known_and_unseen(source, SPLIT_SEED)
 
 
 def _keep(trainer: MMCoATrainer, folder: Path, record: dict[str, Any]) -> None:
-    """Put a finished model in place, whole or not at all."""
+    """Save a finished model and put its folder in place in one step."""
     scratch = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     trainer.save_model(str(scratch))
     write_json(record, scratch / TRAINING_FILE)
@@ -224,7 +226,7 @@ def _drawn(dataset: datasets.Dataset, max_samples: int | None) -> datasets.Datas
 
 
 def _captioned(dataset: datasets.Dataset, seed: int) -> datasets.Dataset:
-    """With a caption a picture, of those `CAPTION_TEMPLATES` that name no class themselves ("one", of digits)."""
+    """Add a caption to each image, from those `CAPTION_TEMPLATES` that contain no class name ("one", of digits)."""
     names = dataset.features["label"].names
     fitting = [template for template in CAPTION_TEMPLATES if not set(template.lower().split()) & set(names)]
     templates = np.random.default_rng(seed).integers(len(fitting), size=len(dataset))
@@ -236,7 +238,7 @@ def _captioned(dataset: datasets.Dataset, seed: int) -> datasets.Dataset:
 
 
 def _vocabulary(protocol: Protocol, data: Data, dataset: datasets.Dataset) -> Sequence[str]:
-    """Every text that its tokenizer must know: captions, prompts, class words and substitutes."""
+    """Return every text that the tokenizer must know: captions, prompts, class words and substitutes."""
     names = list(describe(dataset).class_names)
     table = synonym_table(data.candidates or protocol.candidates)
     words = [word for _, listed in (table.table if table else ()) for word in listed]

@@ -1,7 +1,7 @@
-"""One cell from beginning to end, as often as it takes: settings, model, evaluation, result.
+"""Run one cell: settings, model, evaluation, result; an interrupted cell can be resumed any number of times.
 
-A cell's folder holds `settings.json` from the moment it is begun and `result.json` once it is finished; in between lie
-the finished batches of its evaluation.
+A cell's folder holds `settings.json` from the start and `result.json` once the cell is finished; in between it holds
+the finished batches of the evaluation.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SETTINGS_FILE, RESULT_FILE, EVALUATION_FILE = "settings.json", "result.json", "e
 
 
 def cell_folder(cell: Cell, output: Path) -> Path:
-    """Where a cell is kept."""
+    """Return the folder of a cell."""
     return output / "cells" / cell.name
 
 
 def result_path(cell: Cell, output: Path) -> Path:
-    """The file that a finished cell has."""
+    """Return the path of the result file of a cell, which exists once the cell is finished."""
     return cell_folder(cell, output) / RESULT_FILE
 
 
 def check_settings(cell: Cell, output: Path) -> None:
-    """Raise ValueError, naming what differs, if the cell's folder was begun with other settings."""
+    """Raise ValueError, naming the differences, if the cell's folder was created with other settings."""
     file = cell_folder(cell, output) / SETTINGS_FILE
     if not file.exists():
         return
@@ -47,21 +47,23 @@ def check_settings(cell: Cell, output: Path) -> None:
 def _mapping(file: Path) -> dict[str, Any]:
     content = read_json(file)
     if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}, not what was written there: delete {file.parent}.")
+        raise ValueError(
+            f"{file} holds a {type(content).__name__}, not a mapping: it is damaged. Delete {file.parent}."
+        )
     return content
 
 
 def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
-    """The result of a cell: read if it is finished, else computed from where it was interrupted.
+    """Return the result of a cell: read it if the cell is finished, else compute what is missing.
 
     Raises:
-        ValueError: if the cell was begun with other settings, and for what training and evaluation raise.
+        ValueError: if the cell was started with other settings, or as training and evaluation raise it.
     """
     check_settings(cell, output)
     finished = result_path(cell, output)
     if finished.exists():
         return load_result(finished)
-    for scratch in finished.parent.glob("*.tmp"):  # of a run that was killed while it wrote
+    for scratch in finished.parent.glob("*.tmp"):  # left by a run that was killed while writing
         scratch.unlink()
     write_json(cell.settings, finished.with_name(SETTINGS_FILE))
 

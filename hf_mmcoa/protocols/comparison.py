@@ -1,7 +1,7 @@
-"""Methods against each other under one specification: a protocol's cells to one table with paired tests and one plot.
+"""Compare methods under one specification: a table with paired tests and a plot from a protocol's cells.
 
-A protocol's grid computes the cells; here they become rows, joined by finished result files of anybody's. Rows under
-different specifications are refused: side by side they would be read as a comparison.
+A protocol's grid computes the cells; here they become rows, together with finished result files from elsewhere. Rows
+under different specifications are refused: side by side they would be read as a comparison.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result, worst_cases, worst_outcome
 from ..evaluation.statistics import mcnemar, mean_interval, wilson_interval
-from ..io import differences, read_json, write_json
+from ..io import differences, read_json, write_bytes, write_json, write_text
 from ..report.charts import dot_chart
-from ..report.load import _files, _named_path, read_results
+from ..report.load import named_path, read_results, result_files
 from ..report.table import Estimate, accuracies, check_comparable, estimate
 from .cells import result_path
 from .grid import Failures, locked, run_cells
@@ -26,21 +26,21 @@ from .grid_table import CHART_FILE, comparison_table
 from .protocol import Cell, Method, Protocol
 
 SPECIFICATION_FILE = "specification.json"
-WORST_TEXT = "worst_text_accuracy"  # no `text_...`: that would be the accuracy of a source named "worst"
+WORST_TEXT = "worst_text_accuracy"  # not `text_worst_...`, which would be the accuracy of a source named "worst"
 SIGNIFICANT = 0.05
-RESOLVED = ("template", "perturb_at", "candidates")  # fields of a threat model that the evaluator writes itself
+RESOLVED = ("template", "perturb_at", "candidates")  # fields of a threat model that the evaluator resolves
 PLOTTED = ("clean_accuracy", "image_accuracy", "text", "multimodal", "worst_case_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A method's results.
+    """The results of one method.
 
     Args:
-        name: of the method, or of what a result file holds.
-        results: seed -> result.
-        files: seed -> where it lies.
-        method: None for result files from elsewhere.
+        name: name of the method, or of the results in a file.
+        results: for each seed its result.
+        files: for each seed the path of its result file.
+        method: the method; None for result files from elsewhere.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def steps(self) -> list[int]:
-        """The numbers of gradient steps that its trainings took, where they are recorded."""
+        """Return the recorded numbers of gradient steps of its trainings."""
         trained = [one["training"] for one in self.results.values() if isinstance(one.get("training"), Mapping)]
         return sorted({one["steps"] for one in trained if "steps" in one})
 
@@ -64,24 +64,24 @@ def run_comparison(
     reference: str | None = None,
     report: Callable[[str], None] = print,
 ) -> Failures:
-    """Compute every cell that is not finished, then write `comparison.json`, `comparison.md` and `comparison.png`.
+    """Compute every unfinished cell, then write `comparison.json`, `comparison.md` and `comparison.png`.
 
     Args:
-        protocol: one data set and one number of shots; its methods are the rows.
-        output: its folder; the same one again goes on where an interrupted run was, also with further methods and
+        protocol: a protocol with one data set and one number of shots; its methods are the rows.
+        output: folder of the comparison. The same folder resumes an interrupted run, also with further methods and
             seeds.
-        processes: trainings at once.
-        results: finished results as further rows: a result file, a folder of them, or a protocol's folder; as
-            "NAME=PATH" with a name of their own. Their seeds are paired with equal seeds.
-        reference: the row that the others are tested against; the first method that trains when None.
-        report: is told about each cell.
+        processes: number of trainings at the same time.
+        results: finished results as further rows: result files, folders of them, or protocols' folders; "NAME=PATH"
+            names them. They are paired with the cells by their seeds.
+        reference: name of the row that the others are tested against; the first method that trains when None.
+        report: function that is called with one line of progress about each cell.
 
     Returns:
-        The cells that failed, each with its error; the others are compared all the same.
+        The cells that failed, each with its error; the others are compared nevertheless.
 
     Raises:
-        ValueError: if there are several data sets or numbers of shots, the folder was begun under another
-            specification, or results were measured under another one.
+        ValueError: if there are several data sets or numbers of shots, or if the folder or `results` belong to another
+            specification.
     """
     check_is_comparison(protocol)
     others = read_rows(results, [method.name for method in protocol.objectives])
@@ -98,7 +98,7 @@ def run_comparison(
 
 
 def check_is_comparison(protocol: Protocol) -> None:
-    """Raise ValueError unless all cells of a seed differ in their method alone."""
+    """Raise ValueError unless cells of one seed differ only in their method."""
     data = protocol.datasets if protocol.train_on is None else protocol.evaluate_on
     for name, number in (("data set", len(data)), ("number of shots", len(protocol.shots))):
         if number > 1:
@@ -108,7 +108,7 @@ def check_is_comparison(protocol: Protocol) -> None:
 
 
 def specification(protocol: Protocol) -> dict[str, Any]:
-    """All that the rows of a comparison share, as JSON: everything that decides a result but method and seed."""
+    """Return what the rows of a comparison share, as JSON: all settings that affect a result but method and seed."""
     clean = Method(name="clean", objective="clean")
     (cell,) = dataclasses.replace(protocol, objectives=(clean,), seeds=(0,)).cells()
     shared: dict[str, Any] = json.loads(json.dumps(cell.settings))
@@ -120,9 +120,9 @@ def specification(protocol: Protocol) -> dict[str, Any]:
 
 
 def check_specification(protocol: Protocol, output: Path) -> None:
-    """Write the specification into a new folder; raise ValueError, naming what differs, if it was begun under another.
+    """Write the specification into a new folder; raise ValueError, naming the differences, if the folder has another.
 
-    Every row and seed that is added later is measured under the first one's.
+    Every row and seed that is added later is measured under the same specification.
     """
     file = output / SPECIFICATION_FILE
     now = specification(protocol)
@@ -131,7 +131,7 @@ def check_specification(protocol: Protocol, output: Path) -> None:
         raise ValueError(f"{file} holds a {type(then).__name__}, no specification: choose another folder.")
     if found := header_differences(then, now):
         raise ValueError(
-            f"`output`: {output} was begun under another specification; then and now: {'; '.join(found)}. "
+            f"`output`: {output} belongs to another specification; then and now: {'; '.join(found)}. "
             "Choose another folder: rows under different specifications are no comparison."
         )
     write_json(now, file)
@@ -141,7 +141,7 @@ def check_specification(protocol: Protocol, output: Path) -> None:
 
 
 def rows_of_cells(protocol: Protocol, output: Path, failures: Failures) -> list[Row]:
-    """The finished cells by method, in the protocol's order."""
+    """Return the finished cells by method, in the protocol's order."""
     found = []
     for method in protocol.objectives:
         cells = [cell for cell in finished_cells(protocol, output, failures) if cell.method == method]
@@ -153,25 +153,25 @@ def rows_of_cells(protocol: Protocol, output: Path, failures: Failures) -> list[
 
 
 def finished_cells(protocol: Protocol, output: Path, failures: Failures) -> list[Cell]:
-    """Cells with a result, which were not refused."""
+    """Return the cells that have a result and were not refused."""
     return [cell for cell in protocol.cells() if cell.name not in failures and result_path(cell, output).exists()]
 
 
 def read_rows(given: Sequence[str], taken: Sequence[str]) -> list[Row]:
-    """Rows of finished result files; several results of one name are its seeds.
+    """Read rows from finished result files; several results of one name are its seeds.
 
     Args:
-        given: files, folders of result files, folders of protocols or comparisons; each also as "NAME=PATH".
-        taken: names of rows that are there already.
+        given: result files, folders of them, or folders of protocols or comparisons; each also as "NAME=PATH".
+        taken: names of rows that exist already.
 
     Raises:
-        ValueError: if there is no result, one is damaged, a name is taken, or a seed is there twice.
+        ValueError: if there is no result, one is damaged, a name is taken, or a seed occurs twice.
         FileNotFoundError: if there is no such file.
     """
     rows: dict[str, tuple[dict[int, Mapping[str, Any]], dict[int, str]]] = {}
     for one in given:
-        name, path = _named_path(one)
-        files = sorted(path.glob("cells/*/result.json")) or _files(path)
+        name, path = named_path(one)
+        files = sorted(path.glob("cells/*/result.json")) or result_files(path)
         found = [(_label(key, result), file, result) for file in files for key, result in read_results(file).items()]
         several = len({label for label, _, _ in found}) > 1
         for label, file, result in found:
@@ -185,13 +185,13 @@ def read_rows(given: Sequence[str], taken: Sequence[str]) -> list[Row]:
 
 
 def _label(key: str, result: Mapping[str, Any]) -> str:
-    """What a result is called that nobody has named: its method, its name in its file, or its model."""
+    """Return what to call a result without a given name: its method, its name in its file, or its model."""
     cell = result.get("cell") or {}
     return str(cell.get("method") or cell.get("objective") or key or result.get("model"))
 
 
 def _check_others(protocol: Protocol, others: Sequence[Row]) -> None:
-    """What can be known of other results before anything is computed; the rest is checked when the cells are there."""
+    """Check given results as far as possible before any cell is computed."""
     results = [result for row in others for result in row.results.values()]
     if not results:
         return
@@ -214,7 +214,7 @@ def _check_others(protocol: Protocol, others: Sequence[Row]) -> None:
 def write_comparison(
     protocol: Protocol, output: Path, failures: Failures, others: Sequence[Row] = (), reference: str | None = None
 ) -> None:
-    """`comparison.json`, `comparison.md` and, if anything is finished, `comparison.png`."""
+    """Write `comparison.json`, `comparison.md` and, if any cell is finished, `comparison.png`."""
     rows = [*rows_of_cells(protocol, output, failures), *others]
     numbers = {
         "name": protocol.name,
@@ -225,27 +225,27 @@ def write_comparison(
     }
     write_json(numbers, output / "comparison.json")
     finished = [(cell, load_result(result_path(cell, output))) for cell in finished_cells(protocol, output, failures)]
-    text = comparison_table(protocol, numbers, finished, failures)
-    (output / "comparison.md").write_text(text, encoding="utf-8")
+    write_text(comparison_table(protocol, numbers, finished, failures), output / "comparison.md")
     if rows:
-        (output / CHART_FILE).write_bytes(comparison_chart(numbers))
+        write_bytes(comparison_chart(numbers), output / CHART_FILE)
 
 
 def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str, Any]:
-    """Accuracies of every row with intervals, and paired tests, as JSON.
+    """Return the accuracies of every row with intervals, and paired tests, as JSON.
 
     Args:
-        rows: at least one result each.
-        reference: the row that the others are tested against; the first that trains when None, else the first.
+        rows: rows with at least one result each.
+        reference: name of the row that the others are tested against; when None the first that trains, else the first.
 
     Returns:
-        `columns`: accuracy -> label. `methods`: name -> `objective`, `settings`, `seeds`, `files`, `steps` and
-        `accuracies`, for each column its `value`, `low` and `high` (95%, over seeds) and `by_seed`. `reference`, and
-        `tests`: name -> column -> `paired_test` against it. `best`: column -> the best row, the runner-up, their test
-        and whether the difference is `significant`. `versions`.
+        `columns`: label of each accuracy. `methods`: for each name its `objective`, `settings`, `seeds`, `files`,
+        `steps` and `accuracies`, which hold for each column `value`, `low` and `high` (95%, over seeds) and `by_seed`.
+        `reference`: its name. `tests`: for each name and column the `paired_test` against the reference. `best`: for
+        each column the best row, the runner-up, their test and whether the difference is `significant`. `versions`:
+        version of each library.
 
     Raises:
-        ValueError: if two results differ in more than method and seed; the text says in what.
+        ValueError: if two results differ in more than method and seed; the message says in what.
     """
     if not rows:
         return {"columns": {}, "methods": {}, "reference": None, "tests": {}, "best": {}, "versions": {}}
@@ -277,9 +277,11 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
 
 
 def with_text_attacks(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result with `worst_text_accuracy`: per sample over every attack on the text alone, all sources of words,
-    characters and embeddings; and, where a text accuracy is the worst over words and characters, each of them alone as
-    `attacks/<name>`. Of fewer than two such attacks there is no worst case to speak of.
+    """Return a result with `worst_text_accuracy` and, beside it, the accuracy under single text attacks.
+
+    `worst_text_accuracy` is the worst case per sample over all attacks on the text alone: words and characters of all
+    sources, and embeddings. Where a text accuracy is the worst case over words and characters, each of these is added
+    as `attacks/<name>`. A result with fewer than two such attacks is returned unchanged.
     """
     added = [WORST_TEXT, *_single_texts(result)] if len(_texts(result)) > 1 else []
     found = dict(result)
@@ -290,18 +292,19 @@ def with_text_attacks(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def paired_test(row: Row, reference: Row, column: str) -> dict[str, Any] | None:
-    """A row against another, on the same samples and seeds; None where they share none.
+    """Compare a row with a reference on the same samples and seeds; return None if they share no seed.
 
     Args:
-        row: results `with_text_attacks`.
-        reference: likewise.
-        column: an accuracy.
+        row: row to test, its results as `with_text_attacks` returns them.
+        reference: row to test against, likewise.
+        column: name of an accuracy.
 
     Returns:
-        `seeds` that both have; `difference`, row minus reference, the mean over them, and `difference_interval`, its
-        95% t-interval (None for one seed); `pairs`, the samples of all these seeds together, of which `only_method` and
-        `only_reference` stand for one alone, and the exact McNemar `p_value` of those. A sample counts once a seed:
-        the test is about these trained models, the interval about the method.
+        `seeds`: seeds of both rows. `difference`: row minus reference, mean over these seeds, and
+        `difference_interval`: its 95% t interval (None for one seed). `pairs`: number of samples of all these seeds
+        together; `only_method` and `only_reference`: how many of them only one row classifies correctly; `p_value`: of
+        the exact McNemar test on these. A sample counts once per seed: the test is about these trained models, the
+        interval about the method.
     """
     seeds = sorted(set(row.results) & set(reference.results))
     shared = [(row.results[seed], reference.results[seed]) for seed in seeds]
@@ -326,7 +329,7 @@ def paired_test(row: Row, reference: Row, column: str) -> dict[str, Any] | None:
 
 
 def comparison_chart(numbers: Mapping[str, Any], dark: bool = False) -> bytes:
-    """The plot of `compare_rows`' numbers as PNG: the methods by their worst case, a dot with interval a threat."""
+    """Draw the numbers of `compare_rows` as PNG: methods by their worst case, a dot with its interval per threat."""
     columns = [name for name in numbers["columns"] if name.startswith(PLOTTED)]
     points = {
         name: {column: _estimate(found) for column, found in method["accuracies"].items() if column in columns}
@@ -349,13 +352,13 @@ def _texts(result: Mapping[str, Any]) -> list[str]:
 
 
 def _single_texts(result: Mapping[str, Any]) -> list[str]:
-    """Text attacks that have no column of their own, where characters are attacked beside words."""
+    """Return the text attacks without a column of their own, which exist where characters are attacked beside words."""
     texts = _texts(result)
     return [f"attacks/{name}" for name in texts if name != "text/embedding"] if "text/characters" in texts else []
 
 
 def _columns(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Accuracies in reading order with their labels: single text attacks before all texts, the worst text after."""
+    """Return accuracies in reading order with labels: single text attacks before all texts, the worst text after."""
     labels = accuracies(results)
     if labels.pop(WORST_TEXT, None) is None:
         return labels
@@ -367,7 +370,7 @@ def _columns(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _single_label(name: str, labels: Mapping[str, str]) -> str:
-    """ "words (unseen)" of "attacks/text/words:unseen"; the first source is called as it is in the text's column."""
+    """Return "words (unseen)" for "attacks/text/words:unseen"; the first source is named as in the text's column."""
     kind, _, source = name.removeprefix("attacks/text/").partition(":")
     if kind == "characters":
         return kind
@@ -392,8 +395,10 @@ def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _best(rows: Sequence[Row], column: str) -> dict[str, Any] | None:
-    """The best row of a column and the runner-up. The difference counts as significant only if the samples say so, and
-    the seeds too where there are several: many samples of a few lucky seeds prove nothing about a method.
+    """Return the best row of a column, the runner-up and their test.
+
+    The difference is significant only if the samples say so and, where there are several seeds, the seeds too: many
+    samples of a few lucky seeds prove nothing about a method.
     """
     ranked = sorted(
         (row for row in rows if all(column in result for result in row.results.values())),
@@ -408,7 +413,7 @@ def _best(rows: Sequence[Row], column: str) -> dict[str, Any] | None:
 
 
 def _versions(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Library -> version; all of them where results were measured with several."""
+    """Return the version of each library; all of them where results were measured with several."""
     found: dict[str, list[str]] = {}
     for result in results:
         for library, version in result["versions"].items():

@@ -1,4 +1,4 @@
-"""The whole grid: which cells are left, who computes them, and the table and page of what is there."""
+"""Run the whole grid: unfinished cells, the processes that compute them, the table and the page."""
 
 from __future__ import annotations
 
@@ -20,33 +20,34 @@ import torch
 from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
+from ..attacks.settings import THREATS
 from ..evaluation.results import load_result
-from ..io import write_json
+from ..io import write_json, write_text
 from ..report.page import write_report
 from .cell_models import base_folder, start_model
 from .cells import check_settings, result_path, run_cell
 from .grid_table import protocol_table
 from .protocol import Cell, Protocol, shots_name
 
-Failures = dict[str, str]  # cell -> what went wrong
+Failures = dict[str, str]  # for each failed cell its error
 
 
 def run_protocol(
     protocol: Protocol, output: str | Path, processes: int = 1, report: Callable[[str], None] = print
 ) -> Failures:
-    """Compute every cell that is not finished, then write `protocol.json`, `table.md` and `index.html`.
+    """Compute every unfinished cell, then write `protocol.json`, `table.md` and `index.html`.
 
     Args:
         protocol: the grid.
-        output: its folder; the same one again goes on where an interrupted run was.
-        processes: trainings at once. A training and its evaluations stay in one process.
-        report: is told about each cell.
+        output: folder of the protocol. The same folder resumes an interrupted run.
+        processes: number of trainings at the same time. A training and its evaluations share one process.
+        report: function that is called with one line of progress about each cell.
 
     Returns:
-        The cells that failed, each with its error; the others are computed and shown all the same.
+        The cells that failed, each with its error; the others are computed and shown nevertheless.
 
     Raises:
-        ValueError: if another process is at work in `output`, or `processes` is less than 1.
+        ValueError: if another process works in `output`, or `processes` is less than 1.
     """
     output = Path(output)
     with locked(output):
@@ -57,10 +58,10 @@ def run_protocol(
 
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
-    """A folder that this process alone works in, made if need be.
+    """Create a folder if need be, and lock it for this process.
 
     Raises:
-        ValueError: if another process is at work in it.
+        ValueError: if another process works in it.
     """
     output.mkdir(parents=True, exist_ok=True)
     lock = FileLock(output / ".lock", timeout=0)
@@ -75,7 +76,7 @@ def locked(output: Path) -> Iterator[None]:
 
 
 def run_cells(protocol: Protocol, output: Path, processes: int, report: Callable[[str], None]) -> Failures:
-    """Compute every cell that is not finished, in a folder that is `locked`; returns the cells that failed.
+    """Compute every unfinished cell in a `locked` folder; return the cells that failed.
 
     Raises:
         ValueError: if `processes` is less than 1.
@@ -96,7 +97,7 @@ def run_cells(protocol: Protocol, output: Path, processes: int, report: Callable
             waiting.append(cell)
     report(f"{protocol.name}: {len(cells)} cells, {len(cells) - len(waiting) - len(failures)} finished already")
     done = 0
-    # Tiny models first: several trainings start from one, and two processes must not both make it.
+    # Pretrain tiny models first: several trainings start from one, and no two processes may pretrain the same.
     stages = [_by(waiting, lambda cell: base_folder(protocol, cell, output)), _by(waiting, _model_of)]
     for make_bases, groups in zip((True, False), stages, strict=True):
         if make_bases:
@@ -110,7 +111,7 @@ def run_cells(protocol: Protocol, output: Path, processes: int, report: Callable
 
 
 def write_tables(protocol: Protocol, output: Path, failures: Failures) -> None:
-    """`protocol.json`, `table.md` and the report of the cells that are finished and not refused."""
+    """Write `protocol.json`, `table.md` and the report of all cells that are finished and not refused."""
     finished = [
         (cell, load_result(result_path(cell, output)))
         for cell in protocol.cells()
@@ -131,14 +132,14 @@ def write_tables(protocol: Protocol, output: Path, failures: Failures) -> None:
         },
         output / "protocol.json",
     )
-    (output / "table.md").write_text(protocol_table(protocol, finished, failures), encoding="utf-8")
+    write_text(protocol_table(protocol, finished, failures), output / "table.md")
     if finished:
         named = [f"{series_name(cell)}={result_path(cell, output)}" for cell, _ in finished]
         write_report(named, output, title=protocol.name)
 
 
 def series_name(cell: Cell) -> str:
-    """What repetitions of a cell share in the report."""
+    """Return the name that repetitions of a cell share in the report."""
     return "no defence" if cell.train_on is None else f"{cell.method.name}, {shots_name(cell.shots)}"
 
 
@@ -146,7 +147,7 @@ def series_name(cell: Cell) -> str:
 
 
 def _model_of(cell: Cell) -> Any:
-    """Cells of one model, so that it is trained once; untouched ones are free."""
+    """Return a key that cells of one model share, so that it is trained once; cells without training share none."""
     return cell.name if cell.train_on is None else repr(cell.training)
 
 
@@ -157,11 +158,11 @@ def _by(cells: Iterable[Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
     return list(groups.values())
 
 
-Done = tuple[str, float, str]  # name, seconds, what came of it
+Done = tuple[str, float, str]  # name, seconds, outcome
 
 
 def _work(protocol: Protocol, cells: Sequence[Cell], output: Path, make_base: bool) -> list[Done]:
-    """One process's share: a base model, or the cells of one model. An error ends one cell and not the others."""
+    """Do one process's share: pretrain a base model, or run the cells of one model. An error ends one cell only."""
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     done = []
@@ -175,23 +176,23 @@ def _work(protocol: Protocol, cells: Sequence[Cell], output: Path, make_base: bo
                 what = "ready"
             else:
                 what = _in_short(run_cell(protocol, cell, output))
-        except Exception as error:  # of any library below; it is reported with the cell's name
+        except Exception as error:  # from any library; it is reported with the cell's name
             what = f"FAILED: {type(error).__name__}: {error}"
         done.append((name, time.monotonic() - started, what))
     if make_base and done[0][2].startswith("FAILED"):
-        return []  # its cells fail by the same error, each under its own name
+        return []  # its cells fail with the same error, each under its own name
     return done
 
 
 def _in_short(result: dict[str, Any]) -> str:
-    kinds = ("clean", "image", "text", "multimodal")
+    kinds = THREATS
     return ", ".join(f"{kind} {100 * result[f'{kind}_accuracy']:.1f}" for kind in kinds)
 
 
 def _each(
     protocol: Protocol, groups: list[list[Cell]], output: Path, processes: int, make_base: bool
 ) -> Iterator[Done]:
-    """What becomes of each cell, as it becomes known."""
+    """Yield the outcome of each cell as soon as it is known."""
     if processes == 1 or len(groups) < 2:
         for group in groups:
             yield from _work(protocol, group, output, make_base)
@@ -202,9 +203,9 @@ def _each(
         for future in as_completed(futures):
             try:
                 yield from future.result()
-            except BrokenProcessPool:  # one process died, and the pool gives up on all that are left
+            except BrokenProcessPool:  # one process died, and the pool gives up the rest
                 lost.append(futures[future])
-    for group in lost:  # each in a process of its own: the one that dies again names itself
+    for group in lost:  # each in its own process, to find out which one dies again
         with _pool(1) as pool:
             try:
                 yield from pool.submit(_work, protocol, group, output, make_base).result()
@@ -214,13 +215,13 @@ def _each(
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # a forked torch hangs in its threads
+    context = multiprocessing.get_context("spawn")  # torch's threads hang after a fork
     threads = max((os.cpu_count() or 1) // processes, 1)
     return ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_process, initargs=(threads,))
 
 
 def _begin_process(threads: int) -> None:
-    """No process outlives the command: left alone it would write into folders that the next command works in."""
+    """Limit threads, and end with the parent: a process left alone would write into folders of the next command."""
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -233,5 +234,5 @@ def _end_with_parent() -> None:
 
 
 def print_to_stderr(line: str) -> None:
-    """Progress beside what the command prints."""
+    """Print progress to stderr, apart from what the command prints."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The tables of a protocol and of a comparison, averaged over seeds; all numbers are results'."""
+"""Write the tables of a protocol and of a comparison, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import asdict
 from typing import Any
 
 from ..evaluation.sanity import failed
-from ..report.table import accuracies, describe, escape_markdown, estimate
+from ..report.markdown import Verbatim, escape_markdown, markdown_lines
+from ..report.table import accuracies, describe, estimate
 from .protocol import Cell, Protocol, shots_name
 
 CHART_FILE = "comparison.png"
-_BOUNDS = ("value", "low", "high")
+_NONE = Verbatim("-")
 Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
 
 
 def protocol_table(protocol: Protocol, finished: Finished, failures: Mapping[str, str]) -> str:
-    """Markdown: the table, the mean over data sets, what the numbers hold under, and the cells that are missing."""
+    """Return, in Markdown, the table of a protocol, means over data sets, the conditions, and the missing cells."""
     lines = [f"# {escape_markdown(protocol.name)}", ""]
     if protocol.description:
         lines += [escape_markdown(protocol.description), ""]
@@ -29,14 +30,13 @@ def protocol_table(protocol: Protocol, finished: Finished, failures: Mapping[str
 def comparison_table(
     protocol: Protocol, numbers: Mapping[str, Any], finished: Finished, failures: Mapping[str, str]
 ) -> str:
-    """Markdown: method x accuracy, the paired tests against the reference, what the numbers hold under, and the cells
-    that are missing.
+    """Return, in Markdown, the accuracies of each method, paired tests, the conditions, and the missing cells.
 
     Args:
-        protocol: the comparison's.
-        numbers: of `compare_rows`.
-        finished: its cells.
-        failures: cell -> what went wrong.
+        protocol: protocol of the comparison.
+        numbers: return value of `compare_rows`.
+        finished: finished cells with their results.
+        failures: for each failed cell its error.
     """
     lines = [f"# {escape_markdown(protocol.name)}", ""]
     if protocol.description:
@@ -57,41 +57,40 @@ def comparison_table(
 
 
 def accuracy_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
-    """Markdown: method x accuracy with its interval; bold is the best of a column, of all rows, if it is significant.
+    """Return, in Markdown, accuracies of each method with intervals; the best of a column is bold if significant.
 
     Args:
-        numbers: of `compare_rows`.
-        columns: labels of those that are shown; all without it.
-        methods: names of the rows that are shown; all without it.
+        numbers: return value of `compare_rows`.
+        columns: labels of the columns to show; all when empty. The best of a column is chosen among all rows.
+        methods: names of the rows to show; all when empty.
     """
     shown = _shown(numbers, columns)
     marked = {column: best["method"] for column, best in numbers["best"].items() if best["significant"]}
     rows = []
     for name in methods or numbers["methods"]:
         method = numbers["methods"][name]
-        cells = [_marked(_accuracy(method["accuracies"].get(column)), marked.get(column) == name) for column in shown]
-        rows.append([escape_markdown(name), str(len(method["seeds"])), *cells])
-    return "\n".join(_markdown(["method", "seeds", *map(escape_markdown, shown.values())], rows))
+        cells = [_accuracy(method["accuracies"].get(column), bold=marked.get(column) == name) for column in shown]
+        rows.append([name, str(len(method["seeds"])), *cells])
+    return "\n".join(markdown_lines(["method", "seeds", *shown.values()], rows))
 
 
 def difference_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
-    """Markdown: every row against the reference, column by column; arguments as of `accuracy_table`."""
+    """Return, in Markdown, the difference of each row from the reference, column by column."""
     shown = _shown(numbers, columns)
     rows = [
-        [escape_markdown(name), *(_test(numbers["tests"][name][column]) for column in shown)]
-        for name in methods or numbers["tests"]
+        [name, *(_test(numbers["tests"][name][column]) for column in shown)] for name in methods or numbers["tests"]
     ]
-    return "\n".join(_markdown(["method", *map(escape_markdown, shown.values())], rows))
+    return "\n".join(markdown_lines(["method", *shown.values()], rows))
 
 
 def _shown(numbers: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
-    """Column -> label of the chosen ones, in the order that they are given."""
+    """Return the chosen columns with their labels, in the given order."""
     named = {label: column for column, label in numbers["columns"].items()}
     return {named[label]: label for label in labels or named}
 
 
 def _tests(numbers: Mapping[str, Any]) -> list[str]:
-    """Every row against the reference, and how to read it."""
+    """Return the table of differences from the reference and how to read it."""
     tests = numbers["tests"]
     known = [test for found in tests.values() for test in found.values() if test]
     pairs = " or ".join(str(number) for number in sorted({test["pairs"] for test in known})) or "no"
@@ -108,7 +107,7 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def _training(numbers: Mapping[str, Any]) -> list[str]:
-    """How many gradient steps were taken, and whose results come from elsewhere."""
+    """State the numbers of gradient steps, and which results come from elsewhere."""
     steps = {name: method["steps"] for name, method in numbers["methods"].items() if method["steps"]}
     lines = []
     if len({tuple(taken) for taken in steps.values()}) == 1:
@@ -123,26 +122,21 @@ def _training(numbers: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _test(found: Mapping[str, Any] | None) -> str:
+def _test(found: Mapping[str, Any] | None) -> Verbatim:
     if found is None:
-        return "-"
+        return _NONE
     text = f"{100 * found['difference']:+.1f}"
     if found["difference_interval"]:
         low, high = found["difference_interval"]
         text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return f"{text}, p {'< 0.001' if found['p_value'] < 0.001 else '= ' + format(found['p_value'], '.3f')}"
+    return Verbatim(f"{text}, p {'< 0.001' if found['p_value'] < 0.001 else '= ' + format(found['p_value'], '.3f')}")
 
 
-def _accuracy(found: Mapping[str, Any] | None) -> str:
-    return "-" if found is None else "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * found[k] for k in _BOUNDS))
-
-
-def _marked(text: str, mark: bool) -> str:
-    return f"**{text}**" if mark else text
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+def _accuracy(found: Mapping[str, Any] | None, bold: bool = False) -> Verbatim:
+    if found is None:
+        return _NONE
+    text = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * found[key] for key in ("value", "low", "high")))
+    return Verbatim(f"**{text}**" if bold else text)
 
 
 def _missing(protocol: Protocol, finished: Finished, failures: Mapping[str, str]) -> list[str]:
@@ -157,32 +151,38 @@ def _missing(protocol: Protocol, finished: Finished, failures: Mapping[str, str]
 
 
 def _table(protocol: Protocol, finished: Finished) -> list[str]:
-    labels = {key: escape_markdown(label) for key, label in accuracies([result for _, result in finished]).items()}
-    rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    labels = accuracies([result for _, result in finished])
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for cell, result in finished:
-        key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", escape_markdown(cell.method.name))
-        rows.setdefault(key, []).append(result)
-    head = ["data set", "shots", "defence", "seeds", *labels.values()]
-    lines = ["| " + " | ".join(head) + " |", "|---|---|---|---:" + "|---:" * len(labels) + "|"]
+        key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", cell.method.name)
+        groups.setdefault(key, []).append(result)
+    rows: list[list[str]] = []
     means: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for (data, shots, defence), results in rows.items():
+    for (data, shots, defence), results in groups.items():
         numbers = {name: estimate(results, name) for name in labels if all(name in one for one in results)}
-        cells = [_accuracy(asdict(numbers[name])) if name in numbers else "-" for name in labels]
-        lines.append(f"| {' | '.join([data, shots, defence, str(len(results)), *cells])} |")
+        cells = [_accuracy(asdict(numbers[name]) if name in numbers else None) for name in labels]
+        rows.append([data, _shots(shots), defence, str(len(results)), *cells])
         means.setdefault((shots, defence), []).append({name: one.value for name, one in numbers.items()})
-    number = len({data for data, _, _ in rows})
+    number = len({data for data, _, _ in groups})
     for (shots, defence), values in means.items():
         if number > 1 and len(values) == number:  # a mean over some of the data sets would compare unlike things
             cells = [
-                f"{100 * statistics.fmean(one[name] for one in values):.1f}" if all(name in v for v in values) else "-"
+                Verbatim(f"{100 * statistics.fmean(one[name] for one in values):.1f}")
+                if all(name in one for one in values)
+                else _NONE
                 for name in labels
             ]
-            lines.append(f"| mean of {number} | {shots} | {defence} | | {' | '.join(cells)} |")
-    return lines
+            rows.append([f"mean of {number}", _shots(shots), defence, "", *cells])
+    header = ["data set", "shots", "defence", "seeds", *labels.values()]
+    return markdown_lines(header, rows, [*["left"] * 3, *["right"] * (1 + len(labels))])
+
+
+def _shots(name: str) -> str:
+    return _NONE if name == "-" else name
 
 
 def _specification(protocol: Protocol, finished: Finished) -> list[str]:
-    """What every number needs beside it (METHODS, section 7)."""
+    """State the conditions under which the numbers were measured."""
     lines = [
         "Accuracy in percent with its 95% interval: Student's t over seeds, Wilson's for one seed. Image, text and "
         "multimodal are the worst case per sample over that kind's attacks.",

@@ -1,4 +1,4 @@
-"""Robustness along the way from a pretrained to a robust model, measured and drawn."""
+"""Measure and draw the robustness of mixtures between a pretrained and a robust model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import datasets
 from torch import nn
 
 from ..evaluation.evaluator import evaluate_robustness
-from ..io import write_json
+from ..io import write_bytes, write_json, write_text
 from ..models.weights import check_mixable, interpolate
 from ..report.charts import Series, interpolation_chart
-from ..report.table import accuracies, describe, escape_markdown, markdown_table
+from ..report.markdown import escape_markdown
+from ..report.table import accuracies, describe, markdown_table
 
 
 def check_alphas(alphas: Sequence[float]) -> list[float]:
-    """The alphas in rising order.
+    """Return the alphas in rising order.
 
     Raises:
-        ValueError: if there are none, one is not finite, or one is given twice.
+        ValueError: if there is no alpha, one is not finite, or one occurs twice.
     """
     if not alphas or not all(math.isfinite(alpha) for alpha in alphas) or len(set(alphas)) < len(alphas):
         raise ValueError(f"`alphas` must be different finite numbers, at least one, got {list(alphas)}.")
@@ -48,21 +49,22 @@ def sweep(
     candidates_of: Callable[[nn.Module], Any] | None = None,
     **options: Any,
 ) -> dict[float, dict[str, Any]]:
-    """Evaluate the mixture at each alpha, one result file each; those that are finished are read and not computed.
+    """Evaluate the mixture at each alpha, with one result file each; finished ones are read and not computed again.
 
     Args:
-        pretrained: alpha = 0.
-        robust: alpha = 1.
-        processor: of both.
-        dataset: what they are measured on.
-        alphas: see `interpolate`.
+        pretrained: model at alpha = 0.
+        robust: model at alpha = 1.
+        processor: processor of both models.
+        dataset: data that the mixtures are evaluated on.
+        alphas: weights of the robust model, see `interpolate`.
         output: folder of the result files, `alpha-<alpha>.json`.
-        names: of the two models, recorded in the results.
-        candidates_of: makes `candidates` of `evaluate_robustness` for each mixture, so that the attacker may know it.
-        **options: of `evaluate_robustness`, the same for each.
+        names: names of the two models, recorded in the results.
+        candidates_of: function that returns `candidates` of `evaluate_robustness` for a mixture, for attackers that
+            use the model itself.
+        **options: arguments of `evaluate_robustness`, the same for each mixture.
 
     Returns:
-        The results in the order of rising alpha.
+        The results by alpha, in rising order.
 
     Raises:
         ValueError: as `check_alphas`, `interpolate` and `evaluate_robustness`.
@@ -85,10 +87,10 @@ def sweep(
 
 
 def write_summary(results: Mapping[float, Mapping[str, Any]], output: str | Path, names: tuple[str, str]) -> list[Path]:
-    """Write `interpolation.json`, `interpolation.md` and `interpolation.png` of a sweep; returns their paths.
+    """Write `interpolation.json`, `interpolation.md` and `interpolation.png` of a sweep; return their paths.
 
     Raises:
-        ValueError: if the results hold under different threat models or data.
+        ValueError: if the results have different threat models or data.
     """
     files = [Path(output) / f"interpolation.{suffix}" for suffix in ("json", "md", "png")]
     table = markdown_table({f"alpha {alpha:g}": result for alpha, result in results.items()})
@@ -106,7 +108,7 @@ def write_summary(results: Mapping[float, Mapping[str, Any]], output: str | Path
     title = f"# Between {escape_markdown(names[0])} and {escape_markdown(names[1])}"
     formula = "weights = (1 - alpha) pretrained + alpha robust; accuracies in percent"
     picture = f"![Clean against robust accuracy, and accuracy against alpha]({files[2].name})"
-    files[1].write_text("\n\n".join([title, formula, table, caption, picture]) + "\n", encoding="utf-8")
+    write_text("\n\n".join([title, formula, table, caption, picture]) + "\n", files[1])
     series = {alpha: Series(name=f"{alpha:g}", place=0, results=[result]) for alpha, result in results.items()}
-    files[2].write_bytes(interpolation_chart(series))
+    write_bytes(interpolation_chart(series), files[2])
     return files

@@ -1,4 +1,4 @@
-"""What a protocol would do, without doing it: cells, downloads, disk, and the time by a step that is measured here."""
+"""Say what a protocol would do: cells, downloads, disk space, and the time, estimated from steps measured here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, CLIPConfig, CLIPModel
 
-from ..data.benchmarks import Source, _hub_splits, describe, find_benchmark
+from ..data.benchmark_info import describe
+from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
 from ..testbed.tiny_clip import tiny_clip
 from .cell_models import base_folder, trained_folder
@@ -25,7 +26,7 @@ PROMPT_LENGTH = 12  # tokens, about what a class prompt has
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Seconds measured here: of one attack gradient per image, and of one text's embedding."""
+    """Seconds measured on this machine for one attack gradient per image and for one text's embedding."""
 
     image_gradient: float
     text: float
@@ -35,17 +36,17 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Rows of a split and classes, where they are known without a download."""
+    """The numbers of rows of a split and of classes, where they are known without a download."""
 
     rows: int | None
     classes: int
 
 
 def plan_protocol(protocol: Protocol, output: str | Path, processes: int = 1) -> str:
-    """A text for a person: cells and their state, downloads from the benchmarks' rows, disk and time.
+    """Return a text about a protocol: the state of its cells, downloads, disk space and time.
 
-    Nothing is downloaded and no model is trained. Time is an upper bound by one measured step: evaluation leaves
-    samples alone that have fallen, mostly long before the last step.
+    Nothing is downloaded and no model is trained. The time is an upper bound: evaluation stops attacking misclassified
+    samples, mostly long before the last step.
     """
     output = Path(output)
     cells = protocol.cells()
@@ -80,7 +81,7 @@ def plan_protocol(protocol: Protocol, output: str | Path, processes: int = 1) ->
 
 
 def measured_step(protocol: Protocol) -> Speed:
-    """Time one attack gradient and one text on the architecture with random weights: no weights are needed for that."""
+    """Time one attack gradient and one text on the architecture with random weights, which need no download."""
     device = protocol.arguments("unused", "clean", 0).device
     model: Any
     if protocol.tiny is not None:
@@ -112,7 +113,7 @@ def measured_step(protocol: Protocol) -> Speed:
 
 
 def _untrained(name: str) -> tuple[CLIPModel, str]:
-    """The architecture of a model that is here already; else the paper's, ViT-B/32."""
+    """Build a model's architecture with random weights, from its local configuration, else the paper's ViT-B/32."""
     cached = Path(name).is_dir() or isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str)
     config = AutoConfig.from_pretrained(name, local_files_only=True) if cached else CLIPConfig()
     if not isinstance(config, CLIPConfig):
@@ -121,7 +122,7 @@ def _untrained(name: str) -> tuple[CLIPModel, str]:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    """The faster of two calls after one to warm up."""
+    """Return the time of the faster of two calls after one to warm up."""
     work()
     times = []
     for _ in range(2):
@@ -147,7 +148,7 @@ def _state(cell: Cell, output: Path) -> str:
 
 
 def _downloads(protocol: Protocol) -> list[tuple[str, float | None]]:
-    """What each data set and model needs from the Hub, with its size in megabytes where a row says it."""
+    """Return what each data set and model needs from the Hub, with its size in megabytes where it is known."""
     found: list[tuple[str, float | None]] = []
     trains = any(method.trains for method in protocol.objectives) or protocol.tiny is not None
     for data in protocol.all_data:
@@ -179,7 +180,7 @@ def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:
             texts.append(f"nothing, {source.notes}")
             continue
         own = [split for split in splits if _source(data, split) == source]
-        globs = [source.files[hub] for split in own for hub in _hub_splits(source, split)]
+        globs = [source.files[hub] for split in own for hub in source.hub_splits(split)]
         cached = _cached(source, globs)
         size = f"at most {_megabytes(source.size_mb)}" if source.size_mb else "size unknown"
         gated = ", gated: needs a token" if source.gated else ""
@@ -192,7 +193,7 @@ def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:
 
 def _source(data: Data, split: str) -> Source | None:
     row = find_benchmark(data.dataset or data.name)
-    return next((source for source in row.sources if _hub_splits(source, split)), None) if row else None
+    return next((source for source in row.sources if source.hub_splits(split)), None) if row else None
 
 
 def _cached(source: Source, globs: list[str]) -> bool:
@@ -219,16 +220,16 @@ def _megabytes(number: float) -> str:
 
 
 def _size(data: Data, split: str) -> Size:
-    """From the row, or from the files if they are local; 0 classes where neither is known."""
+    """Return a split's size from the benchmark's row, or from local files; 0 classes where neither is known."""
     row, source = find_benchmark(data.dataset or data.name), _source(data, split)
     if row is not None and source is not None and source.format not in ("idx", "embedded") and not data.data_dir:
-        counts = [source.counts.get(hub) for hub in _hub_splits(source, split)]
+        counts = [source.counts.get(hub) for hub in source.hub_splits(split)]
         return Size(rows=None if None in counts else sum(filter(None, counts)), classes=row.num_classes)
     if row is None and data.data_dir is None:
-        return Size(rows=None, classes=0)  # on the Hub: reading it is what a dry run must not do
+        return Size(rows=None, classes=0)  # on the Hub: a dry run must not read it
     try:
         dataset = data.load(split)
-    except (OSError, ValueError):  # the cells will say it
+    except (OSError, ValueError):  # the cells will report it
         return Size(rows=None, classes=0)
     return Size(rows=len(dataset), classes=len(describe(dataset).class_names))
 
@@ -281,7 +282,7 @@ def _time(
 
 
 def _gradients(cell: Cell) -> int:
-    """Image gradients of one sample that no attack fells, with two sources of substitutes."""
+    """Return the number of image gradients for a sample that withstands all attacks of two sources."""
     spec = cell.settings["threat_model"]
     each = spec["num_steps"] * spec["restarts"]
     image = len(spec["image_attacks"]) + 2 * ("strong" in spec["image_attacks"])

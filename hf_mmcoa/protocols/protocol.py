@@ -1,8 +1,8 @@
-"""What a protocol is: data sets, methods, seeds and settings, and the cells that they make.
+"""Define a protocol: data sets, methods, seeds and settings, and the cells that they make.
 
-A cell is one number of the table: one model, trained on one draw of one data set by one objective with one seed, and
-evaluated on one data set. Its settings are all that decides its result, as plain JSON: they are written beside the
-result, and a cell whose settings have changed is not the same cell.
+A cell is one entry of the table: one model, trained on one draw of one data set by one method with one seed, and
+evaluated on one data set. Its settings, as plain JSON, are all that affects its result. They are written beside the
+result, and a cell with other settings is another cell.
 """
 
 from __future__ import annotations
@@ -14,32 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..attacks.settings import AttackSettings
 from ..config import MMCoAConfig
-from ..data.benchmarks import load_benchmark
+from ..data.load import load_benchmark
 from ..evaluation.threat_model import PRESETS, ThreatModel
 from ..io import fingerprint
 from ..substitutes.embedded import synonym_table
 from ..testbed.word_vectors import WORD_VECTORS
-from .values import _candidates_path, _check_training, _choices, _numbers, field_values
+from .values import candidates_path, check_training, choices, field_values, with_numbers
 
-UNTOUCHED = "none"  # the objective of a cell that evaluates the model as it was given
-
-
+UNTOUCHED = "none"  # the objective of a cell that evaluates the model without training
 FULL = "full"  # in YAML and in names: all rows of the training split
-
-
-# Where `training` names one of these it is also the evaluation's, unless `threat_model` says otherwise.
-SHARED = (
-    "norm",
-    "epsilon",
-    "perturb_at",
-    "num_candidates",
-    "max_changes",
-    "protect_template",
-    "forbid_class_names",
-    "rho",
-    "template",
-)
 
 
 # What decides how often a method steps: methods of unequal numbers of steps are no comparison.
@@ -55,30 +40,31 @@ STEPS = (
 
 MASKED_LM_ONLY = ("masked_lm",)  # settings that other sources of substitutes do not read
 
-
-# Image size, patch size and pretraining pictures (None: all) of the tiny CLIP for a data set that needs no model.
+# Image size, patch size and number of pretraining images (None: all) of the tiny CLIP for a data set.
 TINY = {"digits": (8, 2, None), "fashion-mnist": (28, 7, 20000)}
 
 
 QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 
 
-_OURS = ("output_dir", "objective", "seed", "resume_from_checkpoint")  # set by the cell, not by the YAML
+_OURS = ("output_dir", "objective", "seed", "resume_from_checkpoint")  # set by the cell, not by the YAML file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """One data set of a protocol.
+    """A data set of a protocol.
 
     Args:
-        name: of its cells; what `load_benchmark` takes unless `dataset` says otherwise.
+        name: name in its cells, and argument of `load_benchmark` unless `dataset` is given.
         dataset: a registered benchmark or a Hub id.
-        data_dir: folder with its files, relative to the YAML file; the protocol's own when None.
-        train_split, test_split: trained on, and measured on; nothing is ever selected on the latter.
-        image_column, label_column: where they have no usual names.
-        accept_differences: load although counts or names differ from the benchmark's row.
-        candidates: substitutes of its class words; the protocol's own when None.
-        made_by: the command that makes the folder `name` in `data_dir`, for the message where it is missing.
+        data_dir: folder with its files, relative to the YAML file; the protocol's when None.
+        train_split: split to train on.
+        test_split: split to evaluate on; nothing is ever selected on it.
+        image_column: column of the images, where it has no usual name.
+        label_column: column of the labels, likewise.
+        accept_differences: load the data even if counts or names differ from the benchmark's row.
+        candidates: source of substitutes for its class words; the protocol's when None.
+        made_by: command that creates the folder `name` in `data_dir`, shown where it is missing.
     """
 
     name: str
@@ -93,10 +79,10 @@ class Data:
     made_by: str | None = None
 
     def load(self, split: str) -> Any:
-        """One split by `load_benchmark`.
+        """Load one split by `load_benchmark`.
 
         Raises:
-            FileNotFoundError: if `data_dir` is missing; the text says how to make it.
+            FileNotFoundError: if `data_dir` is missing; the message says how to create it.
         """
         if self.made_by is not None and not (folder := Path(self.data_dir or ".", self.name)).is_dir():
             raise FileNotFoundError(f"`data_dir`: there is no folder {folder}. Make it: {self.made_by}")
@@ -110,21 +96,21 @@ class Data:
         )
 
     def settings(self) -> dict[str, Any]:
-        """What decides a result; where the files lie does not: results carry a fingerprint of their content."""
+        """Return what affects a result. File locations do not: results carry a fingerprint of the data."""
         values = dataclasses.asdict(self)
         return {key: value for key, value in values.items() if key not in ("data_dir", "made_by", "candidates")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A row of the table: an objective and what it changes of the protocol's training.
+    """A row of the table: an objective and its changes to the protocol's training.
 
     Args:
-        name: of its row.
-        objective: a value of `MMCoAConfig.objective`, or "none" for the model as it was given.
-        settings: fields of `MMCoAConfig` over the protocol's `training`, and `candidates`, the substitutes that it is
-            trained on. They change its training alone: every method is evaluated under one threat model, with the
-            protocol's substitutes.
+        name: name of its row.
+        objective: a value of `MMCoAConfig.objective`, or "none" for the model without training.
+        settings: fields of `MMCoAConfig` that override the protocol's `training`, and `candidates`, the source of
+            substitutes that it is trained on. They affect its training only: every method is evaluated under the same
+            threat model, with the protocol's substitutes.
 
     Example:
         >>> Method.parse("mmcoa,targets=class")
@@ -147,8 +133,9 @@ class Method:
 
     @classmethod
     def parse(cls, text: str) -> Method:
-        """`OBJECTIVE,FIELD=VALUE,...` or `NAME=OBJECTIVE,FIELD=VALUE,...`, values as YAML reads them; the text is the
-        name where it gives none.
+        """Parse `OBJECTIVE,FIELD=VALUE,...` or `NAME=OBJECTIVE,FIELD=VALUE,...`, with values in YAML.
+
+        Without a name the whole text is the name.
 
         Raises:
             ValueError: if a part is no `FIELD=VALUE`.
@@ -159,7 +146,7 @@ class Method:
 
     @classmethod
     def read(cls, given: Any, folder: Path) -> Method:
-        """As a YAML file has it: a text for `parse`, or `{name: ..., objective: ..., FIELD: VALUE}`.
+        """Read a method as a YAML file has it: a text for `parse`, or `{name: ..., objective: ..., FIELD: VALUE}`.
 
         Raises:
             ValueError: if it is neither, or names no objective.
@@ -168,34 +155,34 @@ class Method:
             return cls.parse(given)
         if not isinstance(given, dict) or not isinstance(given.get("objective"), str):
             raise ValueError(f"`objectives`: expected an objective or `{{name: ..., objective: ...}}`, got {given!r}.")
-        settings = _numbers({key: value for key, value in given.items() if key not in ("name", "objective")})
+        settings = with_numbers({key: value for key, value in given.items() if key not in ("name", "objective")})
         if "candidates" in settings:
-            settings["candidates"] = _candidates_path(str(settings["candidates"]), folder)
+            settings["candidates"] = candidates_path(str(settings["candidates"]), folder)
         name = given.get("name", ",".join([given["objective"], *(f"{key}={settings[key]}" for key in settings)]))
         return cls(name=str(name), objective=given["objective"], settings=settings)
 
     @property
     def folder(self) -> str:
-        """The name as a part of folders' names."""
+        """Return the name in a form for names of folders."""
         return re.sub(r"[^\w.+-]+", "-", self.name)
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train."""
+        """Return whether the method trains a model."""
         return self.objective != UNTOUCHED
 
     @property
     def training(self) -> dict[str, Any]:
-        """The fields of `MMCoAConfig` that it changes."""
+        """Return the fields of `MMCoAConfig` that the method changes."""
         return {key: value for key, value in self.settings.items() if key != "candidates"}
 
     @property
     def candidates(self) -> str | None:
-        """The substitutes that it is trained on; None for the protocol's."""
+        """Return the source of substitutes that the method is trained on; None for the protocol's."""
         return self.settings.get("candidates")
 
     def to_json(self) -> str | dict[str, Any]:
-        """As `read` takes it."""
+        """Return the method in the form that `read` takes."""
         if not self.settings and self.name == self.objective:
             return self.name
         return {"name": self.name, "objective": self.objective, **self.settings}
@@ -203,15 +190,15 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number of the table.
+    """One entry of the table.
 
     Args:
-        data: what the model is evaluated on.
-        train_on: what it is trained on; None for an untouched model.
-        shots: images a class of the training split, None for all; None for an untouched model.
-        method: its row.
-        seed: of the training, the few-shot draw and the random starts of the attacks.
-        settings: everything that decides the result, as JSON.
+        data: data set that the model is evaluated on.
+        train_on: data set that it is trained on; None without training.
+        shots: training images per class; None for all, and without training.
+        method: method of its row.
+        seed: seed of the training, the few-shot draw and the random starts of the attacks.
+        settings: everything that affects the result, as JSON.
     """
 
     data: Data
@@ -223,7 +210,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its folder."""
+        """Return the name of the cell, which is its folder."""
         if self.train_on is None:
             return f"{self.data.name}_{self.method.folder}_seed{self.seed}"
         trained = self.train_on.name
@@ -232,7 +219,7 @@ class Cell:
 
     @property
     def training(self) -> dict[str, Any]:
-        """All that decides the model: cells that share it share one training."""
+        """Return all settings that determine the trained model: cells with equal ones share one training."""
         kept = {key: self.settings[key] for key in ("model", "train_on", "shots", "objective", "seed", "training")}
         return kept | {"candidates": self.settings.get("train_candidates", self.settings["candidates"])}
 
@@ -242,32 +229,32 @@ class Protocol:
     """A grid of cells, as a YAML file describes it.
 
     Args:
-        name: of the report.
-        description: shown above the table.
+        name: title of the report.
+        description: text above the table.
         task: "iid": train and evaluate on each of `datasets`; "ood": train on `train_on`, evaluate on `evaluate_on`.
-        datasets: of "iid".
-        train_on: of "ood".
-        evaluate_on: of "ood".
-        shots: images a class; None for all.
-        objectives: the methods. In YAML an objective ("mmcoa", or "none" for the model as it was given), one with
-            settings of its own ("mmcoa,targets=class"), or the same as `{name: mmcoa-class, objective: mmcoa,
+        datasets: data sets of the task "iid".
+        train_on: training data of the task "ood".
+        evaluate_on: evaluation data of the task "ood".
+        shots: numbers of training images per class; None for all.
+        objectives: the methods. In YAML each is an objective ("mmcoa", or "none" for the model without training), one
+            with settings of its own ("mmcoa,targets=class"), or the same as `{name: mmcoa-class, objective: mmcoa,
             targets: class}`.
-        seeds: repetitions, averaged in the table.
-        model: folder or Hub id of a CLIP; None for a tiny one as `tiny` says.
-        tiny: of a CLIP that is built and pretrained here, on captions of the training splits: `image_size` and
-            `patch_size` in pixels, `epochs`, `max_samples` pictures drawn once, and `word_vectors`, a name of
-            `data.word_vectors`, if its token table is to start from a public model's ("minilm").
-        training: any field of `MMCoAConfig`.
-        threat_model: `preset` and any field of `ThreatModel`; what training and evaluation share is the training's.
+        seeds: seeds of the repetitions, which are averaged in the table.
+        model: folder or Hub id of a CLIP; None for a tiny one as `tiny` describes it.
+        tiny: settings of a CLIP that is built and pretrained here on captions of the training splits: `image_size` and
+            `patch_size` in pixels, `epochs`, `max_samples` images drawn once, and `word_vectors`, a name of
+            `testbed.word_vectors` ("minilm"), if its token table starts from a public model's.
+        training: any fields of `MMCoAConfig`.
+        threat_model: `preset` and any fields of `ThreatModel`; fields that training shares default to `training`.
         candidates: a source of `MMCoAConfig.candidates`, "digits" or "fashion-mnist" (embedded tables), or a JSON file
-            `{"word": ["substitute", ...]}`; one half is known to training, the other held out.
-        max_test_samples: evaluate on so many rows, drawn once; all when None.
-        batch_size: of the evaluation.
-        unequal_steps: let a method change how many gradient steps it takes; else that is refused.
-        data_dir: where the data sets' files lie already, see `load_benchmark`.
+            `{"word": ["substitute", ...]}`; training knows one half, the other is held out.
+        max_test_samples: number of rows to evaluate on, drawn once; all when None.
+        batch_size: batch size of the evaluation.
+        unequal_steps: let a method change its number of gradient steps, which is refused otherwise.
+        data_dir: folder with local files of the data sets, see `load_benchmark`.
 
     Raises:
-        ValueError: if a value is unknown or two contradict each other; the text names the field.
+        ValueError: if a value is unknown or two contradict each other; the message names the field.
     """
 
     name: str
@@ -335,7 +322,7 @@ class Protocol:
                 "other methods it would be compared unfairly. Set it in `training`, for all, or say "
                 "`unequal_steps: true`."
             )
-        sources = (None, *_choices("candidates"))
+        sources = (None, *choices("candidates"))
         if method.candidates not in sources and synonym_table(str(method.candidates)) is None:
             raise ValueError(
                 f"`objectives`: {method.name!r} sets candidates to {method.candidates!r}: neither a source of "
@@ -351,7 +338,7 @@ class Protocol:
         self.arguments("unused", method, 0)
 
     def arguments(self, output_dir: str | Path, method: Method | str, seed: int, **more: Any) -> MMCoAConfig:
-        """The configuration of one training, by a method or by an objective without settings of its own.
+        """Return the configuration of one training, of a method or of an objective without further settings.
 
         Raises:
             ValueError: if a training setting is unknown or wrong.
@@ -362,23 +349,23 @@ class Protocol:
         for where, given in (("`training`", self.training), (f"`objectives`, {method.name!r}", method.training)):
             if unknown := sorted(set(given) - known):
                 raise ValueError(f"{where}: MMCoAConfig has no field {', '.join(unknown)}.")
-            _check_training(given, where)
-        objectives = _choices("objective")
+            check_training(given, where)
+        objectives = choices("objective")
         if method.objective not in (UNTOUCHED, *objectives):
-            choices = ", ".join([UNTOUCHED, *objectives])
-            raise ValueError(f"`objectives`: unknown {method.objective!r}; choose from {choices}.")
+            known_ones = ", ".join([UNTOUCHED, *objectives])
+            raise ValueError(f"`objectives`: unknown {method.objective!r}; choose from {known_ones}.")
         chosen = method.objective if method.trains else "clean"
         values = {**QUIET, **self.training, **method.training, "objective": chosen, "seed": seed, **more}
         return MMCoAConfig(output_dir=str(output_dir), **values)
 
     def attack_spec(self, seed: int) -> ThreatModel:
-        """The threat model of one cell's evaluation."""
+        """Return the threat model of one cell's evaluation."""
         args = self.arguments("unused", UNTOUCHED, 0)
         given = {"seed": seed, **self.threat_model}
         preset = given.pop("preset", "standard")
         if unknown := sorted(set(given) - {each.name for each in dataclasses.fields(ThreatModel)}):
             raise ValueError(f"`threat_model` has no field {', '.join(unknown)} (and `preset`: {', '.join(PRESETS)}).")
-        shared = {name: getattr(args, name) for name in SHARED if name in self.training}
+        shared = {name: getattr(args, name) for name in AttackSettings.threat_names() if name in self.training}
         return ThreatModel.preset(preset, **(shared | given))
 
     @property
@@ -387,20 +374,21 @@ class Protocol:
 
     @property
     def all_data(self) -> tuple[Data, ...]:
-        """Every data set once, what is trained on first."""
+        """Return every data set once, those that are trained on first."""
         named = (*([self.train_on] if self.train_on else []), *self.datasets, *self.evaluate_on)
         return tuple({data.name: data for data in named}.values())
 
     def pretrained_on(self, data: Data) -> tuple[Data, ...]:
-        """Whose captions a tiny CLIP for `data` has read: its own; all where one model is judged on all."""
+        """Return the data sets whose captions a tiny CLIP is pretrained on: `data` alone, or all for the task "ood"."""
         return (data,) if self.task == "iid" else self.all_data
 
     def described_candidates(self, data: Data, method: Method | None = None) -> str:
-        """The substitutes of a data set by name, a file with a fingerprint of its content; with a method those that it
-        is trained on.
+        """Return the name of a data set's substitutes; for a file, its name and a fingerprint of its content.
+
+        With a method, they are those that it is trained on.
 
         Raises:
-            FileNotFoundError: if the file is missing.
+            FileNotFoundError: if there is no such file.
         """
         name = (method.candidates if method else None) or data.candidates or self.candidates
         if not name.endswith(".json"):
@@ -408,7 +396,9 @@ class Protocol:
         return f"{Path(name).name} {short_fingerprint(Path(name).read_text(encoding='utf-8'))}"
 
     def cells(self) -> list[Cell]:
-        """The grid. An untouched model has seen no shots: it has one cell a data set and seed."""
+        """Return the cells of the grid. Without training there is one cell per data set and seed, whatever the
+        shots.
+        """
         pairs = (
             [(data, data) for data in self.datasets]
             if self.train_on is None
@@ -441,7 +431,7 @@ class Protocol:
             "max_test_samples": self.max_test_samples,
             "batch_size": self.batch_size,
         }
-        if method.name != method.objective:  # results of the time before methods had names keep their settings
+        if method.name != method.objective:  # results from before methods had names keep their settings
             settings["method"] = method.name
         if trained is not None and (self.task == "ood" or method.candidates):
             settings["train_candidates"] = self.described_candidates(trained, method)
@@ -449,10 +439,10 @@ class Protocol:
 
 
 def shots_name(shots: int | None) -> str:
-    """ "full" or "4-shot"."""
+    """Return "full" or, for instance, "4-shot"."""
     return FULL if shots is None else f"{shots}-shot"
 
 
 def short_fingerprint(value: Any) -> str:
-    """8 hexadecimal digits that tell two folders apart."""
+    """Return 8 hexadecimal digits that distinguish two folders."""
     return fingerprint(value)[:8]

@@ -1,42 +1,54 @@
-"""A protocol from a YAML file, a name or the command line, checked field by field."""
+"""Read a protocol from a YAML file, by name or from the command line, and check its fields."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
 from ..io import read_yaml
 from .protocol import FULL, TINY, Data, Method, Protocol
-from .values import _candidates_path, _check_fields, _numbers
+from .values import candidates_path, check_values, with_numbers
 
-# Named protocols are what the command line offers: files of its own.
+# What a file holds for those fields of `Protocol` that are built from it.
+_IN_FILES: dict[str, Any] = {
+    "datasets": list,
+    "train_on": str | dict | None,
+    "evaluate_on": list,
+    "shots": list[int | Literal["full"] | None],
+    "objectives": list,
+    "seeds": list[int],
+    "training": dict | None,
+    "threat_model": dict | None,
+}
+
+# Files of the protocols that the command line offers by name.
 NAMED = files(__package__).joinpath("named")
 
 
 def named_protocols() -> list[str]:
-    """The protocols that come with the package."""
+    """Return the names of the protocols that come with the package."""
     return sorted(each.name.removesuffix(".yaml") for each in NAMED.iterdir() if each.name.endswith(".yaml"))
 
 
 def read_protocol(
     name_or_yaml: str | Path | None, data_dir: str | None = None, changes: Mapping[str, Any] | None = None
 ) -> Protocol:
-    """A protocol by name, or from a YAML file, or from `changes` alone.
+    """Read a protocol by name, from a YAML file, or from `changes` alone.
 
     Args:
-        name_or_yaml: one of `named_protocols()`, or a file whose keys are `Protocol`'s fields, and `base`: "digits" or
-            "fashion-mnist", whose tiny CLIP, training and substitutes hold where the file says nothing else.
-        data_dir: where the data sets' files lie already; overrides the file's.
-        changes: fields that replace the file's; of `training`, `threat_model` and `tiny` the single fields that they
-            name. `objectives` may name rows of the file.
+        name_or_yaml: one of `named_protocols()`, or a file whose keys are `Protocol`'s fields and `base`: "digits" or
+            "fashion-mnist", whose tiny CLIP, training and substitutes are the defaults.
+        data_dir: folder with local files of the data sets; overrides the file's.
+        changes: fields that override the file's; `training`, `threat_model` and `tiny` are overridden field by field.
+            `objectives` may name methods of the file.
 
     Raises:
-        ValueError: if there is neither, or the file holds what a protocol does not; the text says which field.
+        ValueError: if there is no such protocol or file, or a field is wrong; the message names the field.
     """
     if name_or_yaml is None:
         return _protocol({}, Path.cwd(), "comparison", data_dir, changes or {})
@@ -65,36 +77,30 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         changes = {**changes, "objectives": [named.get(each, each) for each in changes["objectives"]]}
     values = _over(_over(base_settings(base) if base is not None else {}, content), changes)
     values = {"name": name, **{key: value for key, value in values.items() if key != "base"}}
-    _check_fields(values, Protocol, "a protocol")
+    check_values(values, get_type_hints(Protocol) | _IN_FILES, "a protocol")
     if data_dir is not None:
         values["data_dir"] = str(Path(data_dir).absolute())
     elif values.get("data_dir"):
         values["data_dir"] = str((folder / values["data_dir"]).resolve())
     for key in ("datasets", "evaluate_on"):
-        values[key] = tuple(_data(each, values, folder) for each in _sequence(values.get(key, []), key))
+        values[key] = tuple(_data(each, values, folder) for each in values.get(key, ()))
     if values.get("train_on"):
         values["train_on"] = _data(values["train_on"], values, folder)
     for key in ("shots", "objectives", "seeds"):
         if key in values:
-            values[key] = tuple(_sequence(values[key], key))
+            values[key] = tuple(values[key])
     if "objectives" in values:
         values["objectives"] = tuple(Method.read(each, folder) for each in values["objectives"])
     values["shots"] = tuple(None if each == FULL else each for each in values.get("shots", (None,)))
-    for key, kind in (("shots", (int, type(None))), ("seeds", int)):
-        if wrong := [each for each in values.get(key, ()) if not isinstance(each, kind) or isinstance(each, bool)]:
-            raise ValueError(f"`{key}`: {wrong} are of the wrong type.")
-    for key in ("tiny", "training", "threat_model"):
-        if not isinstance(values.get(key), (dict, type(None))):
-            raise ValueError(f"`{key}` must be `field: value` lines, got {values[key]!r}.")
-    values |= {key: _numbers(values.get(key) or {}) for key in ("training", "threat_model")}
-    values["candidates"] = _candidates_path(values.get("candidates", "neighbours"), folder)
+    values |= {key: with_numbers(values.get(key) or {}) for key in ("training", "threat_model")}
+    values["candidates"] = candidates_path(values.get("candidates", "neighbours"), folder)
     if values.get("model") and (folder / values["model"]).is_dir():
         values["model"] = str(folder / values["model"])
     return Protocol(**values)
 
 
 def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The second's fields over the first's; settings field by field, and a model replaces a tiny one."""
+    """Override fields by those of a second mapping, settings field by field; a model replaces a tiny one."""
     values = {**under, **over}
     for key in ("training", "threat_model", "tiny"):
         if isinstance(under.get(key), dict) and isinstance(over.get(key), dict):
@@ -105,14 +111,14 @@ def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def base_settings(dataset: str) -> dict[str, Any]:
-    """Fields of a protocol on a data set that needs no model: its tiny CLIP, training and substitutes.
+    """Return fields of a protocol on a data set that needs no model: its tiny CLIP, training and substitutes.
 
-    `hf-mmcoa train` reads the same file; what a protocol decides itself, or shows nowhere, is left out.
+    `hf-mmcoa train` reads the same file; fields that a protocol sets itself, or does not use, are left out.
 
     Raises:
         ValueError: if there is no such data set.
     """
-    if dataset not in list(TINY):  # not the dictionary: what stands in a file may be a list, which has no hash
+    if dataset not in list(TINY):  # of the list, since a file may give a value without a hash
         raise ValueError(f"`base` must be one of {', '.join(TINY)}, got {dataset!r}.")
     options = yaml.safe_load(files("hf_mmcoa.testbed").joinpath(f"{dataset}.yaml").read_text(encoding="utf-8"))
     image_size, patch_size, max_samples = TINY[dataset]
@@ -129,8 +135,8 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
     if not isinstance(given, (str, dict)):
         raise ValueError(f"expected a data set's name or `{{name: ...}}`, got {given!r}.")
     values: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
-    _check_fields(values, Data, f"data set {values.get('name', given)!r}")
-    # It is a part of folders' names; one of dots alone would be another folder.
+    check_values(values, get_type_hints(Data), f"data set {values.get('name', given)!r}")
+    # The name becomes part of folder names; a name of dots alone would be another folder.
     if not re.fullmatch(r"(?=.*\w)[\w.-]+", str(values.get("name", ""))):
         raise ValueError(
             f"a data set needs a `name` of letters, digits, '.', '_' and '-', got {values.get('name')!r}. "
@@ -141,11 +147,5 @@ def _data(given: Any, protocol: Mapping[str, Any], folder: Path) -> Data:
     else:
         values["data_dir"] = protocol.get("data_dir")
     if values.get("candidates"):
-        values["candidates"] = _candidates_path(values["candidates"], folder)
+        values["candidates"] = candidates_path(values["candidates"], folder)
     return Data(**values)
-
-
-def _sequence(value: Any, name: str) -> Sequence[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"`{name}` must be a list, got {value!r}.")
-    return value

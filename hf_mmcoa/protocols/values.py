@@ -1,31 +1,27 @@
-"""Values as a YAML file or a command line gives them, for the fields of a protocol."""
+"""Read and check the fields of a protocol as a YAML file or a command line gives them."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..config import MMCoAConfig
 from ..io import parse_yaml
-
-# By annotation: what a YAML file may give for a field that has no reader of its own, and in words.
-_TYPES: dict[str, tuple[Any, str]] = {
-    "str": (str, "a text"),
-    "str | None": ((str, type(None)), "a text"),
-    "int": (int, "a whole number"),
-    "int | None": ((int, type(None)), "a whole number"),
-    "bool": (bool, "true or false"),
-}
+from ..schema import check_fields
 
 
 def field_values(given: Sequence[str], where: str) -> dict[str, Any]:
-    """FIELD=VALUE texts as a YAML file would hold them.
+    """Return the values of FIELD=VALUE texts, as a YAML file would hold them.
+
+    Args:
+        given: the texts.
+        where: what to call their source in a message.
 
     Raises:
-        ValueError: if one has no "=", or a field is there twice.
+        ValueError: if a text has no "=", or a field is given twice.
     """
     values: dict[str, Any] = {}
     for one in given:
@@ -33,46 +29,60 @@ def field_values(given: Sequence[str], where: str) -> dict[str, Any]:
         if not sign or not name or name in values:
             raise ValueError(f"{where}: expected each FIELD=VALUE once, got {one!r}.")
         values[name] = parse_yaml(value, f"{where}: the value of {name}")
-    return _numbers(values)
+    return with_numbers(values)
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """YAML 1.1 reads 1e-3 as text, for it has no point; people mean the number."""
+def with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with texts such as "1e-3" as numbers: YAML 1.1 reads them as texts, since they have no point."""
     return {
         key: float(value) if isinstance(value, str) and re.fullmatch(r"\d+e[+-]?\d+", value, re.I) else value
         for key, value in values.items()
     }
 
 
-def _candidates_path(given: str, folder: Path) -> str:
+def candidates_path(given: str, folder: Path) -> str:
+    """Return the path, relative to `folder`, of a JSON file of substitutes; the name of a source as it is."""
     return str(folder / given) if given.endswith(".json") else given
 
 
-def _check_fields(values: Mapping[str, Any], kind: type, what: str) -> None:
-    known = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{what} has no field {', '.join(unknown)}; it has {', '.join(known)}.")
-    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
-        wanted, words = _TYPES.get(str(each.type), (object, ""))
-        value = values.get(each.name, each.default)
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool and wanted is not object):
-            raise ValueError(f"{what}: `{each.name}` must be {words}, got {value!r}.")
+def check_values(values: Mapping[str, Any], annotations: Mapping[str, Any], what: str) -> None:
+    """Check that `values` holds no other fields than `annotations`, and values of their types.
+
+    Raises:
+        ValueError: naming `what` and the field.
+    """
+    if unknown := sorted(set(values) - set(annotations)):
+        raise ValueError(f"{what} has no field {', '.join(unknown)}; it has {', '.join(annotations)}.")
+    _check_fields(values, annotations, what)
 
 
-def _check_training(given: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError, naming the field, if a number or a switch of the configuration is given as something else."""
-    # Not the fields' own types: transformers' argument parser writes into those.
-    bases = [vars(base).get("__annotations__", {}) for base in reversed(MMCoAConfig.__mro__)]
-    for name, kind in {name: kind for own in bases for name, kind in own.items()}.items():
-        annotation = getattr(kind, "__name__", kind)  # transformers annotates with types, we with texts
-        wanted, words = {**_TYPES, "float": ((int, float), "a number")}.get(str(annotation), (object, ""))
-        value = given.get(name)
-        if value is not None and (
-            not isinstance(value, wanted) or (isinstance(value, bool) and wanted in (int, float))
-        ):
-            raise ValueError(f"{where}: `{name}` must be {words}, got {value!r}.")
+def check_training(given: Mapping[str, Any], where: str) -> None:
+    """Check the types of training arguments.
+
+    None is left to the configuration, which has defaults for it, and so are choices: its own messages say more.
+
+    Raises:
+        ValueError: naming `where` and the field.
+    """
+    annotations = {
+        name: annotation for name, annotation in _training_types().items() if get_origin(annotation) is not Literal
+    }
+    _check_fields({name: value for name, value in given.items() if value is not None}, annotations, where)
 
 
-def _choices(name: str) -> tuple[str, ...]:
-    """The values of a `Literal` field of the configuration."""
-    return get_args(get_type_hints(MMCoAConfig)[name])
+def choices(name: str) -> tuple[str, ...]:
+    """Return the values of a `Literal` field of `MMCoAConfig`."""
+    return get_args(_training_types()[name])
+
+
+def _check_fields(values: Mapping[str, Any], annotations: Mapping[str, Any], where: str) -> None:
+    try:
+        check_fields(values, annotations)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+@functools.cache
+def _training_types() -> dict[str, Any]:
+    # Not the types of the dataclass's fields, which transformers' argument parser overwrites.
+    return get_type_hints(MMCoAConfig)

@@ -1,1 +1,1 @@
-"""Result files as tables, charts, pictures and pages that people look at."""
+"""Result files as tables, charts, pictures and pages."""

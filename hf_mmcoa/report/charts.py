@@ -1,6 +1,6 @@
-"""Charts of results as PNG bytes: accuracy per threat, clean against robust, accuracy against epsilon or alpha.
+"""Draw charts of results as PNG: accuracy per threat, clean against robust, accuracy against epsilon or alpha.
 
-matplotlib's objects without pyplot; colours that every common colour vision tells apart, and different markers.
+matplotlib is used without pyplot. Models differ in marker and in colours that every common colour vision tells apart.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .table import Estimate, accuracies, estimate
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#b0578d", "#a87900", "#3a9bd0", "#5b6670")
 DARK_COLOURS = ("#f4904f", "#5bb5ec", "#35c79a", "#e39bc4", "#edc04c", "#8fd0f5", "#aab4bd")
 MARKERS = "osD^vPX"
-NARROW = (4.4, 3.4)  # inches: on a phone the text of a wider chart could not be read
+NARROW = (4.4, 3.4)  # inches: the text of a wider chart is too small on a phone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One model under one setting: one result, or several (seeds) that are averaged.
+    """The results of one model under one setting: a single one, or one per seed, which are averaged.
 
     Args:
-        name: of the model.
-        place: of the model in the whole report, which gives it one colour in all charts.
-        results: at least one.
+        name: name of the model.
+        place: number of the model in the whole report, which gives it one colour in all charts.
+        results: at least one result.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Series:
     results: Sequence[Mapping[str, Any]]
 
     def has(self, name: str) -> bool:
-        """Whether every result holds a number of that name."""
+        """Return whether every result holds a number of that name."""
         return all(result.get(name) is not None for result in self.results)
 
 
 def robust_accuracy(series: Sequence[Series]) -> str | None:
-    """The hardest accuracy that all have: multimodal, else the worst case."""
+    """Return the hardest accuracy that all results hold: multimodal, else the worst case, else None."""
     for name in ("multimodal_accuracy", "worst_case_accuracy"):
         if all(name in result for one in series for result in one.results):
             return name
@@ -54,9 +54,7 @@ def _draw(
     panels: int = 1,
     columns: int | None = None,
 ) -> bytes:
-    """One chart of so many inches as PNG, or several side by side, with a legend on top if it has several entries, of
-    so many columns.
-    """
+    """Draw one chart, or several side by side, as PNG, with a legend on top if it has several entries."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -89,7 +87,7 @@ def _draw(
 
 
 def accuracy_chart(series: Sequence[Series], dark: bool = False) -> bytes:
-    """Bars per threat and model with their intervals, as PNG."""
+    """Draw bars per threat and model with their intervals, as PNG."""
     labels = accuracies([result for one in series for result in one.results])
     thickness = 0.8 / len(series)
 
@@ -123,7 +121,7 @@ def accuracy_chart(series: Sequence[Series], dark: bool = False) -> bytes:
 
 
 def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
-    """Clean against robust accuracy, a point with both intervals per model, as PNG."""
+    """Draw clean against robust accuracy, one point with both intervals per model, as PNG."""
     robust = robust_accuracy(series)
 
     def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
@@ -150,14 +148,14 @@ def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
 
 
 def dot_chart(points: Mapping[str, Mapping[str, Estimate]], labels: Mapping[str, str], dark: bool = False) -> bytes:
-    """A line a method, the best worst case on top, and on it a dot with its interval for each accuracy, as PNG.
+    """Draw a row per method, the best worst case on top, with a dot and its interval for each accuracy, as PNG.
 
     Args:
-        points: method -> accuracy, such as "text_unseen_accuracy" -> its estimate. The kind of an accuracy gives its
-            colour and marker, and a further source of substitutes a hollow one.
-        labels: the accuracies that are shown, in the order of the legend, and what they are called there.
+        points: for each method and accuracy, such as "text_unseen_accuracy", its estimate. The kind of an accuracy sets
+            its colour and marker; further sources of substitutes have hollow markers.
+        labels: for each accuracy that is shown its label in the legend, in the legend's order.
     """
-    ranking = ("worst_case_accuracy", "multimodal_accuracy", "clean_accuracy")  # the second where the first is equal
+    ranking = ("worst_case_accuracy", "multimodal_accuracy", "clean_accuracy")  # ties are broken by the next
     known = [name for name in ranking if all(name in found for found in points.values())]
     order = sorted(points, key=lambda method: [points[method][name].value for name in known], reverse=True)
     order.reverse()  # the axis goes up
@@ -198,13 +196,13 @@ def dot_chart(points: Mapping[str, Mapping[str, Estimate]], labels: Mapping[str,
 
 
 def _kind(name: str) -> str:
-    """ "text" of "text_unseen_accuracy"."""
+    """Return "text" for "text_unseen_accuracy"."""
     kind = name.removesuffix("_accuracy")
     return next((known for known in ("text", "multimodal") if kind.startswith(f"{known}_")), kind)
 
 
 def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bool = False) -> bytes:
-    """Accuracy under image and multimodal attack against epsilon, from the clean accuracy on, as PNG."""
+    """Draw accuracy under image and multimodal attack against epsilon, starting from the clean accuracy, as PNG."""
 
     def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
         for points in curves.values():
@@ -214,7 +212,7 @@ def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bo
                 if not all(series.has(accuracy) for _, series in points):
                     continue
                 found = [(epsilon, estimate(series.results, accuracy)) for epsilon, series in points]
-                if accuracy == "image_accuracy":  # no image attack at 0; prompts would be attacked there all the same
+                if accuracy == "image_accuracy":  # at 0 images are not attacked, but prompts would be
                     found.insert(0, (0.0, estimate(points[0][1].results, "clean_accuracy")))
                 axes.errorbar(
                     [epsilon for epsilon, _ in found],
@@ -241,11 +239,11 @@ def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bo
 
 
 def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> bytes:
-    """Between two models: clean against robust accuracy, and every accuracy against alpha, side by side, as PNG.
+    """Draw mixtures of two models as PNG: clean against robust accuracy, and beside it every accuracy against alpha.
 
     Args:
-        series: the mixture's results by alpha, in rising order.
-        dark: for a dark page.
+        series: results of the mixtures by alpha, in rising order.
+        dark: draw for a dark page.
     """
     every = list(series.values())
     labels = {
@@ -271,7 +269,11 @@ def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> b
         )
         for alpha, across, up in zip(series, x, y, strict=True):
             point = (100 * across.value, 100 * up.value)
-            behind = {"facecolor": tradeoff.get_facecolor(), "edgecolor": "none", "pad": 0.6}  # the line may pass there
+            behind = {
+                "facecolor": tradeoff.get_facecolor(),
+                "edgecolor": "none",
+                "pad": 0.6,
+            }  # above the line
             tradeoff.annotate(
                 f"{alpha:g}", point, xytext=(6, 5), textcoords="offset points", size=8, color=ink, bbox=behind
             )
@@ -308,12 +310,12 @@ def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> b
 
 
 def _whiskers(found: Sequence[Estimate]) -> list[list[float]]:
-    """Distances to both ends of the intervals, in percent, as matplotlib wants them."""
+    """Return the distances to both ends of the intervals, in percent, in the form that matplotlib expects."""
     return [[100 * (each.value - each.low) for each in found], [100 * (each.high - each.value) for each in found]]
 
 
 def _chart_name(series: Series, others: Sequence[Series]) -> str:
-    """Short enough for a legend; the end of a path, if no other model's ends alike."""
+    """Return a name short enough for a legend: the end of a path, unless another model's name ends alike."""
     tail = series.name.rstrip("/").rpartition("/")[2] or series.name
     alike = [one for one in others if one is not series and one.name.rstrip("/").endswith(tail)]
     name = series.name if alike else tail

@@ -1,7 +1,7 @@
-"""A few attacked samples to look at: images, prompts and predictions as plain data, for a picture or a report.
+"""Show a few attacked samples: images, prompts and predictions as plain data, for a picture or a report.
 
-Samples are drawn by a seed and not picked for effect. A gallery illustrates: it shows one attack on each image, where
-the numbers of a result are worst cases over all attacks and all of their steps.
+Samples are drawn at random with a seed. A gallery is an illustration: it shows one attack on each image, whereas the
+accuracies of a result are worst cases over all attacks and all of their steps.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..attacks.engine import attack_images
+from ..attacks.engine import attack_images, seeded_generator
+from ..attacks.settings import THREATS
 from ..data.columns import AUTO
 from ..data.images import read_image
-from ..evaluation.batch import seeded_generator
-from ..evaluation.evaluator import _evaluating as evaluating
 from ..evaluation.prepare import Evaluation, prepare
+from ..evaluation.runner import evaluating
 from ..evaluation.threat_model import ThreatModel
 from ..io import read_json, write_json
 from ..losses import zero_shot_logits
@@ -33,7 +33,6 @@ from ..substitutes.source import CandidateSource
 
 FORMAT = 1
 MAX_PIXELS = 2**25  # of a stored gallery, 16 bytes each once read; 600 images of 224 x 224 have fewer
-THREATS = ("clean", "image", "text", "multimodal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +45,14 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One sample as one model sees it.
+    """One sample under attack against one model.
 
     Args:
         perturbation: adversarial minus clean image, (3, height, width).
-        prompt: of the true class.
-        adv_prompt: the same after the text attack.
-        predictions: by threat, of `THREATS`. "multimodal": the attacked image read with all classes' attacked prompts.
+        prompt: clean prompt of the true class.
+        adv_prompt: the same prompt after the text attack.
+        predictions: prediction for each of `THREATS`. "multimodal" classifies the attacked image with the attacked
+            prompts of all classes.
     """
 
     perturbation: np.ndarray
@@ -63,7 +63,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A clean image in [0, 1], (3, height, width), its row and its label, and every model's view of it."""
+    """A clean image in [0, 1], (3, height, width), its row and label, and its attacked view for every model."""
 
     row_id: int
     label: int
@@ -73,13 +73,13 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Samples under one threat model.
+    """Attacked samples under one threat model.
 
     Args:
         samples: at least one, each with a view per model.
-        class_names: by label.
+        class_names: class names, in the order of the labels.
         attack_spec: the threat model, as in a result.
-        seed: by which the samples were drawn.
+        seed: seed that the samples were drawn with.
     """
 
     samples: Sequence[Sample]
@@ -89,12 +89,12 @@ class Gallery:
 
     @property
     def models(self) -> list[str]:
-        """Names of the models, in order."""
+        """Return the names of the models, in order."""
         return list(self.samples[0].views)
 
     @property
     def amplification(self) -> float:
-        """What all perturbations are multiplied by, so that the largest one fills the range of grey."""
+        """Return the factor that makes the largest perturbation fill the range of grey."""
         views = [view for sample in self.samples for view in sample.views.values()]
         largest = max(float(np.abs(view.perturbation).max()) for view in views)
         return 0.5 / largest if largest > 0 else 1.0
@@ -109,26 +109,26 @@ def attack_gallery(
     num_samples: int = 6,
     seed: int = 0,
 ) -> Gallery:
-    """Attack a few samples of a data set, for every model by itself.
+    """Attack a few samples of a data set, for every model separately.
 
-    An image meets the threat model's image attacks one after the other, each restart of them, until one succeeds; what
-    the last one gave is shown, at its last step. Prompts are attacked by words if the threat model names that, else by
-    characters, else not at all.
+    The threat model's image attacks and their restarts are run one after the other until one succeeds; the gallery
+    shows the last step of the last attack that was run. Prompts are attacked by words if the threat model includes
+    that, else by characters, else not at all.
 
     Args:
-        models: name -> (CLIPModel, its processor), in the order in which they are to be seen; in eval mode meanwhile.
-        dataset: pictures and labels, as for `evaluate_robustness`.
-        threat_model: a specification or the name of a preset.
-        class_names: one a label; taken from the label column's `ClassLabel` when None.
+        models: for each name a CLIPModel and its processor, in the order of display; models are in eval mode meanwhile.
+        dataset: images and labels, as for `evaluate_robustness`.
+        threat_model: a threat model or the name of a preset.
+        class_names: one name per label; taken from the label column's `ClassLabel` when None.
         candidates: as for `evaluate_robustness`; of several sources the first is used.
-        num_samples: how many, drawn without replacement, each of another class as far as there are enough.
-        seed: of that draw.
+        num_samples: number of samples, drawn without replacement and of different classes as far as there are enough.
+        seed: seed of that draw.
 
     Returns:
-        Plain numpy and text.
+        The gallery, as numpy arrays and texts.
 
     Raises:
-        ValueError: if there is no model or no sample is asked for, and for what `evaluate_robustness` refuses.
+        ValueError: if `models` is empty, `num_samples` is below 1, or `evaluate_robustness` would refuse an argument.
     """
     if not models:
         raise ValueError("`models` is empty; give at least one as {name: (model, processor)}.")
@@ -167,7 +167,7 @@ def attack_gallery(
 
 
 def _draw(labels: Sequence[int], number: int, seed: int) -> list[int]:
-    """Rows in a random order, first occurrences of a class before second ones."""
+    """Return rows in a random order, the first sample of every class before any second one."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
     seen: dict[int, int] = {}
     rank = {}
@@ -177,9 +177,9 @@ def _draw(labels: Sequence[int], number: int, seed: int) -> list[int]:
 
 
 def _views(evaluation: Evaluation, rows: Sequence[Mapping[str, Any]]) -> list[View]:
-    """One model's view of each sample."""
+    """Attack each row and return one model's view of it."""
     encoder, prompts = evaluation.encoder, evaluation.prompts
-    adv_prompts = next(iter(evaluation.search_prompts().values()), prompts)  # words come before characters
+    adv_prompts = next(iter(evaluation.texts.search().values()), prompts)  # words come before characters
     clean_embeds, adv_embeds = evaluation.prompt_embeds, encoder.encode_texts(adv_prompts)
     views = []
     for row in rows:
@@ -206,20 +206,21 @@ def _views(evaluation: Evaluation, rows: Sequence[Mapping[str, Any]]) -> list[Vi
 def attacked_image(
     evaluation: Evaluation, images: Tensor, row: Mapping[str, Any], prompt_embeds: Tensor | None = None
 ) -> Tensor:
-    """One image, (1, 3, h, w), after the first attack that succeeds, or the last one if none does.
+    """Return one image, (1, 3, h, w), under the first attack that makes it misclassified, else under the last attack.
 
     Args:
-        evaluation: the model under attack, and by what.
+        evaluation: the attacked model with its attacks and prompts.
         images: the clean image, (1, 3, h, w), on the model's device.
-        row: its label and the `row_id` that seeds the attack.
-        prompt_embeds: what the image is attacked on and read with, (classes, dim); by default the evaluation's prompts.
+        row: the image's label, and its `row_id`, which seeds the attack.
+        prompt_embeds: prompt embeddings that the image is attacked on and classified with, (classes, dim); by default
+            those of the evaluation.
     """
     spec = evaluation.spec
     known, judged = evaluation.attacker_embeds, evaluation.prompt_embeds
     if prompt_embeds is not None:
         known = judged = prompt_embeds
     for name, attack in evaluation.image_attacks.items():
-        for restart in range(spec.restarts):
+        for restart in range(attack.restarts):
             attacked = attack_images(
                 attack,
                 images,
@@ -246,15 +247,15 @@ def _predict(image_embeds: Tensor, prompt_embeds: Tensor, scale: Tensor) -> Pred
 
 
 def gallery_path(result: str | Path) -> Path:
-    """Where the gallery of a result file lies: `robustness.json` has `robustness.gallery.json` beside it."""
+    """Return the path of the gallery beside a result file: `robustness.gallery.json` for `robustness.json`."""
     return Path(result).with_suffix(".gallery.json")
 
 
 def save_gallery(gallery: Gallery, path: str | Path) -> None:
-    """Write a gallery as one JSON file with its images inside; a reader has no further path to open.
+    """Write a gallery as one JSON file that contains its images.
 
-    Images are stored as 8-bit PNGs, perturbations as 8-bit PNGs of their own range: exact enough to look at, not to
-    attack with.
+    Images are stored as 8-bit PNGs, perturbations as 8-bit PNGs of their own range: exact enough for display, not for
+    an attack.
     """
     write_json(
         {
@@ -293,8 +294,8 @@ def load_gallery(path: str | Path) -> Gallery:
     """Read what `save_gallery` wrote.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if the file was cut off, is no gallery, or lies about itself.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file was cut off, is no gallery, or contradicts itself.
     """
     try:
         stored = read_json(path)
@@ -363,13 +364,13 @@ def _check(gallery: Gallery) -> None:
 
 
 def _to_grey(perturbation: np.ndarray) -> np.ndarray:
-    """(3, h, w) of any range to [0, 1] with 128/255 for zero, which 8 bits hold exactly."""
+    """Map a perturbation, (3, h, w), to [0, 1] with zero at 128/255, which 8 bits hold exactly."""
     largest = float(np.abs(perturbation).max()) or 1.0
     return (128 + 127 * perturbation / largest) / 255
 
 
 def word_differences(before: str, after: str) -> list[tuple[str, str]]:
-    """Two texts as one run of pieces: ("same", text), ("old", text only before), ("new", text only after).
+    """Return two texts as one list of pieces: ("same", text), ("old", text only before), ("new", text only after).
 
     Example:
         >>> word_differences("a photo of a dog.", "a photo of a hound.")
@@ -384,12 +385,12 @@ def word_differences(before: str, after: str) -> list[tuple[str, str]]:
 
 
 def to_picture(image: np.ndarray) -> Image.Image:
-    """(3, height, width) in [0, 1] as an 8-bit picture."""
+    """Convert an image, (3, height, width) in [0, 1], to an 8-bit picture."""
     return Image.fromarray((image.transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def to_base64(image: np.ndarray) -> str:
-    """(3, height, width) in [0, 1] as the text of an 8-bit PNG."""
+    """Return an image, (3, height, width) in [0, 1], as an 8-bit PNG in base64."""
     stream = io.BytesIO()
     to_picture(image).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()

@@ -1,43 +1,66 @@
-"""Read result files from anywhere, checked, each result under the name that it is shown by."""
+"""Read and check result files from anywhere, and name each result for the report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ..evaluation.results import MAX_NAME, load_result, validate
 from ..io import printable, read_json
+from ..schema import check_fields
 from .gallery import Gallery, gallery_path, load_gallery
 from .table import accuracies
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Loaded:
+class LoadedResult:
+    """One result and where it comes from.
+
+    Args:
+        name: what the result is shown as.
+        source: path of its file.
+        result: the result itself.
+    """
+
     name: str
     source: str
     result: Mapping[str, Any]
 
 
-# Reading
+class _Finding(TypedDict):
+    """One sanity check of a result; `passed` is None if it could not be run."""
+
+    check: str
+    passed: bool | None
+    detail: str
 
 
-def _load(given: Sequence[str | Path]) -> tuple[list[_Loaded], dict[str, Gallery], list[str]]:
-    """Results, galleries by the file they lie beside, and what could not be read."""
-    loaded: list[_Loaded] = []
+def load_results(given: Sequence[str | Path]) -> tuple[list[LoadedResult], dict[str, Gallery], list[str]]:
+    """Read result files and the galleries beside them; a file that cannot be read is left out.
+
+    Args:
+        given: files or folders, each also as "NAME=PATH".
+
+    Returns:
+        The results; the galleries by the path of their result file; one message for each file that is left out.
+    """
+    loaded: list[LoadedResult] = []
     galleries: dict[str, Gallery] = {}
     left_out: list[str] = []
     for one in given:
-        name, path = _named_path(one)
-        for file in _files(path):
+        name, path = named_path(one)
+        for file in result_files(path):
             try:
                 found = read_results(file)
             except (ValueError, OSError) as error:
                 left_out.append(f"{file}: {error.strerror}." if isinstance(error, OSError) else str(error))
                 continue
             loaded += [
-                _Loaded(name=printable(_name(name, key, result, file, len(found))), source=str(file), result=result)
+                LoadedResult(
+                    name=printable(_name(name, key, result, file, len(found))), source=str(file), result=result
+                )
                 for key, result in found.items()
             ]
             try:
@@ -50,17 +73,17 @@ def _load(given: Sequence[str | Path]) -> tuple[list[_Loaded], dict[str, Gallery
 
 
 def read_results(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The results in a file by name; a file that is one result has it under "".
+    """Return the results in a file by their names in it; the only result of a file has the name "".
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if the file was cut off, or holds no result or a damaged one; the text names it.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file was cut off, or holds no result or a damaged one; the message names it.
     """
     path = Path(path)
     try:
         stored = read_json(path)
     except ValueError:
-        load_result(path)  # raises, and says what became of the finished batches
+        load_result(path)  # raises with a message that also names the finished batches
         raise
     found = {"": stored}
     if isinstance(stored, dict) and "attack_spec" not in stored:
@@ -82,37 +105,30 @@ def read_results(path: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def _check_shown(result: Mapping[str, Any]) -> None:
-    """Raise unless what the page shows has the form it counts on: the file may come from anywhere."""
+    """Check what the page shows beyond what `validate` checks: the file may come from anywhere."""
     for name in accuracies([result]):
         if len(interval := result.get(f"{name}_interval", ())) != 2:
             raise ValueError(f"{name} has no interval of two numbers.")
         low, high = interval
         if not 0 <= low <= result[name] <= high <= 1:
             raise ValueError(f"{name} is {result[name]} and its interval [{low}, {high}], not fractions in order.")
-    for finding in result.get("sanity", []):
-        if not {"check", "passed", "detail"} <= set(finding):
-            raise ValueError(f"a sanity finding holds {sorted(finding)}.")
-    for name in ("versions", "fingerprints"):
-        if not isinstance(result.get(name, {}), dict):
-            raise ValueError(f"{name} is {result[name]!r}, not a mapping.")
-    for name, value in result.items():
-        if name.endswith("_attack_success_rate") and not (value is None or isinstance(value, (int, float))):
-            raise ValueError(f"{name} is {value!r}, not a number.")
+    rates = [name for name in result if name.endswith("_attack_success_rate")]
+    check_fields(result, {"sanity": list[_Finding], **dict.fromkeys(rates, float | None)})
     for prompts in result.get("adv_prompts", {}).values():
-        if len(prompts) != len(result["prompts"]) or not all(isinstance(prompt, str) for prompt in prompts):
-            raise ValueError("adv_prompts are not one text a class.")
+        if len(prompts) != len(result["prompts"]):
+            raise ValueError("`adv_prompts` must hold one text a class.")
 
 
-def _named_path(given: str | Path) -> tuple[str | None, Path]:
-    """ "NAME=PATH" apart; a path that exists as it stands is one, whatever signs it has."""
+def named_path(given: str | Path) -> tuple[str | None, Path]:
+    """Split "NAME=PATH"; the name is None where none is given. An existing path may hold "=" itself."""
     if isinstance(given, str) and "=" in given and not Path(given).exists():
         name, _, path = given.partition("=")
         return name, Path(path)
     return None, Path(given)
 
 
-def _files(path: Path) -> list[Path]:
-    """A file, or a folder's result files: other JSON files lie in a model's folder too."""
+def result_files(path: Path) -> list[Path]:
+    """Return the result files of a folder, which may hold other JSON files too; of a file, the file itself."""
     if not path.is_dir():
         return [path]
     found = [
@@ -128,7 +144,7 @@ def _looks_like_result(file: Path) -> bool:
 
 
 def _name(given: str | None, key: str, result: Mapping[str, Any], file: Path, count: int) -> str:
-    """What a result is called: as the user says, else its name in its file, else its model, else its file."""
+    """Return what to call a result: as the user says, else its name in its file, else its model, else its file."""
     if given is not None:
         return f"{given} {key}" if count > 1 else given
     model = str(result.get("model", ""))
@@ -136,20 +152,17 @@ def _name(given: str | None, key: str, result: Mapping[str, Any], file: Path, co
     return key or (file.stem if nameless else model)
 
 
-# Sorting
+def tell_models_apart(loaded: Sequence[LoadedResult], notes: list[str]) -> list[LoadedResult]:
+    """Rename results of different models that share a name, and add a sentence about it to `notes`.
 
-
-def _tell_models_apart(loaded: Sequence[_Loaded], notes: list[str]) -> list[_Loaded]:
-    """Give the results of one name names of their own unless they are repetitions of one training.
-
-    A repetition is the same method with another training seed, and says so in its file. The same name with other
-    weights and no such seed is another model: before and after a training, for example.
+    Results of one name with different weights are repetitions of one training if each names its own training seed.
+    Otherwise they are different models, for example those before and after a training.
     """
-    by_name: dict[str, dict[str, list[_Loaded]]] = {}
+    by_name: dict[str, dict[str, list[LoadedResult]]] = {}
     for one in loaded:
         weights = one.result.get("fingerprints", {}).get("model", one.source)
         by_name.setdefault(one.name, {}).setdefault(weights, []).append(one)
-    renamed: dict[int, _Loaded] = {}
+    renamed: dict[int, LoadedResult] = {}
     for name, models in by_name.items():
         seeds = [{one.result.get("training_seed") for one in members} for members in models.values()]
         distinct = {seed for own in seeds for seed in own}

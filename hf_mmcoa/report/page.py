@@ -1,8 +1,8 @@
-"""Result files to a page that people look at: HTML, Markdown and pictures, from result files and nothing else.
+"""Write result files as a page for people: HTML, Markdown and pictures.
 
-What is read is data from elsewhere. Text is escaped, no path that stands in a file is opened, the page runs no script
-and loads nothing. Results that hold under different threat models, or on different samples, never share a table: each
-setting is a section of its own, and the page says in what it differs from the first.
+Result files may come from anywhere. Their texts are escaped, no path in them is opened, and the page runs no script and
+loads nothing. Results of different threat models or samples never share a table: each setting has its own section,
+which states its differences from the first.
 """
 
 from __future__ import annotations
@@ -17,21 +17,13 @@ from typing import Any
 
 from ..evaluation.results import compare
 from ..evaluation.sanity import failed
-from ..io import fingerprint, printable
+from ..io import fingerprint, printable, write_bytes, write_text
 from .charts import Series, accuracy_chart, epsilon_chart, robust_accuracy, tradeoff_chart
 from .gallery import THREATS, Gallery, to_picture, word_differences
-from .load import _load, _Loaded, _tell_models_apart
+from .load import LoadedResult, load_results, tell_models_apart
+from .markdown import escape_markdown, markdown_lines
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
-from .table import (
-    Estimate,
-    accuracies,
-    describe,
-    escape_markdown,
-    estimate,
-    fraction,
-    markdown_table,
-    setting_differences,
-)
+from .table import Estimate, accuracies, describe, estimate, fraction, markdown_table, setting_differences
 
 TEMPLATE = "report_template.html"
 
@@ -41,20 +33,20 @@ PROMPTS_SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Results that may be compared: one threat model, one data set, the same samples."""
+    """Results that may be compared: of one threat model, on the same samples."""
 
     series: Sequence[Series]
     galleries: Sequence[Gallery]
-    differences: Sequence[str]  # from the first section
+    differences: Sequence[str]  # in setting, from the first section
 
     @property
     def first(self) -> Mapping[str, Any]:
-        """Any result of it: they share the setting."""
+        """Return any result of the section: all share the setting."""
         return self.series[0].results[0]
 
     @property
     def title(self) -> str:
-        """Data and radius, which is what sections mostly differ in."""
+        """Return data set and radius, in which most sections differ."""
         spec = self.first["attack_spec"]
         norm = {"linf": "L∞", "l2": "L2"}.get(spec["norm"], spec["norm"])
         return f"{self.first.get('dataset', 'unnamed data')}, {norm} ε = {fraction(float(spec['epsilon']))}"
@@ -67,9 +59,9 @@ class Report:
     Args:
         page: `index.html`.
         markdown: `report.md`.
-        pictures: PNGs.
-        left_out: a text for each file that could not be read.
-        notes: what else a reader should know, such as a result that was given twice.
+        pictures: the PNG files.
+        left_out: one message for each file that could not be read.
+        notes: further remarks for the reader, such as a result that was given twice.
     """
 
     page: Path
@@ -83,23 +75,23 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
     """Write `index.html`, `report.md` and PNGs into a folder.
 
     Args:
-        results: result files; files that hold several by name, such as `robustness.json` with "before" and "after";
-            folders, of which the result files are read. "NAME=PATH" gives a file's result a name. Results of one name
-            and one setting are averaged if they are repetitions: each holds another `training_seed`, or all were
-            measured on the same weights. Other results that share a name are different models and shown apart. A
-            gallery beside a file (`gallery_path`) is shown.
+        results: result files, files of several named results such as `robustness.json` with "before" and "after", or
+            folders of result files. "NAME=PATH" names a file's result. Results of one name and one setting are averaged
+            if they are repetitions: each has its own `training_seed`, or all were measured on the same weights. Other
+            results that share a name are different models and are shown separately. A gallery beside a file
+            (`gallery_path`) is shown.
         output: folder, created if need be.
-        title: of the page.
+        title: title of the page.
 
     Raises:
-        ValueError: if no file holds a result; the text says for each why. As long as one does, the others are named in
+        ValueError: if no file holds a result; the message says why for each. Otherwise unreadable files are named in
             the report and in `Report.left_out`.
     """
-    loaded, galleries, left_out = _load(results)
+    loaded, galleries, left_out = load_results(results)
     if not loaded:
         raise ValueError("there is nothing to report:\n" + "\n".join(left_out or ["no results were given"]))
     notes: list[str] = []
-    loaded = _tell_models_apart(loaded, notes)
+    loaded = tell_models_apart(loaded, notes)
     sections = _sections(loaded, galleries, notes)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -114,7 +106,7 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
         pictures[f"epsilon-{number}.png"] = epsilon_chart(curves)
     written = []
     for name, png in pictures.items():
-        (output / name).write_bytes(png)
+        write_bytes(png, output / name)
         written.append(output / name)
     gallery_names: dict[int, list[str]] = {}
     for number, section in enumerate(sections, 1):
@@ -145,10 +137,10 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
             num_models=len({one.name for one in loaded}),
         )
     )
-    (output / "index.html").write_text(page, encoding="utf-8")
-    (output / "report.md").write_text(
+    write_text(page, output / "index.html")
+    write_text(
         _markdown(title, sections, contexts, [*left_out, *notes], sorted(pictures), gallery_names, _runs(loaded)),
-        encoding="utf-8",
+        output / "report.md",
     )
     return Report(
         page=output / "index.html", markdown=output / "report.md", pictures=written, left_out=left_out, notes=notes
@@ -160,8 +152,8 @@ def _setting(result: Mapping[str, Any], *ignored: str) -> str:
     return fingerprint([spec, result.get("dataset"), result["row_ids"], result["labels"]])
 
 
-def _sections(loaded: Sequence[_Loaded], galleries: Mapping[str, Gallery], notes: list[str]) -> list[Section]:
-    settings: dict[str, dict[str, list[_Loaded]]] = {}
+def _sections(loaded: Sequence[LoadedResult], galleries: Mapping[str, Gallery], notes: list[str]) -> list[Section]:
+    settings: dict[str, dict[str, list[LoadedResult]]] = {}
     places = _places(loaded)
     for one in loaded:
         settings.setdefault(_setting(one.result), {}).setdefault(one.name, []).append(one)
@@ -179,14 +171,14 @@ def _sections(loaded: Sequence[_Loaded], galleries: Mapping[str, Gallery], notes
     return sections
 
 
-def _places(loaded: Sequence[_Loaded]) -> dict[str, int]:
-    """Models by first appearance."""
+def _places(loaded: Sequence[LoadedResult]) -> dict[str, int]:
+    """Number the models by first appearance."""
     return {name: place for place, name in enumerate(dict.fromkeys(one.name for one in loaded))}
 
 
-def _series(name: str, place: int, members: Sequence[_Loaded], notes: list[str]) -> Series:
-    """Results of one name and setting; one that was given twice counts once."""
-    distinct: dict[str, _Loaded] = {}
+def _series(name: str, place: int, members: Sequence[LoadedResult], notes: list[str]) -> Series:
+    """Collect the results of one name and setting; a result that was given twice counts once."""
+    distinct: dict[str, LoadedResult] = {}
     for one in members:
         key = fingerprint([one.result["outcomes"], one.result["seed"], one.result.get("fingerprints", {}).get("model")])
         if key in distinct:
@@ -195,9 +187,9 @@ def _series(name: str, place: int, members: Sequence[_Loaded], notes: list[str])
     return Series(name=name, place=place, results=[one.result for one in distinct.values()])
 
 
-def _sweeps(loaded: Sequence[_Loaded]) -> list[dict[str, list[tuple[float, Series]]]]:
-    """Curves over epsilon: models with results that differ in it alone, and in the step size that goes with it."""
-    groups: dict[str, dict[str, dict[float, list[_Loaded]]]] = {}
+def _sweeps(loaded: Sequence[LoadedResult]) -> list[dict[str, list[tuple[float, Series]]]]:
+    """Collect curves over epsilon: results of a model that differ only in epsilon and the matching step size."""
+    groups: dict[str, dict[str, dict[float, list[LoadedResult]]]] = {}
     places = _places(loaded)
     for one in loaded:
         spec = one.result["attack_spec"]
@@ -279,13 +271,13 @@ def _percent(found: Estimate) -> dict[str, Any]:
 
 
 def _paired(series: Sequence[Series], name: str) -> str:
-    """Second minus first of two single results, with McNemar's p-value."""
+    """Return the paired difference of two single results, second minus first, with McNemar's p-value."""
     if len(series) != 2 or any(len(one.results) != 1 for one in series):
         return ""
     try:
         found = compare(series[0].results[0], series[1].results[0], ignore=("seed",))
     except (ValueError, KeyError):
-        return ""  # other samples or tokens: each model's own numbers stand
+        return ""  # not the same samples: there is no paired test
     if name not in found:
         return ""
     p_value = found[name]["p_value"]
@@ -310,7 +302,7 @@ def _mean(series: Series, name: str) -> str:
 
 
 def _prompt_rows(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """The attacked prompts of each model's first result, with the words that changed."""
+    """Return the attacked prompts of each model's first result, with the words that changed."""
     rows = []
     for one in series:
         result = one.results[0]
@@ -366,7 +358,7 @@ def _gallery_context(gallery: Gallery, spec: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _runs(loaded: Sequence[_Loaded]) -> list[dict[str, Any]]:
+def _runs(loaded: Sequence[LoadedResult]) -> list[dict[str, Any]]:
     return [
         {
             "name": one.name,
@@ -435,21 +427,20 @@ def _markdown(
         lines += [f"![Accuracy under each threat](accuracy-{number}.png)", ""]
         if f"tradeoff-{number}.png" in pictures:
             lines += [f"![Clean against robust accuracy](tradeoff-{number}.png)", ""]
-        lines += [f"![Attacked samples, drawn by a seed]({name})\n" for name in galleries.get(number, [])]
-        lines += ["### Threat model", "", "| field | value |", "|---|---|"]
-        lines += [f"| {text(entry['name'])} | {text(entry['value'])} |" for entry in context["spec"]]
-        lines += [""]
+        lines += [f"![Attacked samples, drawn at random]({name})\n" for name in galleries.get(number, [])]
+        fields = [[entry["name"], entry["value"]] for entry in context["spec"]]
+        lines += ["### Threat model", "", *markdown_lines(["field", "value"], fields, ["left", "left"]), ""]
     lines += [f"![Accuracy against epsilon]({name})\n" for name in pictures if name.startswith("epsilon")]
     heads = ["name", "source", "model", "samples", "seed", "specification", "weights", "versions"]
-    lines += ["## Runs", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(text(str(run[head])) for head in heads) + " |" for run in runs]
+    cells = [[str(run[head]) for head in heads] for run in runs]
+    lines += ["## Runs", "", *markdown_lines(heads, cells, ["left"] * len(heads))]
     return "\n".join(lines) + "\n"
 
 
 def _difference_sentence(differences: Sequence[str], text: Callable[[str], str] = str) -> str:
     return (
         f"This section and section 1 differ in {'; '.join(map(text, differences))} (there and here), "
-        "so their numbers are not to be compared."
+        "so their numbers cannot be compared."
     )
 
 
@@ -477,7 +468,7 @@ def _environment() -> Any:
     environment = Environment(
         loader=PackageLoader("hf_mmcoa.report", "."),
         autoescape=True,
-        # Before escaping: no control character, and no mark that turns the direction of what follows.
+        # Before escaping, replace control characters and marks that change the direction of text.
         finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,

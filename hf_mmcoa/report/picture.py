@@ -1,13 +1,12 @@
-"""A gallery as one PNG that explains itself: what the attacker changed, and which model still reads it right.
+"""Draw a gallery as one PNG: what the attacker changed, and which model still classifies it correctly.
 
-matplotlib's objects without pyplot, so nothing global is touched and no window system is needed. One set of axes in
-inches holds everything. Right and wrong differ in colour, in brightness and by a mark.
+matplotlib is used without pyplot, so no global state changes and no window system is needed. One set of axes in inches
+holds everything. Correct and wrong predictions differ in colour, in brightness and by a mark.
 """
 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..io import printable
+from ..io import printable, write_bytes
 from .gallery import THREATS, Gallery, Sample, View, word_differences
 from .table import count, fraction
 
@@ -35,7 +34,7 @@ CHIPS_WIDTH = len(THREATS) * CHIP_WIDTH + (len(THREATS) - 1) * 0.05
 PANEL_WIDTH = 2 * PICTURE + 2 * GAP + 0.04 + CHIPS_WIDTH
 CAPTION_WIDTH = 2.1
 HEADER_HEIGHT, FOOTER_HEIGHT = 1.6, 0.42
-SHARP_BELOW = 64  # images of fewer pixels a side are enlarged without smoothing: their pixels are what was attacked
+SHARP_BELOW = 64  # images of fewer pixels per side are enlarged without smoothing: single pixels matter
 MAX_BYTES = 400_000
 LONGEST = 300  # characters of a line; prompts have 77 tokens
 
@@ -44,25 +43,18 @@ def save_picture(gallery: Gallery, path: str | Path, title: str | None = None) -
     """Draw a gallery as a PNG of at most 400 kB.
 
     Args:
-        gallery: of any number of models, side by side in its order.
-        path: of the PNG; appears whole or not at all.
-        title: a line on top; names the models when None.
+        gallery: samples under attack, for any number of models, which are drawn side by side.
+        path: path of the PNG, which is written in one step.
+        title: title line; names the models when None.
     """
     width = 2 * MARGIN + PICTURE + len(gallery.models) * (PANEL_GAP + PANEL_WIDTH)
     height = HEADER_HEIGHT + len(gallery.samples) * ROW_HEIGHT + FOOTER_HEIGHT
     title = title or "Under attack: " + " and ".join(gallery.models)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        scratch.write_bytes(_png(gallery, title, width, height))
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_bytes(_png(gallery, title, width, height), path)
 
 
 def _png(gallery: Gallery, title: str, width: float, height: float) -> bytes:
-    """The sharpest rendering that keeps within `MAX_BYTES`: noise does not compress."""
+    """Render as sharply as `MAX_BYTES` allows: noise compresses badly."""
     for dpi in (160, 130, 100, 75, 50):
         rendered = _render(gallery, title, width, height, dpi)
         for picture in (rendered, rendered.quantize(256, dither=Image.Dither.NONE)):
@@ -78,7 +70,7 @@ def _render(gallery: Gallery, title: str, width: float, height: float, dpi: int)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # A user's matplotlibrc must not change the picture; the font comes with matplotlib. "$" in a name is no formula.
+    # The picture must not depend on a user's matplotlibrc; matplotlib brings the font. "$" in a name is no formula.
     with rc_context({"font.family": "DejaVu Sans", "text.parse_math": False, "text.usetex": False}):
         figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
         canvas = FigureCanvasAgg(figure)
@@ -161,7 +153,7 @@ def _chip(axes: Axes, left: float, top: float, name: str, probability: float, ri
 
 
 def _prompt(axes: Axes, left: float, y: float, view: View) -> None:
-    """The prompt on one line, what was replaced struck out and what replaced it set off; shrunk if it is long."""
+    """Draw the prompt on one line, replaced words struck out and substitutes highlighted; shrink it if it is long."""
     from matplotlib.lines import Line2D
 
     pieces = word_differences(_shown(view.prompt), _shown(view.adv_prompt))
@@ -195,7 +187,7 @@ def _prompt(axes: Axes, left: float, y: float, view: View) -> None:
 
 
 def _image(axes: Axes, left: float, top: float, image: np.ndarray) -> None:
-    """An image (3, h, w) in [0, 1], centred in a square, with a hairline around it so that white ones end somewhere."""
+    """Draw an image, (3, h, w) in [0, 1], centred in a square, with a thin frame that makes white edges visible."""
     from matplotlib.patches import Rectangle
 
     height, width = image.shape[1:]
@@ -211,7 +203,7 @@ def _image(axes: Axes, left: float, top: float, image: np.ndarray) -> None:
 def _label(
     axes: Axes, x: float, y: float, text: str, size: float, colour: str, room: float | None = None, **style: Any
 ) -> None:
-    """A line of text, shortened until it fits into `room` inches."""
+    """Draw a line of text, shortened until it fits into `room` inches."""
     text = _shown(text)[: LONGEST if room is None else LONGEST // 4]
     drawn = axes.text(x, y, text, size=size, color=colour, va="center", **style)
     if room is not None:
@@ -223,12 +215,12 @@ def _label(
 
 
 def _shown(text: str) -> str:
-    """A text from elsewhere on one line, and no longer than anybody could read here: it is fitted letter by letter."""
+    """Return a text on one line, cut to `LONGEST` characters: fitting it takes time for each character."""
     return " ".join(printable(text).split())[:LONGEST]
 
 
 def _width(text: Text) -> float:
-    """Of a text, in inches; does not depend on the axes' limits."""
+    """Return the width of a text in inches, whatever the axes' limits."""
     figure = text.get_figure()
     return text.get_window_extent().width / figure.dpi  # type: ignore[union-attr]
 
@@ -238,7 +230,7 @@ def _panel(column: int) -> float:
 
 
 def threat_sentence(spec: Mapping[str, Any]) -> str:
-    """The threat model for somebody who has never seen one."""
+    """Describe the threat model in a sentence for readers who have never seen one."""
     amount = fraction(float(spec["epsilon"]))
     image = f"every pixel by up to {amount} of the range from black to white"
     if spec["norm"] == "l2":
@@ -253,7 +245,7 @@ def threat_sentence(spec: Mapping[str, Any]) -> str:
 
 def _footer(gallery: Gallery) -> str:
     return (
-        f"✓ right, ✗ wrong, with the model's probability. Both: the two attacks at once. "
-        f"Images drawn by seed {gallery.seed}, not picked. "
-        f"Grey is no change; changes are shown {gallery.amplification:.3g} times as large."
+        f"✓ correct, ✗ wrong, with the model's probability. Both: image and text attack together. "
+        f"Images drawn at random with seed {gallery.seed}. "
+        f"Grey is no change; changes are amplified {gallery.amplification:.3g} times."
     )

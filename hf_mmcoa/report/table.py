@@ -1,12 +1,11 @@
-"""Results as one table, for a terminal or for Markdown: every number is a result's own and carries its interval.
+"""Show results as one table, for a terminal or in Markdown: every accuracy with its interval.
 
-A column is one result, or several of one model (seeds), of which it shows the mean. Columns under different threat
-models are refused: side by side they would be read as a comparison.
+A column shows one result, or the mean of several of one model (seeds). Columns of different threat models are refused:
+side by side they would be read as a comparison.
 """
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +13,19 @@ from typing import Any
 
 from ..evaluation.statistics import mean_interval
 from ..io import differences, fingerprint, printable
+from .markdown import Verbatim, markdown_lines
 
 Result = Mapping[str, Any]
 Results = Mapping[str, "Result | Sequence[Result]"]
 
-# What may differ between the results of one column, and between columns: a seed is a repetition, not another threat.
+# Fields of the threat model that may differ between results: another seed is a repetition, not another threat.
 REPETITION = ("seed",)
 WIDEST_NAME = 60  # characters of a column in a terminal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """An accuracy with its 95% interval, fractions; over `count` results."""
+    """An accuracy and its 95% interval, as fractions, over `count` results."""
 
     value: float
     low: float
@@ -34,9 +34,9 @@ class Estimate:
 
 
 def estimate(results: Sequence[Result], name: str) -> Estimate:
-    """One result's number `name` with its own (Wilson) interval, or the mean of several with Student's t interval.
+    """Return a single result's accuracy with its Wilson interval, or the mean of several with Student's t interval.
 
-    The t interval describes the spread between the results, not the finite number of samples. It is cut off at 0 and 1.
+    The t interval describes the spread between results, not the finite number of samples. It is clipped to [0, 1].
     """
     values = [result[name] for result in results]
     if len(values) == 1:
@@ -47,7 +47,7 @@ def estimate(results: Sequence[Result], name: str) -> Estimate:
 
 
 def accuracies(results: Sequence[Result]) -> dict[str, str]:
-    """The accuracies that any of the results holds, in reading order, each with its row's label.
+    """Return the accuracies that any of the results holds, in reading order, with the labels of their rows.
 
     Example:
         >>> accuracies([{"text_accuracy": 0.5, "clean_accuracy": 0.9, "text_unseen_accuracy": 0.3}])
@@ -72,10 +72,10 @@ def accuracies(results: Sequence[Result]) -> dict[str, str]:
 
 
 def robustness_table(results: Results) -> str:
-    """An aligned table for a terminal: a row per threat, a column per result, percent with the 95% interval.
+    """Return an aligned table for a terminal: a row per threat, a column per result, in percent with the 95% interval.
 
     Args:
-        results: name -> result of `evaluate_robustness`, or a sequence of several that are averaged.
+        results: for each column name a result of `evaluate_robustness`, or several, which are averaged.
 
     Raises:
         ValueError: if there are no results, or their threat models or data differ in more than the seed.
@@ -101,23 +101,20 @@ def robustness_table(results: Results) -> str:
 
 
 def _heading(name: str) -> str:
-    """A name from elsewhere on one line of a terminal."""
+    """Return a name on one line of a terminal, cut to `WIDEST_NAME` characters."""
     name = " ".join(printable(name).split())
     return name if len(name) <= WIDEST_NAME else f"{name[: WIDEST_NAME - 1]}…"
 
 
 def markdown_table(results: Results) -> str:
-    """The same numbers as `robustness_table`, as a Markdown table."""
+    """Return the same numbers as `robustness_table`, as a Markdown table."""
     header, rows = _cells(results)
-    header = ["accuracy under", *map(escape_markdown, header[1:])]
-    rows = [[escape_markdown(label), *(" ".join(cell.split()) for cell in cells)] for label, *cells in rows]
-    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
-    lines.insert(1, "|---" + "|---:" * (len(header) - 1) + "|")
-    return "\n".join(lines)
+    numbers = [[label, *(Verbatim(" ".join(cell.split())) for cell in cells)] for label, *cells in rows]
+    return "\n".join(markdown_lines(["accuracy under", *header[1:]], numbers))
 
 
 def describe(spec: Mapping[str, Any]) -> str:
-    """The threat model of a result in one line, for a caption; the complete one is the result's `attack_spec`."""
+    """Describe a threat model in one line, for a caption; the complete one is the result's `attack_spec`."""
     norm = {"linf": "L∞", "l2": "L2"}.get(spec["norm"], str(spec["norm"]))
     runs = f" x {spec['restarts']} restarts" if spec["restarts"] > 1 else ""
     radius = fraction(float(spec["epsilon"]))
@@ -135,26 +132,14 @@ def describe(spec: Mapping[str, Any]) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """ "one word", "2 words"."""
+    """Return a number with its noun: "one word", "2 words"."""
     return f"one {what}" if number == 1 else f"{number} {what}s"
 
 
 def fraction(value: float) -> str:
-    """A number of pixels in [0, 1] as people write it: 4/255, or 0.15."""
+    """Write a length in pixels of [0, 1] as people do: 4/255, or 0.15."""
     steps = value * 255
     return f"{round(steps)}/255" if 0 < steps < 33 and abs(steps - round(steps)) < 1e-6 else f"{value:.4g}"
-
-
-def escape_markdown(text: str) -> str:
-    """`text` as itself on one line of Markdown, whatever markup, link or image it holds, and nothing that is unseen.
-
-    Example:
-        >>> print(escape_markdown("- [x](http://y.org)"))
-        \\- \\[x\\](http\\://y.org)
-    """
-    line = " ".join(printable(" ".join(text.split())).split())
-    line = re.sub(r"([\\`*_\[\]<>|!#~&$@]|:(?=//)|(?<=www)\.)", r"\\\1", line)  # addresses become links by themselves
-    return re.sub(r"^(\d*)([-+=.)])(?=[\s=-]|$)", r"\1\\\2", line)  # what begins a list or underlines a heading
 
 
 def check_comparable(results: Sequence[Result]) -> None:
@@ -170,7 +155,7 @@ def check_comparable(results: Sequence[Result]) -> None:
 
 
 def setting_differences(one: Result, other: Result) -> list[str]:
-    """What differs in threat model and data, but for the seed; texts for a message."""
+    """Return in what the threat models and data of two results differ, but for the seed, as texts for a message."""
     specs = [
         {key: value for key, value in result.get("attack_spec", {}).items() if key not in REPETITION}
         for result in (one, other)
@@ -208,7 +193,7 @@ def _cells(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def _kind_and_source(name: str) -> tuple[str, str]:
-    """("text", "unseen") of "text_unseen_accuracy"."""
+    """Return ("text", "unseen") for "text_unseen_accuracy"."""
     kind = name.removesuffix("_accuracy")
     for prefix in ("text", "multimodal"):
         if kind.startswith(f"{prefix}_"):
@@ -217,7 +202,7 @@ def _kind_and_source(name: str) -> tuple[str, str]:
 
 
 def _own_source(results: Sequence[Result]) -> str:
-    """What to call the threat model's own substitutes beside others: the name they were given, else "known"."""
+    """Return a label for the threat model's own substitutes beside further ones: their name, else "known"."""
     for result in results:
         candidates = result.get("attack_spec", {}).get("candidates")
         if isinstance(candidates, Mapping) and (first := next(iter(candidates), "own")) != "own":

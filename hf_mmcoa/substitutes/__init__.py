@@ -1,10 +1,10 @@
-"""Where the substitute words of text attacks come from, and how they are split into known and unseen ones."""
+"""Sources of substitute words for text attacks, and their split into known and unseen substitutes."""
 
 from .held_out import known_and_unseen
 from .masked_lm import MaskedLMCandidates
 from .named import candidate_source
 from .source import CandidateSource
-from .table import SynonymTable
+from .synonyms import SynonymTable
 from .vocabulary import HotFlipCandidates, NeighbourCandidates
 from .wordnet import WordNetCandidates
 

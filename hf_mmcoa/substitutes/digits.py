@@ -1,12 +1,12 @@
-"""English words for the same digit: the embedded data set's substitutes.
+"""Substitutes for the class words of the embedded digits: English words for the same digit.
 
-One half of each list is known to training, the other is held out: robustness to words that were trained on says nothing
-about words that were not, so both are measured.
+Training may use one half of each list, and the other is held out. Robustness to the words of training says nothing
+about other words, so both halves are evaluated.
 """
 
 from __future__ import annotations
 
-from .table import SynonymTable
+from .synonyms import SynonymTable
 
 SYNONYMS = SynonymTable(
     {

@@ -1,10 +1,10 @@
-"""Tables of substitutes by name: those of the embedded data sets, or a JSON file of `{"word": ["substitute", ...]}`.
+"""Find tables of substitutes by name: those of the embedded data sets, or a JSON file.
 
 An embedded data set has three tables. "digits" and "fashion-mnist" are short lists made by hand. "digits-wordnet" and
-"fashion-mnist-wordnet" are long ones, from WordNet and, where that is poor, by hand: `wordnet.json` says which word
-comes from where. "digits-lab" and "fashion-mnist-lab" are the part of those that a public model's word embeddings keep
-together, for the CLIP whose token table starts from them (`word_vectors`): of a word whose vector lies with another
-class nobody could know the meaning.
+"fashion-mnist-wordnet" are long lists from WordNet, completed by hand where WordNet has few words; `wordnet.json` says
+which word comes from where. "digits-lab" and "fashion-mnist-lab" are the part of the long lists whose words a public
+model's word embeddings place with their own class. They are for the CLIP whose token table starts from those embeddings
+(`word_vectors`), which cannot know the meaning of a word whose vector lies with another class.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from typing import Any
 
 from ..io import read_json
 from . import digits, fashion_mnist
-from .table import SynonymTable
+from .synonyms import SynonymTable
 
 EMBEDDED = ("digits", "fashion-mnist")
 
 
 def synonym_table(name: str) -> SynonymTable | None:
-    """The table of that name (see above) or of a `.json` file; None where `name` is neither.
+    """Return the table with that name, or None if there is none.
+
+    Args:
+        name: one of the names above, or the path of a `.json` file that holds `{"word": ["substitute", ...]}`.
 
     Raises:
-        ValueError: if the file is missing or holds no table.
+        ValueError: if the file is missing or does not hold a table.
     """
     dataset, _, kind = name.rpartition("-")
     if dataset in EMBEDDED and kind in ("wordnet", "lab"):
@@ -45,7 +48,7 @@ def synonym_table(name: str) -> SynonymTable | None:
 
 
 def _table(content: Any) -> dict[str, list[str]]:
-    """What a file holds, if it is a table."""
+    """Check that the content of a file is a table, and return it."""
     if not isinstance(content, dict):
         raise ValueError(f'expected {{"word": ["substitute", ...]}}, got a {type(content).__name__}')
     for word, substitutes in content.items():
@@ -55,7 +58,7 @@ def _table(content: Any) -> dict[str, list[str]]:
 
 
 def wordnet_words(dataset: str, kind: str) -> dict[str, list[str]]:
-    """Each class word's substitutes in `wordnet.json`; `kind` is "wordnet" for all of them, or "lab"."""
+    """Return each class word's substitutes in `wordnet.json`: all of them, or with kind "lab" those of that table."""
     listed = wordnet_file()["tables"][f"{dataset}-wordnet"]
     parts = ("lab",) if kind == "lab" else ("wordnet", "by_hand")
     return {word: [each for part in parts for each in entry[part]] for word, entry in listed.items()}
@@ -63,7 +66,7 @@ def wordnet_words(dataset: str, kind: str) -> dict[str, list[str]]:
 
 @cache
 def wordnet_file() -> dict[str, Any]:
-    """`wordnet.json`: where the words are from, WordNet's licence, and for each class word its senses and lists."""
+    """Read `wordnet.json`: the words' origin, WordNet's licence, and the senses and substitutes of each class word."""
     return json.loads(files(__package__).joinpath("wordnet.json").read_text(encoding="utf-8"))
 
 

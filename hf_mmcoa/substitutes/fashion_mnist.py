@@ -1,8 +1,8 @@
-"""Words for Fashion-MNIST's ten classes: substitutes that keep the label true.
+"""Substitutes for the class words of Fashion-MNIST that keep the label true.
 
-The pictures come by `load_benchmark("fashion-mnist")`. As with the digits, one half of each list is known to training
-and the other is held out. Of a name of several words one word is substituted: the "top" of "t shirt top", the "boot" of
-"ankle boot".
+`load_benchmark("fashion-mnist")` loads the images. As with the digits, training may use one half of each list, and the
+other is held out. In a class name of several words, one word is substituted: "top" in "t shirt top", "boot" in "ankle
+boot".
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .source import Ranked
-from .table import SynonymTable
+from .synonyms import SynonymTable
 from .words import WORD
 
-# As `clean_class_name` gives them.
+# As `clean_class_name` returns them.
 CLASS_NAMES = (
     "t shirt top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
@@ -33,7 +33,7 @@ class ClothingSynonyms(SynonymTable):
         return super().__repr__().replace("SynonymTable", "ClothingSynonyms")
 
     def split(self, seed: int) -> tuple[SynonymTable, SynonymTable]:
-        """As `SynonymTable.split`, both halves of this kind."""
+        """Split as `SynonymTable.split` does, into two tables of this class."""
         known, unseen = super().split(seed)
         return ClothingSynonyms(dict(known.table)), ClothingSynonyms(dict(unseen.table))
 

@@ -1,4 +1,4 @@
-"""Substitutes split once into a part that training may use and one that only evaluation sees (METHODS, section 7)."""
+"""Split substitutes into those that training may use and those for evaluation only (METHODS.md, section 7)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .source import CandidateSource
-from .table import SynonymTable
+from .synonyms import SynonymTable
 
 
 @dataclass(frozen=True, kw_only=True)
 class HalfOf:
-    """The half of a source's proposals that a seeded hash of the word puts into `part`; the halves share no word.
+    """One half of a source's candidates, chosen by a seeded hash of the word; the two halves share no word.
 
     Args:
-        source: asked for twice as many, so that about as many as asked for are left.
-        part: "known" or "unseen".
-        seed: of the split; the same words fall into the same part in every run and on every machine.
+        source: source to split. It is asked for twice as many candidates, of which about half are kept.
+        part: the half to propose, "known" or "unseen".
+        seed: seed of the split; a word is in the same half in every run and on every machine.
     """
 
     source: CandidateSource
@@ -40,7 +40,7 @@ class HalfOf:
 
 
 def known_and_unseen(source: CandidateSource, seed: int = 0) -> tuple[CandidateSource, CandidateSource]:
-    """The two halves of a source: of a `SynonymTable` exact halves word by word, of any other source by `HalfOf`."""
+    """Split a source: a `SynonymTable` into exact halves word by word, any other source by `HalfOf`."""
     if isinstance(source, SynonymTable):
         return source.split(seed)
     return HalfOf(source=source, part="known", seed=seed), HalfOf(source=source, part="unseen", seed=seed)

@@ -1,4 +1,4 @@
-"""Substitutes that a masked language model expects at the word's place (BERT-Attack, arXiv:2004.09984)."""
+"""Substitutes that a masked language model predicts in place of a word (BERT-Attack, arXiv:2004.09984)."""
 
 from __future__ import annotations
 
@@ -19,32 +19,31 @@ from .words import WORD
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MASKED_LM = "google-bert/bert-base-uncased"  # BERT-Attack, as the release runs it
-
-
-TOP_PER_PIECE = 4  # BERT-Attack, arXiv:2004.09984: for a word of several pieces, the top 4 of each,
-
-
-MAX_COMBINATIONS = 24  # and at most 24 of their combinations
+MASKED_LM = "google-bert/bert-base-uncased"  # as in the release's BERT-Attack
+# For a word of several pieces, BERT-Attack (arXiv:2004.09984) takes the top tokens of each piece and ranks at most so
+# many of their combinations.
+TOP_PER_PIECE = 4
+MAX_COMBINATIONS = 24
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class MaskedLMCandidates:
-    """What a masked language model expects at the word's place in the unmasked text (BERT-Attack, arXiv:2004.09984).
+    """Words that a masked language model predicts in place of a word of the unmasked text (arXiv:2004.09984).
 
-    The top `num_candidates` tokens, then without pieces of words and signs. For a word of several pieces: the top 4 per
-    piece, combined to single words, the 24 most likely combinations, ranked by the model's perplexity of the pieces in
-    the text.
+    For a word of one token: the top `num_candidates` tokens, from which pieces of words and punctuation are then
+    dropped. For a word of several pieces: the top 4 tokens of each piece are combined to single words, and the 24 most
+    likely combinations are ranked by the model's perplexity of the pieces in the text.
 
     Args:
         model: any `AutoModelForMaskedLM`.
-        tokenizer: its tokenizer, a fast one.
-        align_to_cls: read the output at the word's own position. False reads one position to the left, so that each
-            word gets its left neighbour's candidates: MMCoA's release does, it forgets the [CLS] token in front.
-        batch_size: texts per forward.
+        tokenizer: the model's tokenizer, a fast one.
+        align_to_cls: whether to read the output at the word's own position. False reads it one position to the left, as
+            MMCoA's release does because it ignores the leading [CLS] token; each word then gets the candidates of its
+            left neighbour.
+        batch_size: number of texts per forward pass.
 
     Raises:
-        ValueError: if the tokenizer cannot say where its tokens lie in the text.
+        ValueError: if the tokenizer does not return the positions of its tokens in the text.
 
     Example:
         >>> source = MaskedLMCandidates.from_pretrained("bert-base-uncased")  # doctest: +SKIP
@@ -61,7 +60,7 @@ class MaskedLMCandidates:
 
     @classmethod
     def from_pretrained(cls, name: str, align_to_cls: bool = True) -> MaskedLMCandidates:
-        """A folder or Hub id of a masked language model, e.g. "bert-base-uncased" (the paper's)."""
+        """Load a masked language model from a folder or the Hub, e.g. "bert-base-uncased", which the paper uses."""
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
         model = AutoModelForMaskedLM.from_pretrained(name).eval()
@@ -72,7 +71,7 @@ class MaskedLMCandidates:
         return f"MaskedLMCandidates({name!r}, align_to_cls={self.align_to_cls})"
 
     def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
-        """See `CandidateSource`. One batched forward, and a second one for the words of several pieces."""
+        """See `CandidateSource`. A batch takes one forward pass, and more if words have several pieces."""
         ranked: Ranked = [{} for _ in texts]
         asked = [row for row, indices in enumerate(words) if indices]
         device = next(self.model.parameters(), torch.empty(0)).device
@@ -88,7 +87,7 @@ class MaskedLMCandidates:
     def _propose(
         self, encoded: dict[str, Tensor], places: Places, num_candidates: int
     ) -> dict[tuple[int, int], list[str]]:
-        """Candidates of each (line, word), given the positions of the word's pieces."""
+        """Propose candidates for each (line, word), given the positions of the word's pieces."""
         if not places:
             return {}
         logits = self.model(**encoded).logits  # (texts, length, vocabulary)
@@ -115,7 +114,7 @@ class MaskedLMCandidates:
         return {place: [word for word in words if word][:num_candidates] for place, words in found.items()}
 
     def _combine(self, options: list[list[tuple[float, int]]]) -> list[tuple[int, ...]]:
-        """The most likely words that the options (log-probability, token) of consecutive pieces make."""
+        """Combine the options (log-probability, token) of consecutive pieces to the most likely words."""
         best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for place, option in enumerate(options):
             fitting = [(score, token) for score, token in option if self._starts_word(token) == (place == 0)]
@@ -126,7 +125,7 @@ class MaskedLMCandidates:
     def _surprise(
         self, encoded: dict[str, Tensor], trials: list[tuple[int, list[int], tuple[int, ...]]]
     ) -> list[float]:
-        """Log-perplexity of the tokens of each trial (line, positions, tokens), put there into the line's text."""
+        """Return the log-perplexity of the tokens of each trial (line, positions, tokens) in the line's text."""
         surprise: list[float] = []
         for start in range(0, len(trials), self.batch_size):
             chunk = trials[start : start + self.batch_size]
@@ -151,7 +150,7 @@ class MaskedLMCandidates:
         return bool(_whole_word(token, self._marker))
 
     def _word(self, tokens: tuple[int, ...]) -> str | None:
-        """The word that the tokens make, or None if they make none."""
+        """Return the word that the tokens spell, or None if they spell no single word."""
         if not self._starts_word(tokens[0]):
             return None
         pieces: Any = self.tokenizer.convert_ids_to_tokens(list(tokens))

@@ -1,7 +1,7 @@
-"""The release's misaligned candidates, for any source: what that fault is worth can be measured without its model.
+"""The release's misaligned candidates for any source, to measure the effect of that fault without a language model.
 
 The release reads the masked language model's output one position to the left, so each word gets the candidates of its
-left neighbour (METHODS, section 4). `MaskedLMCandidates(align_to_cls=False)` does that on the model's own positions.
+left neighbour (METHODS.md, section 4). `MaskedLMCandidates(align_to_cls=False)` does the same with the language model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .source import CandidateSource, Ranked
 
 @dataclass(frozen=True)
 class LeftNeighboursCandidates:
-    """Proposes for each word what `source` proposes for the word before it; for the first word nothing."""
+    """For each word, the candidates of `source` for the word before it; none for the first word."""
 
     source: CandidateSource
 

@@ -1,4 +1,4 @@
-"""The source of substitutes that a configuration or a threat model names."""
+"""Build the source of substitutes that a configuration or a threat model names."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def candidate_source(
     masked_lm: str = MASKED_LM,
     align_to_cls: bool = True,
 ) -> CandidateSource:
-    """The source that a configuration or a threat model names: "neighbours", "hotflip", "wordnet" or "masked-lm".
+    """Build the source with that name.
 
     Args:
-        name: of the source.
-        model: the dual encoder whose vocabulary "neighbours" and "hotflip" draw on.
-        tokenizer: its tokenizer.
-        masked_lm: folder or Hub id of the masked language model of "masked-lm".
+        name: "neighbours", "hotflip", "wordnet" or "masked-lm".
+        model: dual encoder whose vocabulary "neighbours" and "hotflip" use.
+        tokenizer: the dual encoder's tokenizer.
+        masked_lm: folder or Hub id of the masked language model that "masked-lm" uses.
         align_to_cls: see `MaskedLMCandidates`.
 
     Raises:

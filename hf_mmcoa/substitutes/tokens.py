@@ -1,4 +1,4 @@
-"""Where the words of a text lie among its tokens, for sources that read a tokenizer's vocabulary."""
+"""Find the tokens of a text's words, and the whole words of a tokenizer's vocabulary."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Places = dict[tuple[int, int], list[int]]  # (line of the batch, word) -> positi
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     if not tokenizer.is_fast:
         raise ValueError(
-            f"`tokenizer` must be a fast one, got {type(tokenizer).__name__}: words are found by their place in the "
-            "text. Load it with AutoTokenizer.from_pretrained."
+            f"`tokenizer` must be a fast one, got {type(tokenizer).__name__}: words are found by their position in "
+            "the text. Load it with AutoTokenizer.from_pretrained."
         )
 
 
 def _tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device
 ) -> tuple[dict[str, Tensor], list[list[tuple[int, int]]]]:
-    """Token ids and mask padded on the right to the longest text, and each token's span in its text."""
+    """Tokenize texts, padded on the right to the longest; return ids and mask, and each token's span in its text."""
     encoded = tokenizer(
         texts,
         padding=True,
         padding_side="right",
-        truncation=tokenizer.model_max_length < 10**9,  # tokenizers made by hand have no limit, written as 1e30
+        truncation=tokenizer.model_max_length < 10**9,  # transformers writes "no limit" as 1e30
         return_offsets_mapping=True,
         return_tensors="pt",
     )
@@ -42,7 +42,7 @@ def _tokenize(
 
 
 def _places(texts: list[str], words: list[Sequence[int]], offsets: list[list[tuple[int, int]]]) -> Places:
-    """Positions of each asked word's tokens, by (line, word); a word cut off at the end of the context has none."""
+    """Find the positions of each word's tokens, by (line, word); a word that truncation cut off is left out."""
     places = {}
     for line, (text, indices) in enumerate(zip(texts, words, strict=True)):
         spans = split_words(text)
@@ -55,7 +55,11 @@ def _places(texts: list[str], words: list[Sequence[int]], offsets: list[list[tup
 
 
 def _word_marker(tokenizer: PreTrainedTokenizerBase) -> str:
-    """How a vocabulary tells words from pieces: CLIP's `</w>`, WordPiece's `##`, `▁`, `Ġ`; "" where all are words."""
+    """Find the mark by which a vocabulary tells words from pieces: `</w>` (CLIP), `##` (WordPiece), `▁` or `Ġ`.
+
+    Returns:
+        The mark; "" if no token has one.
+    """
     vocabulary = tokenizer.get_vocab()
     counts = {
         "</w>": sum(token.endswith("</w>") for token in vocabulary),
@@ -66,7 +70,7 @@ def _word_marker(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _whole_word(token: str, marker: str) -> str:
-    """The word that a token stands for, or "" for a piece that only continues one."""
+    """Return the word that a token stands for, or "" if the token is only a piece of a word."""
     if marker == "##":
         return "" if token.startswith(marker) else token
     if marker == "</w>":
@@ -76,7 +80,7 @@ def _whole_word(token: str, marker: str) -> str:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off while the block runs; every module's own mode is restored."""
+    """Put the model into evaluation mode for the block; restore every module's own mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

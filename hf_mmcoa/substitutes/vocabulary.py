@@ -1,4 +1,4 @@
-"""Substitutes from CLIP's own vocabulary: nearest neighbours in its token table, and HotFlip's first-order gain."""
+"""Substitutes from CLIP's own vocabulary, by nearest neighbours in its token table or by HotFlip's first-order gain."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class NeighbourCandidates:
-    """The words nearest to a word in CLIP's own token-embedding table, by cosine: no second model, nothing to download.
+    """The words nearest to a word in CLIP's own token-embedding table, by cosine; they need no second model.
 
-    The table is read in every call, so the neighbours are those of the weights as they are. A word of several tokens
-    stands at the mean of their embeddings; a word that holds a token unknown to the tokenizer has no neighbours.
+    The table is read in every call, so the neighbours follow the current weights. The embedding of a word of several
+    tokens is the mean of theirs. A word with a token that the tokenizer does not know has no neighbours.
 
     Args:
         model: an unwrapped dual encoder.
-        tokenizer: its tokenizer.
+        tokenizer: the model's tokenizer.
 
     Example:
         >>> NeighbourCandidates(model, processor.tokenizer)(["a photo of a dog"], [[4]], 10)  # doctest: +SKIP
@@ -41,7 +41,7 @@ class NeighbourCandidates:
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
 
     def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
-        """See `CandidateSource`. One matrix product for all distinct words."""
+        """See `CandidateSource`. Takes one matrix product for all distinct words."""
         rows = zip(texts, words, strict=True)
         asked = [[_word_at(text, index).casefold() for index in indices] for text, indices in rows]
         nearest = self._nearest(list(dict.fromkeys(word for row in asked for word in row)), num_candidates)
@@ -74,17 +74,17 @@ class NeighbourCandidates:
 class HotFlipCandidates:
     """The words of CLIP's vocabulary that promise the largest KL, to first order in the embedding (arXiv:1712.06751).
 
-    The KL from the clean text has no gradient at the clean text itself. It is therefore linearised where the word is
-    replaced by the mean m of the embedding table, a word that says nothing: gain of v = (e_v - m) . dKL/de, at the
-    word's first token.
+    The KL from the clean text has no gradient at the clean text itself. It is therefore linearised at the text whose
+    word is replaced by m, the mean of the embedding table, which stands for no word: the gain of a word v is
+    (e_v - m) . dKL/de, at the first token of the replaced word.
 
     Args:
-        model: an unwrapped dual encoder; its parameters' gradients and its mode stay as they are.
-        tokenizer: its tokenizer, a fast one.
-        batch_size: words per forward and backward.
+        model: an unwrapped dual encoder; its parameters' gradients and its mode stay unchanged.
+        tokenizer: the model's tokenizer, a fast one.
+        batch_size: number of words per forward and backward pass.
 
     Raises:
-        ValueError: if the tokenizer cannot say where its tokens lie in the text.
+        ValueError: if the tokenizer does not return the positions of its tokens in the text.
 
     Example:
         >>> HotFlipCandidates(model, processor.tokenizer)(["a photo of a dog"], [[4]], 10)  # doctest: +SKIP
@@ -98,7 +98,7 @@ class HotFlipCandidates:
         _check_tokenizer(self.tokenizer)
 
     def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
-        """See `CandidateSource`. One row of a batch for every word asked for, forward and backward."""
+        """See `CandidateSource`. Every word takes one row of a batch, forward and backward."""
         ranked: Ranked = [{} for _ in texts]
         token_ids, vocabulary = self._vocabulary
         asked = [row for row, indices in enumerate(words) if indices]
@@ -111,7 +111,8 @@ class HotFlipCandidates:
         all_places = _places(attacked, [words[row] for row in asked], offsets)
         special = torch.tensor(self.tokenizer.all_special_ids, device=table.device)
         is_special = torch.isin(encoded["input_ids"], special).tolist()
-        # An unknown word is CLIP's end-of-text token: pooling stops there, whatever stands in its place.
+        # CLIP's tokenizer maps an unknown word to the end-of-text token. Its id still decides where the text is pooled
+        # when its embedding is replaced, so the gradient there says nothing about a substitute.
         places = [
             (line, word, pieces)
             for (line, word), pieces in all_places.items()
@@ -130,7 +131,7 @@ class HotFlipCandidates:
         return ranked
 
     def _gradients(self, encoded: dict[str, Tensor], rows: list[tuple[int, int, list[int]]], mean: Tensor) -> Tensor:
-        """dKL/de at the first token of each (line, word, positions), the word standing at `mean`; (rows, width)."""
+        """Return dKL/de at the first token of each (line, word, positions), its tokens at `mean`; (rows, width)."""
         lines = [line for line, _, _ in rows]
         input_ids, mask = encoded["input_ids"][lines], encoded["attention_mask"][lines]
         with torch.no_grad():
@@ -152,10 +153,10 @@ def _word_at(text: str, index: int) -> str:
 
 
 def _vocabulary_words(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[str]]:
-    """Ids and words of the tokens that are whole words of ASCII letters and no stop words, by id."""
+    """Return ids and words, by id, of the tokens that are whole words of ASCII letters and no stop words."""
     marker, special = _word_marker(tokenizer), set(tokenizer.all_special_ids)
     by_id = sorted((index, _whole_word(token, marker)) for token, index in tokenizer.get_vocab().items())
-    # Byte-level vocabularies write other alphabets in stand-in letters; ASCII letters stand for themselves.
+    # Byte-level vocabularies write other alphabets in substitute characters, and ASCII letters as they are.
     words = {
         index: word
         for index, word in by_id
@@ -165,8 +166,8 @@ def _vocabulary_words(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], li
 
 
 def _top_words(scores: Tensor, vocabulary: list[str], originals: list[str], num_candidates: int) -> list[list[str]]:
-    """The best words of each row of scores (rows, vocabulary), without the row's original word."""
-    # One more than asked for: the original may be among them.
+    """Return the best words of each row of scores (rows, vocabulary), without the row's original word."""
+    # One more than needed, since the original may be among them.
     top = scores.topk(min(num_candidates + 1, len(vocabulary))).indices.tolist()
     found = [[vocabulary[column] for column in columns] for columns in top]
     return [

@@ -1,4 +1,4 @@
-"""Substitutes from WordNet: synonyms and hyponyms of a word's nouns."""
+"""Substitutes from WordNet: synonyms and hyponyms of a word."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .source import Ranked
 from .vocabulary import _word_at
 from .words import WORD
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class WordNetCandidates:
-    """Synonyms of a word, then its hyponyms, over all its senses in WordNet's order; single words only. Needs `nltk`.
+    """Synonyms of a word, then its hyponyms, over all its senses in WordNet's order. Needs `nltk`.
+
+    Only single words are proposed.
 
     Args:
         root: folder with WordNet's own files, e.g. Debian's "/usr/share/wordnet"; None reads nltk's data.
 
     Raises:
         ImportError: on first use, if nltk is missing.
-        LookupError: on first use, if the data is missing; the text says where it is had.
+        LookupError: on first use, if the data are missing; the message says how to get them.
 
     Example:
         >>> WordNetCandidates()(["a photo of a dog"], [[4]], 10)  # doctest: +SKIP
@@ -44,7 +43,7 @@ class WordNetCandidates:
 
     def _relatives(self, word: str) -> list[str]:
         synsets = self._wordnet.synsets(word)
-        # nltk gives hyponyms in the order of a hash that every process draws anew; offsets are WordNet's own order.
+        # nltk returns hyponyms in the order of a hash that differs between processes; offsets are WordNet's own order.
         hyponyms = (sorted(synset.hyponyms(), key=lambda each: each.offset()) for synset in synsets)
         relatives = [*synsets, *(each for found in hyponyms for each in found)]
         lemmas = dict.fromkeys(lemma for synset in relatives for lemma in synset.lemma_names())
@@ -69,12 +68,12 @@ class WordNetCandidates:
 
 
 def _read_wordnet(root: str) -> Any:
-    """nltk's reader on a folder that nltk did not install."""
+    """Open nltk's reader on a folder that nltk did not install."""
     import nltk
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
     class Reader(WordNetCorpusReader):  # type: ignore[misc]
-        """Debian leaves out two files: one only names lexicographers' files, the other serves other languages."""
+        """A reader that does without two files that Debian leaves out: `lexnames`, and the one for other languages."""
 
         def open(self, file: str) -> Any:
             if file == "lexnames" and not Path(root, file).exists():

@@ -1,7 +1,7 @@
-"""Words in a text: where they are, which ones carry no meaning of their own, and how one is put in another's place.
+"""Find and replace the words of a text, and list the stop words, which carry no meaning of their own.
 
-A regular expression instead of a tokenizer: what lies between the words (spaces, punctuation) survives a replacement
-unchanged, and every candidate source and model can agree on it through character positions.
+A regular expression finds them, not a tokenizer: what lies between the words (spaces, punctuation) survives a
+replacement unchanged, and every source and model can map the words to its own tokens by their positions in the text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from difflib import SequenceMatcher
 # Letters and digits, with apostrophes inside: "don't" is one word, "red-hot" is two.
 WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
-# Function words only. Number words are absent on purpose: "one" and "two" are class names.
+# Function words only. Number words are left out on purpose: "one" and "two" are class names.
 STOP_WORDS = frozenset(
     WORD.findall(
         """
@@ -36,7 +36,7 @@ STOP_WORDS = frozenset(
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """Start and end of every word of `text`, in characters, in order.
+    """Return start and end of every word of `text`, in characters, in order.
 
     Example:
         >>> [text[slice(*span)] for text in ["a dog's red-hot ball."] for span in split_words(text)]
@@ -46,7 +46,12 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 def replace_word(text: str, index: int, word: str) -> str:
-    """`text` with its word number `index`, counted as by `split_words`, replaced by `word`; the rest is untouched.
+    """Replace one word of `text` and leave the rest unchanged.
+
+    Args:
+        text: the text.
+        index: number of the word, counted from 0 as by `split_words`.
+        word: the word that takes its place.
 
     Raises:
         IndexError: if the text has no such word.
@@ -59,7 +64,9 @@ def replace_word(text: str, index: int, word: str) -> str:
 
 
 def changed_words(before: str, after: str) -> list[tuple[str, str]]:
-    """The words in which two texts differ, as (before, after), in order; an insertion or deletion leaves one empty.
+    """Return the words in which two texts differ, in order, as (before, after).
+
+    Of an inserted or deleted word, one of the two is empty.
 
     Example:
         >>> changed_words("a photo of a dog.", "a photo of a hound.")

@@ -1,1 +1,1 @@
-"""A tiny CLIP that is built and pretrained here in seconds, for examples, tests and comparisons without a network."""
+"""A tiny CLIP that is built and pretrained in seconds, for examples, tests and comparisons without a network."""

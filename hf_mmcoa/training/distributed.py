@@ -1,8 +1,8 @@
-"""Several processes: embeddings of all of them, weights that are spread over them, and rows that only fill a batch.
+"""Training and evaluation in several processes: gathered embeddings, sharded weights, and rows that only fill a batch.
 
-Contrastive negatives come from the global batch, so embeddings are gathered with gradient. Attacks do not run through
-a sharded model: each of their forwards would wait for every other process, and how many forwards an attack needs
-differs between processes. They work on a plain copy that has all weights.
+Contrastive negatives come from the global batch, so embeddings are gathered with gradient. Attacks do not run through a
+sharded model: each of its forwards would wait for all other processes, and the number of forwards that an attack needs
+differs between processes. They run on a plain copy that has all weights.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """Concatenate every process's rows in rank order; each process must hold the same number.
+    """Concatenate the rows of all processes in rank order, with gradient; each process must hold the same number.
 
-    Every process computes the same global loss, and the backward sums what each of them says about a row. DDP's
-    average over processes then gives exactly the gradient of one process with the whole batch, for the encoders and
-    for the temperature.
+    Every process computes the same global loss, and the backward sums the gradients of all processes for a row. DDP's
+    average over processes then gives exactly the gradient of one process with the whole batch, for the encoders and for
+    the temperature.
 
     Args:
         tensor: (rows, ...), with or without gradient.
 
     Returns:
-        (processes * rows, ...); the tensor itself when there is one process.
+        (processes * rows, ...); the tensor itself if there is one process.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return tensor
@@ -64,21 +64,21 @@ class _GatherRows(torch.autograd.Function):
 
 
 def check_sharding(accelerator: Accelerator) -> bool:
-    """Whether training will spread weights over processes (FSDP, DeepSpeed ZeRO-3).
+    """Return True if training will shard weights over processes (FSDP, DeepSpeed ZeRO-3).
 
     Warns:
-        UserWarning: if FSDP was asked for and accelerate does not do it, as on a CPU.
+        UserWarning: if FSDP was requested and accelerate does not use it, as on a CPU.
 
     Raises:
-        ValueError: if FSDP is set so that attacks, the teacher or checkpoints would not have the model's weights.
+        ValueError: if FSDP is configured so that attacks, the teacher or checkpoints would lack the model's weights.
     """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return accelerator.state.deepspeed_plugin.zero_stage == 3
     if accelerator.distributed_type != DistributedType.FSDP:
         if accelerator.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             warnings.warn(
-                "FSDP was asked for, and accelerate does not shard on a CPU: each process holds all weights (DDP). "
-                "Leave FSDP out to silence this.",
+                "FSDP was requested, but accelerate does not shard on a CPU: each process holds all weights (DDP). "
+                "Remove FSDP from accelerate's config to silence this.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -91,13 +91,13 @@ def check_sharding(accelerator: Accelerator) -> bool:
         )
     if kind != "FULL_STATE_DICT":
         raise ValueError(
-            f"`fsdp_state_dict_type: {kind}` would write checkpoints without a model that `from_pretrained` reads: set "
+            f"`fsdp_state_dict_type: {kind}` would write checkpoints that `from_pretrained` cannot read: set "
             "`fsdp_state_dict_type: FULL_STATE_DICT` in accelerate's config."
         )
     if plugin.cpu_ram_efficient_loading:
         raise ValueError(
-            "`fsdp_cpu_ram_efficient_loading: true` leaves all processes but the first without weights, and attacks "
-            "and teachers run on each: set `fsdp_cpu_ram_efficient_loading: false` in accelerate's config."
+            "`fsdp_cpu_ram_efficient_loading: true` leaves all processes but the first without weights, but attacks "
+            "and the teacher run on each: set `fsdp_cpu_ram_efficient_loading: false` in accelerate's config."
         )
     return True
 
@@ -105,30 +105,30 @@ def check_sharding(accelerator: Accelerator) -> bool:
 class WholeCopy:
     """A plain copy, with all weights on each process, of a model whose weights will be sharded.
 
-    It has the model's buffers, adapters, `requires_grad` and mode. Up to date after `updated`. Costs one set of weights
-    a process, without gradients and optimizer state.
+    It has the model's buffers, adapters, `requires_grad` and mode. Its weights are current after `updated`. It costs
+    the memory of one set of weights per process, without gradients and optimizer state.
 
     Args:
-        model: unwrapped and not sharded yet; made fit for FSDP, in place: scalar parameters become vectors of one
-            element, and `get_input_embeddings` says where the tokens' are.
-        device: where the copy is kept.
+        model: unwrapped and not sharded yet. It is prepared for FSDP in place: scalar parameters become vectors of one
+            element, and `get_input_embeddings` returns the token-embedding layer.
+        device: device of the copy.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model = model
         self.copy = copy.deepcopy(model).to(device)
-        self._complete = False  # once all weights are copied, those that do not train stay as they are
+        self._complete = False  # after the first complete update, weights that do not train need no copying
         for module in model.modules():
             for name, weight in module._parameters.items():
                 if weight is not None and weight.ndim == 0:
                     vector = nn.Parameter(weight.detach().reshape(1), requires_grad=weight.requires_grad)
                     module.register_parameter(name, vector)
         plain = model.get_base_model() if isinstance(model, PeftModel) else model
-        # accelerate asks where the tokens' embeddings are, and CLIPModel only raises
+        # accelerate calls `get_input_embeddings`, and CLIPModel's only raises.
         plain.get_input_embeddings = plain.text_model.get_input_embeddings  # type: ignore[union-attr]
 
     def of(self, model: nn.Module) -> nn.Module:
-        """The copy, if it is this model's; else the model, which somebody put in its place."""
+        """Return the copy if `model` is the model that it copies, else `model` itself, which replaced it."""
         if model is not self.model:
             return model
         if self.copy.training != model.training:
@@ -137,7 +137,7 @@ class WholeCopy:
 
     @torch.no_grad()
     def updated(self, model: nn.Module) -> nn.Module:
-        """The same with the weights as they are now; every process must call it."""
+        """Return the same as `of` after copying the current weights; every process must call it."""
         if model is self.model:
             for mine, theirs in zip(self.copy.parameters(), model.parameters(), strict=True):
                 if theirs.requires_grad or not self._complete:
@@ -149,7 +149,7 @@ class WholeCopy:
 
 @torch.no_grad()
 def load_scalars(model: nn.Module, folder: str | Path) -> None:
-    """Set sharded weights of one element, such as the temperature, to what an adapter's folder holds of them."""
+    """Load sharded weights of one element, such as the temperature, from an adapter's folder."""
     saved = load_file(Path(folder, SAFETENSORS_WEIGHTS_NAME))
     for name, weight in model.named_parameters():
         if weight.numel() == 1 and name in saved and isinstance(weight, DTensor):
@@ -159,7 +159,7 @@ def load_scalars(model: nn.Module, folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def _gathered(weight: nn.Parameter) -> Iterator[Tensor]:
-    """All of one weight, on every process."""
+    """Yield one complete weight, on every process."""
     if hasattr(weight, "ds_id"):  # DeepSpeed ZeRO-3
         from deepspeed.zero import GatheredParameters
 
@@ -176,9 +176,10 @@ def _gathered(weight: nn.Parameter) -> Iterator[Tensor]:
 def left_unprepared(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
     """Keep the Trainer from preparing a model that is evaluated before it trains.
 
-    transformers prepares it for evaluation alone, and accelerate then takes it for prepared when training begins: it
-    is never wrapped in DDP, no gradient is averaged, and every process trains a model of its own, without a word
-    (transformers 5.23, accelerate 1.15). FSDP2 refuses a model without its optimizer. Our evaluation reads no wrapper.
+    transformers prepares the model for evaluation only, and accelerate then regards it as prepared when training
+    begins: it is never wrapped in DDP, no gradient is averaged, and every process silently trains a model of its own
+    (transformers 5.23, accelerate 1.15). FSDP2 refuses a model without its optimizer. The evaluation here needs no
+    wrapper.
     """
     first = not accelerator._models and accelerator.distributed_type != DistributedType.DEEPSPEED
     if first:
@@ -191,15 +192,15 @@ def left_unprepared(accelerator: Accelerator, model: nn.Module) -> Iterator[None
 
 
 def own_rows(accelerator: Accelerator, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch of an evaluation without the rows that only fill it up.
+    """Return a batch of an evaluation without the rows that only fill it up.
 
-    accelerate completes the last batch of several processes with rows that were there before, and drops their outcomes
-    when it gathers. Here they are dropped from what a sample is compared with, too. A process that has nothing but
-    such rows keeps them: there has to be a batch, and nobody will look at it.
+    With several processes, accelerate fills the last batch with rows that it has used before, and drops their outcomes
+    when it gathers. This function also removes them from the samples that a sample is compared with. A process that has
+    only such rows keeps them, because it needs a batch; their outcomes are dropped anyway.
 
     Args:
         accelerator: knows whether this is the last batch.
-        inputs: tensors and lists of one row a sample.
+        inputs: tensors and lists with one row per sample, `row_ids` among them.
     """
     state = accelerator.gradient_state
     size = len(inputs["row_ids"])
@@ -210,5 +211,5 @@ def own_rows(accelerator: Accelerator, inputs: Mapping[str, Any]) -> dict[str, A
 
 
 def pad_rows(rows: Tensor, size: int) -> Tensor:
-    """The last row repeated, so that every process hands in as many as the others, (size, ...)."""
+    """Repeat the last row up to `size` rows, so that all processes gather equally many, (size, ...)."""
     return torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])

@@ -1,4 +1,4 @@
-"""Ctrl-C, or a scheduler's SIGTERM, ends a training after the current step and with a complete checkpoint."""
+"""A clean end of training on Ctrl-C or a scheduler's SIGTERM: after the current step, with a complete checkpoint."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from transformers.trainer_utils import SaveStrategy
 if TYPE_CHECKING:
     from transformers import Trainer
 
-ECHO = 0.5  # seconds within which launcher and terminal may both pass on one signal to one of several processes
+ECHO = 0.5  # seconds within which launcher and terminal may both deliver the same signal to a process
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A signal stopped the training after a step.
+    """Raised when a signal has stopped the training after a step.
 
     Args:
-        signal_number: which.
-        step: after which step.
-        checkpoint: where it goes on from.
+        signal_number: number of the signal.
+        step: the last step that was trained.
+        checkpoint: folder from which the training can be resumed.
     """
 
     def __init__(self, signal_number: int, step: int, checkpoint: str) -> None:
         self.signal_number, self.step, self.checkpoint = signal_number, step, checkpoint
         super().__init__(
-            f"stopped by {signal.Signals(signal_number).name} after step {step}. Go on, bit for bit, with "
-            f"`resume_from_checkpoint={checkpoint!r}` (or True, for the last one)."
+            f"stopped by {signal.Signals(signal_number).name} after step {step}. Resume, bit for bit, with "
+            f"`resume_from_checkpoint={checkpoint!r}` (or True for the last checkpoint)."
         )
 
 
 class StopOnSignal(TrainerCallback):
-    """Turns the first SIGINT or SIGTERM into a stop after the step; the second has its usual effect at once.
+    """Stop the training after the current step on the first SIGINT or SIGTERM; a second one takes effect at once.
 
-    Several processes stop after the same step, whichever of them was told first.
+    Several processes stop after the same step, whichever of them receives the signal first.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -52,14 +52,14 @@ class StopOnSignal(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While the Trainer trains. Signal handlers are as before afterwards.
+        """Handle signals while the Trainer trains in the block; the previous handlers are restored afterwards.
 
         Raises:
-            TrainingInterrupted: at the end, if a signal stopped it.
+            TrainingInterrupted: at the end of the block, if a signal stopped the training.
         """
         self._received, self._stopping, self._listening, self._saved_step = 0, False, True, -1
         self._process = os.getpid()
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             self._install()
         try:
             yield
@@ -70,15 +70,15 @@ class StopOnSignal(TrainerCallback):
             step = self._trainer.state.global_step
             folder = os.path.join(str(self._trainer.args.output_dir), f"checkpoint-{step}")
             raise TrainingInterrupted(self._received, step, folder)
-        if self._received:  # too late for the training: it belongs to whoever comes next
+        if self._received:  # received after the last step: leave it to the previous handler
             signal.raise_signal(self._received)
 
     def _install(self) -> None:
         numbers = [signal.SIGINT]
-        if not getattr(self._trainer.args, "enable_jit_checkpoint", False):  # which has a handler of its own
+        if not getattr(self._trainer.args, "enable_jit_checkpoint", False):  # which has its own handler
             numbers.append(signal.SIGTERM)
         for number in numbers:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # who has it ignored (nohup) means it
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # keep an ignored one (nohup) ignored
                 self._previous[number] = signal.signal(number, self._receive)
 
     def _restore(self) -> None:
@@ -91,7 +91,7 @@ class StopOnSignal(TrainerCallback):
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
-            return  # Ctrl-C reaches the workers too; the batches of the current step are still wanted
+            return  # Ctrl-C reaches the workers too, and the current step still needs their batches
         if self._received:
             if self._trainer.args.world_size > 1 and time.monotonic() - self._received_at < ECHO:
                 return
@@ -99,17 +99,18 @@ class StopOnSignal(TrainerCallback):
             signal.raise_signal(number)
             return
         self._received, self._received_at = number, time.monotonic()
-        if self._trainer.args.process_index == 0:  # not by `print`, which may just be at work
-            os.write(2, b"\nStopping after this step, with a checkpoint. Once more stops at once.\n")
+        if self._trainer.args.process_index == 0:  # not `print`, which the signal may have interrupted
+            os.write(2, b"\nStopping after this step, with a checkpoint. A second signal stops at once.\n")
 
     def _agreed(self) -> bool:
-        """Whether any process was told to stop; every process asks at the same time."""
+        """Return True if any process received a signal; every process must call it at the same step."""
         if self._trainer.args.world_size > 1:
             told = torch.tensor([self._received], device=self._trainer.args.device)
             self._received = int(self._trainer.accelerator.gather(told).max())
         return bool(self._received)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Remember the step that was saved."""
         self._saved_step = state.global_step
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -120,7 +121,10 @@ class StopOnSignal(TrainerCallback):
             self._stopping = control.should_training_stop = control.should_save = True
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Also called where the epoch was broken off, and then nothing is due."""
+        """Stop and save after the epoch's last step.
+
+        The Trainer also calls it after it has left an epoch early; then it must not log, evaluate or save.
+        """
         if not self._listening:
             return
         if self._stopping:
@@ -131,7 +135,7 @@ class StopOnSignal(TrainerCallback):
 
 
 def _save_is_up_to_evaluation(args: Any, control: TrainerControl) -> bool:
-    """Where only the best is saved, the stop waits for a step without evaluation."""
+    """Return True if only the best checkpoint is saved and this step evaluates; the stop then waits a step."""
     return args.save_strategy == SaveStrategy.BEST and bool(control.should_evaluate)
 
 

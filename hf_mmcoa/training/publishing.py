@@ -1,4 +1,7 @@
-"""What a `Trainer` sends to the Hub, our way: a card made from result files, safetensors and text, never a pickle."""
+"""A `Trainer` whose pushes to the Hub are those of `hf-mmcoa push`: safetensors and text, never a pickle.
+
+The card is written from result files.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,25 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-PUSHED_FOLDER = "_pushed"  # in `output_dir`: what is on its way to the Hub while training goes on
+PUSHED_FOLDER = "_pushed"  # in `output_dir`: a copy of the files that are being pushed while training goes on
 
 logger = logging.getLogger(__name__)
 
 
 class PublishingTrainer(Trainer):
-    """A `Trainer` whose pushes, during training and after it, are those of `hf-mmcoa push`."""
+    """A `Trainer` whose pushes, during and after training, are those of `hf-mmcoa push`."""
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """The Trainer's, and sees that the repository holds nothing else.
+        """Create the repository, and check that it holds no other model.
+
+        Args:
+            token: a token with write access; None takes that of the arguments or of the login.
+            private: create the repository as a private one; None takes the arguments' value.
 
         Raises:
-            ValueError: if it does, or if `hub_strategy` would push checkpoints, whose optimizer state is a pickle.
-            PermissionError: without a token that may write there.
+            ValueError: if it holds another model, or if `hub_strategy` would push checkpoints, whose optimizer state is
+                a pickle.
+            PermissionError: if there is no token, or it may not write there.
             ConnectionError: if the Hub cannot be reached.
         """
         from ..hub import push  # it imports the trainer
@@ -51,7 +59,7 @@ class PublishingTrainer(Trainer):
             )
         self.push_in_progress = None
 
-    def create_model_card(  # type: ignore[override]  # what the Trainer asks its user for is read from files here
+    def create_model_card(  # type: ignore[override]  # reads from files what the Trainer takes as arguments
         self,
         language: str | None = None,
         license: str | None = None,
@@ -62,9 +70,11 @@ class PublishingTrainer(Trainer):
         """Write `README.md` of `output_dir`, from `training_args.yaml` and the results measured on these weights.
 
         Args:
-            language, license, tags: as the Hub writes them.
-            model_name: unused: the card is named like the repository.
-            finetuned_from: Hub id of the base model, if the files do not say.
+            language: language of the prompts, in the Hub's spelling.
+            license: licence of the weights, in the Hub's spelling.
+            tags: additional tags.
+            model_name: unused, because the card is named after the repository.
+            finetuned_from: Hub id of the base model, if the files do not state it.
         """
         if self.is_world_process_zero():
             self._pack(self._output_dir, language=language, license=license, tags=tags, base_model=finetuned_from)
@@ -78,11 +88,18 @@ class PublishingTrainer(Trainer):
         private: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The Trainer's; sends what `hf-mmcoa push` sends of `output_dir`, which is no pickle.
+        """Push the files of `output_dir` that `hf-mmcoa push` publishes, which are no pickles.
 
         Args:
-            commit_message, blocking, token, revision, private: the Trainer's.
-            **kwargs: of `create_model_card`.
+            commit_message: message of the commit.
+            blocking: wait until the push is complete.
+            token: a token with write access; None takes that of the arguments or of the login.
+            revision: branch; None takes that of the arguments.
+            private: see `init_hf_repo`.
+            **kwargs: arguments of `create_model_card`.
+
+        Returns:
+            `CommitInfo`, or a `Future` of it without `blocking`; None on all processes but the first.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
@@ -91,14 +108,14 @@ class PublishingTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         self._finish_current_push()
-        kwargs.pop("model_name", None)  # the card is named like the repository
+        kwargs.pop("model_name", None)  # the card is named after the repository
         if "finetuned_from" in kwargs:
             kwargs["base_model"] = kwargs.pop("finetuned_from")
         package = self._pack(self._output_dir, **kwargs)
         return self._send(package, commit_message or "End of training", not blocking, token, revision)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """The Trainer's, of safetensors and text only, from a copy that no later save changes."""
+        """Push the safetensors and text files of a checkpoint, from a copy that no later save changes."""
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         if not self.args.hub_always_push and self.push_in_progress is not None and not self.push_in_progress.is_done():
@@ -114,21 +131,21 @@ class PublishingTrainer(Trainer):
             for file in read_checkpoint(checkpoint_folder).files():
                 shutil.copy(file, copy)
             job = self._send(self._pack(copy), f"Training in progress, step {self.state.global_step}", True)
-        except (ValueError, OSError) as error:  # the training is worth more than this push
+        except (ValueError, OSError) as error:  # a failed push must not stop the training
             logger.warning("training goes on, but step %d was not pushed: %s", self.state.global_step, error)
             return
         self.push_in_progress = PushInProgress([job])  # type: ignore[assignment,arg-type]  # as the Trainer does
 
     def _finish_current_push(self) -> None:
-        """The Trainer's, and says what went wrong."""
+        """Wait for the push in progress, and log its error if it failed."""
         super()._finish_current_push()
         for job in getattr(getattr(self, "push_in_progress", None), "jobs", ()):
             if (error := job.exception()) is not None:
-                logger.warning("a push during training broke off: %s. The next push brings all of it.", error)
+                logger.warning("a push during training broke off: %s. The next push sends all files.", error)
         self.push_in_progress = None
 
     def _pack(self, folder: Path, **metadata: Any) -> Any:
-        """Write the folder's card; the `Package` that a push of it sends."""
+        """Write the folder's card and return the `Package` of a push."""
         from ..hub.push import pack
 
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled

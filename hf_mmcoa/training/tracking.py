@@ -1,7 +1,7 @@
-"""What the attacks do while a model trains: figures for the log, and pictures for the trackers that take them.
+"""Measurements of the attacks in training: figures for the log, and pictures for the trackers that accept them.
 
-Both are computed beside the training: the figures from embeddings that the step has anyway, the pictures by an attack
-of their own with its own random numbers, so that a run trains the same weights with them and without.
+Neither influences the training: the figures come from embeddings that the step computes anyway, and the pictures from
+separate attacks with their own random numbers, so a run trains the same weights with and without them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from ..data.columns import resolve_columns
 from ..models import encoding
 
 if TYPE_CHECKING:
+    from ..attacks.perturbed_texts import PerturbedTexts
     from ..evaluation.threat_model import ThreatModel
     from ..objectives import Embeddings
-    from .trainer import MMCoATrainer, _AttackedTexts, _Batch
+    from .attacker import Adversarial
+    from .batch import Batch
+    from .trainer import MMCoATrainer
 
 TAG = "train/attacked_images"
 NUM_IMAGES = 4
@@ -35,22 +38,21 @@ NUM_IMAGES = 4
 @torch.no_grad()
 def attack_figures(
     trainer: MMCoATrainer,
-    batch: _Batch,
+    batch: Batch,
     embeds: Embeddings,
-    adv_images: Tensor | None,
-    adv_texts: Sequence[_AttackedTexts],
+    adversarial: Adversarial,
 ) -> dict[str, Tensor]:
-    """What the attacks of one step did, as (sum, count), (2,), by the names of docs/tracking.md; no forward.
+    """Return figures of the attacks of one step, each as its sum and count, (2,); needs no forward.
 
-    A sample is right if its own anchor is the nearest of all: its class's prompt among all classes, or its own text
-    among the batch's. Names depend on the configuration alone, so that all processes add up the same ones.
+    docs/tracking.md explains each name. A sample is classified correctly if its own anchor is the nearest: its class's
+    prompt among all class prompts, or its own text among the batch's texts. The names depend on the configuration
+    alone, so that all processes sum the same figures.
 
     Args:
         trainer: whose attacks these are.
         batch: what was attacked; its anchors were embedded before this step.
         embeds: what was encoded.
-        adv_images: the attacked images, (batch, 3, height, width), if any.
-        adv_texts: the attacked texts, one entry per text attack.
+        adversarial: what the attacks made of it.
     """
     figures: dict[str, Tensor] = {}
     own, anchors = batch.anchor_ids, batch.anchors.float()
@@ -60,25 +62,26 @@ def attack_figures(
             if features is None:
                 continue
             attacked = _cosines(features, anchors)
-            if clean is None:  # this objective does not encode the clean images, so nobody knows which were right
+            if clean is None:  # the objective encodes no clean images, so the clean accuracy is unknown
                 figures[f"adv_{modality}_accuracy"] = _mean(attacked.argmax(1) == own)
                 continue
-            if modality == "text":  # the clean image, with its own text replaced by the attacked one
+            if modality == "text":  # the clean image against the texts, with its own one replaced by the attacked one
                 to_text = (
                     F.normalize(embeds.image_features.float(), dim=-1) * F.normalize(features.float(), dim=-1)
                 ).sum(1)
                 attacked = clean.scatter(1, own[:, None], to_text[:, None])
             right = clean.argmax(1) == own
             figures[f"{modality}_attack_success"] = _mean((attacked.argmax(1) != own)[right])
+    adv_images, adv_texts = adversarial.images, adversarial.texts
     if adv_images is not None:
-        norm = getattr(trainer.image_attack, "norm", trainer.args.norm)
+        norm = getattr(trainer.attacker.image_attack, "norm", trainer.args.norm)
         change = (adv_images - batch.images).float().flatten(1)
         figures["image_perturbation"] = _mean(change.norm(p=float("inf") if norm == "linf" else 2, dim=1))
     return figures | _text_figures(trainer, batch, adv_texts)
 
 
-def _text_figures(trainer: MMCoATrainer, batch: _Batch, adv_texts: Sequence[_AttackedTexts]) -> dict[str, Tensor]:
-    """How far the batch's distinct texts were changed, over all text attacks."""
+def _text_figures(trainer: MMCoATrainer, batch: Batch, adv_texts: Sequence[PerturbedTexts]) -> dict[str, Tensor]:
+    """Return how far the batch's distinct texts were changed, over all text attacks."""
     kinds = trainer.args.text_attack.split("|")
     figures: dict[str, Tensor] = {}
     if not adv_texts:
@@ -92,20 +95,23 @@ def _text_figures(trainer: MMCoATrainer, batch: _Batch, adv_texts: Sequence[_Att
         ]
         figures["text_perturbation"] = _mean(torch.tensor(changed, device=batch.anchors.device))
     if any("embedding" in kind for kind in kinds):  # of those drawn in this step, perhaps none
-        unit = encoding.token_table(trainer._encoder.model).float().norm(dim=-1).mean()
+        unit = encoding.token_table(trainer.attacker.encoder.dual.model).float().norm(dim=-1).mean()
         lengths = [attacked.shift.float().norm(dim=-1) for attacked in adv_texts if attacked.shift is not None]
-        moved = [length[length > 0] / unit for length in lengths]  # of each (texts, tokens)
+        moved = [length[length > 0] / unit for length in lengths]  # each (texts, tokens)
         figures["text_embedding_perturbation"] = _mean(torch.cat([unit.new_zeros(0), *moved]))
     return figures
 
 
 def _words_changed(text: str, attacked: str) -> float:
-    """Share of a text's words that the attacked one no longer has at their place, counted from both ends."""
+    """Return the share of a text's words that the attacked text changed at their place.
+
+    If the numbers of words differ, because a blank was inserted or removed, words are compared from both ends.
+    """
     before, after = text.split(), attacked.split()
     shorter = min(len(before), len(after))
     if len(before) == len(after):
         return sum(a != b for a, b in zip(before, after, strict=True)) / max(len(before), 1)
-    same = next((i for i in range(shorter) if before[i] != after[i]), shorter)  # a blank was inserted or removed
+    same = next((i for i in range(shorter) if before[i] != after[i]), shorter)
     tail = next((i for i in range(shorter - same) if before[-1 - i] != after[-1 - i]), shorter - same)
     return (len(before) - same - tail) / max(len(before), 1)
 
@@ -115,25 +121,26 @@ def _cosines(features: Tensor, anchors: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Sum and count, (2,): what processes and steps can add up."""
+    """Return the sum and the count, (2,), which can be added up over processes and steps."""
     return torch.stack([values.float().sum(), torch.tensor(float(len(values)), device=values.device)])
 
 
 class AttackedImages(TrainerCallback):
-    """Show a few attacked examples every so many steps, to each tracker of `report_to` that takes images.
+    """Show a few attacked examples at intervals of steps, in each tracker of `report_to` that accepts images.
 
-    Always the same examples, drawn by the seed and not picked, under the attacks of the trainer's `args`: clean image,
-    change, attacked image, prompt, and the prediction under attack on nothing, image, text and both. TensorBoard,
-    Weights & Biases and Trackio get them under `train/attacked_images`; with no other tracker is anything computed.
+    They are always the same examples, drawn by the seed, under the attacks of the trainer's `args`: clean image,
+    perturbation, attacked image, prompt, and the predictions without attack and under an attack on image, text and
+    both. TensorBoard, Weights & Biases and Trackio get them as `train/attacked_images`; without one of these nothing is
+    computed.
 
     Args:
-        trainer: the model, its arguments and its trackers.
-        *data: rows come from the first `datasets.Dataset` (of a dictionary: its first) with labels.
-        every: steps between two pictures, at least 1.
-        num_images: how many examples.
+        trainer: the trainer, with its model, its arguments and its trackers.
+        *data: data sets, or dictionaries of them. Rows come from the first `datasets.Dataset` that has labels.
+        every: number of steps between two pictures, at least 1.
+        num_images: number of examples, at least 1.
 
     Raises:
-        ValueError: if `every` or `num_images` is below 1, or no data have class labels.
+        ValueError: if `every` or `num_images` is below 1, or no data set has class labels.
     """
 
     def __init__(self, trainer: MMCoATrainer, *data: Any, every: int, num_images: int = NUM_IMAGES) -> None:
@@ -145,16 +152,16 @@ class AttackedImages(TrainerCallback):
         dataset = next(labelled, None)
         if dataset is None or not trainer.class_names:
             raise ValueError(
-                f"`log_images_every={every}` shows predictions of classes, and no data set that is not streamed has "
+                f"`log_images_every={every}` shows predicted classes, but no data set (streamed ones do not count) has "
                 "labels and class names: set it to 0, or pass an `eval_dataset` that has them."
             )
         self.trainer, self.dataset, self.every, self.num_images = trainer, dataset, every, num_images
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show them every so many steps, from the first process."""
+        """Show the examples every so many steps, from the first process."""
         if state.global_step % self.every:
             return
-        self.trainer.whole_model()  # of sharded weights every process has a part
+        self.trainer.whole_model()  # on every process, because each has a part of sharded weights
         if not state.is_world_process_zero:
             return
         trackers = [one for one in self.trainer.callback_handler.callbacks if _takes_images(one)]
@@ -164,18 +171,18 @@ class AttackedImages(TrainerCallback):
                 _show(tracker, picture, state.global_step)
 
     def picture(self, step: int) -> Image.Image:
-        """The examples as the model sees them now."""
-        from ..report.gallery import attack_gallery  # with matplotlib: only for those who want pictures
+        """Return a picture of the examples under attack on the current weights."""
+        from ..report.gallery import attack_gallery  # needs matplotlib, so only here
         from ..report.picture import save_picture
 
         trainer = self.trainer
-        model = trainer._encoder.model
+        model = trainer.attacker.encoder.dual.model
         gallery = attack_gallery(
             {f"step {step}": (model, trainer.processing_class)},
             self.dataset,
             _threat_model(trainer),
             class_names=trainer.class_names,
-            candidates=getattr(trainer.text_attack, "candidates", None),
+            candidates=getattr(trainer.attacker.word_attack, "candidates", None),
             num_samples=min(self.num_images, len(self.dataset)),
             seed=trainer.args.seed,
         )
@@ -186,41 +193,26 @@ class AttackedImages(TrainerCallback):
 
 
 def _threat_model(trainer: MMCoATrainer) -> ThreatModel:
-    """The attacks of the trainer's `args`; of several text attacks the one that a picture can show."""
+    """Return the threat model of the trainer's `args`; of several text attacks, the first that a picture can show."""
     from ..evaluation.threat_model import ThreatModel
 
     args = trainer.args
     shown = next((kind for kind in ("words", "characters", "embedding") if kind in args.text_attack), None)
-    return ThreatModel(
-        norm=args.norm,
-        epsilon=float(args.epsilon),  # type: ignore[arg-type]  # a number since `__post_init__`
-        step_size=args.attack_steps[1],
-        num_steps=args.attack_steps[0],
-        random_start=args.random_start,
-        perturb_at=args.perturb_at,
-        template=args.template,
-        text_attacks=(shown,) if shown else (),
-        candidates=args.candidates,
-        num_candidates=args.num_candidates,
-        max_changes=args.max_changes,
-        protect_template=args.protect_template,
-        forbid_class_names=args.forbid_class_names,
-        max_edits=args.max_changes,
-        rho=args.rho or 0.0,
-        num_text_steps=args.num_text_steps,
-        seed=args.seed,
-    )
+    return ThreatModel.of(args.attack_settings, text_attacks=(shown,) if shown else ())
 
 
 def _takes_images(callback: TrainerCallback) -> bool:
-    """Whether it is one of transformers' trackers that show pictures, and has started."""
+    """Return True if a callback is one of transformers' trackers that accept images, and has started."""
     if isinstance(callback, TensorBoardCallback):
         return callback.tb_writer is not None
     return isinstance(callback, (WandbCallback, TrackioCallback))
 
 
 def _show(tracker: Any, picture: Image.Image, step: int) -> None:
-    """The tracker's own package is reached through its callback, so that no other one is imported."""
+    """Send a picture to a tracker.
+
+    The tracker's own package is reached through its callback, so that no other one is imported.
+    """
     if isinstance(tracker, TensorBoardCallback):
         tracker.tb_writer.add_image(TAG, np.asarray(picture), step, dataformats="HWC")  # type: ignore[attr-defined]
         return

@@ -12,7 +12,7 @@ import torch
 
 from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.models.encoder import DualEncoder
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
 
 TEMPLATE = "This is a photo of a {}"

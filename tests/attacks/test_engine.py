@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from hf_mmcoa.attacks.engine import attack_images, correct
-from hf_mmcoa.attacks.factory import LossAttack
+from hf_mmcoa.attacks.engine import LossAttack, attack_images, correct
 from hf_mmcoa.attacks.image_losses import class_loss
 from hf_mmcoa.attacks.pgd import PGD
 

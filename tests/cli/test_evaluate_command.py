@@ -6,7 +6,7 @@ import pytest
 from squares import squares
 
 from hf_mmcoa.cli import build_parser, main
-from hf_mmcoa.cli.evaluate import SANITY_FAILED, threat_model
+from hf_mmcoa.cli.measurement_arguments import SANITY_FAILED, threat_model
 from hf_mmcoa.evaluation import evaluator, load_result
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from transformers import CLIPModel, CLIPProcessor
 
-from hf_mmcoa.cli import launch, main
+from hf_mmcoa.cli import main
 from hf_mmcoa.cli.train import main as train_main
-from hf_mmcoa.cli.train import parse
+from hf_mmcoa.cli.train_arguments import parse
 
 SMALL = ["--pretrain_epochs", "1", "--max_steps", "2", "--preset", "quick", "--max_test_samples", "20", "--use_cpu"]
 
@@ -114,57 +114,3 @@ def test_the_saved_folder_needs_nothing_of_ours(tmp_path):
         "assert not any(name.startswith('hf_mmcoa') for name in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(tmp_path).parent)
-
-
-DDP_CPU = Path(__file__).parents[2] / "examples" / "accelerate" / "ddp_cpu.yaml"
-
-
-@pytest.mark.parametrize(
-    ("line", "count"),
-    [
-        (["python", "accelerate", "launch", "--cpu", "--num_processes", "2", "train.py"], 2),
-        (["accelerate", "launch", "--cpu", "--num-processes=3", "train.py"], 3),
-        (["accelerate", "launch", "--cpu", "train.py"], 1),
-        (["accelerate", "launch", "--num_processes"], 1),
-    ],
-)
-def test_the_number_of_processes_is_read_off_the_launcher(line, count):
-    assert asked_for(line) == count
-
-
-def asked_for(line):
-    class Launcher:
-        def cmdline(self):
-            return line
-
-    return launch._asked_for(Launcher())
-
-
-def test_the_number_of_processes_is_read_in_the_launchers_file():
-    line = ["accelerate", "launch", "--config_file", str(DDP_CPU)]
-    assert asked_for([*line, "train.py"]) == 2
-    assert asked_for([*line, "--num_processes", "3", "train.py"]) == 3
-    assert asked_for(["accelerate", "launch", "--config_file", "missing.yaml", "train.py"]) == 1
-
-
-@pytest.mark.slow
-def test_accelerate_launch_on_two_cpu_processes(tmp_path):
-    script = Path(__file__).parents[2] / "examples" / "train_mmcoa.py"
-    command = [
-        "accelerate",
-        "launch",
-        "--config_file",
-        str(DDP_CPU),
-        str(script),
-        "--output_dir",
-        str(tmp_path),
-        *SMALL,
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *command[2:]], capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("before") == 1  # one table, not one a process
-    state = json.loads((tmp_path / "robustness.json").read_text())
-    assert state["after"]["num_samples"] == 20
-    CLIPModel.from_pretrained(tmp_path)

@@ -107,7 +107,7 @@ def fine_tuned(model: CLIPModel) -> dict[str, torch.Tensor]:
 
 
 def written(folder: Path) -> bool:
-    """Whether anything but the sources was written, the temporary folder included."""
+    """Return True if anything but the sources was written, temporary folders included."""
     return any("out" in path.name for path in folder.iterdir())
 
 
@@ -158,7 +158,7 @@ def test_gelu_is_torchs(state_dict):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_open_clip_loads_what_was_written(base, tmp_path, activation):
-    """Where open_clip_torch is installed (it wants torchvision, so it is in no extra here)."""
+    """Runs only if open_clip_torch is installed; it needs torchvision, so no extra installs it."""
     open_clip = pytest.importorskip("open_clip")
     folder, _ = base
     set_activation(folder, activation)
@@ -407,7 +407,7 @@ def test_a_tokenizer_that_ends_texts_elsewhere_is_refused(base, state_dict, tmp_
 
 @pytest.mark.parametrize("role", ["base", "processor"])
 def test_a_folder_without_its_tokenizer_is_refused(base, tmp_path, role):
-    """transformers would make one up, of two tokens, and texts would be pooled at the second."""
+    """transformers would build a tokenizer of two tokens, and texts would be pooled at the second."""
     folder, model = base
     for file in folder.glob("*token*"):
         file.unlink()
@@ -864,7 +864,7 @@ def test_the_command_prints_what_was_decided(base, tmp_path, capsys):
 def test_the_command_fails_in_one_line_and_writes_nothing(state_dict, tmp_path, capsys):
     torch.save(state_dict, tmp_path / "source.pt")
     assert main(["convert", str(tmp_path / "source.pt"), str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.startswith("hf-mmcoa convert: a state dict does not say its activation")
+    assert capsys.readouterr().err.startswith("hf-mmcoa convert: a state dict does not state its activation")
     assert not written(tmp_path)
 
 

@@ -69,7 +69,7 @@ class Browser:
         os.close(self._write)
 
     def open(self, url: str) -> None:
-        """Go there; returns before everything is loaded."""
+        """Load an address; returns before everything is loaded."""
         self._call("Page.navigate", url=url)
 
     def evaluate(self, script: str) -> Any:
@@ -80,10 +80,10 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, script: str, seconds: float = 60) -> Any:
-        """The first true value of an expression; an element is no value, ask for something of it.
+        """Return the first true value of a JavaScript expression; for an element, ask for one of its properties.
 
         Raises:
-            AssertionError: if there is none in time; tells what the page says.
+            AssertionError: if the expression stays false; the error has the text of the page.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -93,11 +93,11 @@ class Browser:
         raise AssertionError(f"{script}: not within {seconds:g} s; the page: {self.text()[:2000]}")
 
     def text(self) -> str:
-        """What a reader sees."""
+        """Return the text that a reader sees."""
         return self.evaluate("document.body.innerText")
 
     def click(self, selector: str) -> None:
-        """A click of the mouse in the middle of an element, wherever it is."""
+        """Click in the middle of an element."""
         x, y = self.wait(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); if (!e) return null;"
             " e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
@@ -107,7 +107,7 @@ class Browser:
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def type(self, selector: str, text: str) -> None:
-        """Put text in the place of what a field holds, by the keyboard, and leave it."""
+        """Replace the content of a field by typing, and leave the field."""
         self.click(selector)
         self.evaluate(f"document.querySelector({json.dumps(selector)}).select()")
         self._call("Input.insertText", text=text)

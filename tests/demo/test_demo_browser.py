@@ -119,7 +119,7 @@ def test_uploads_are_read_or_refused(browser, tmp_path):
     browser.evaluate("document.querySelector('#result .mm').remove()")
     browser.upload("input[type=file]", tmp_path / "good.png")
     browser.wait("document.querySelector('.mm-note')?.innerText === 'No attack.'")
-    assert "Says:" in browser.text()
+    assert "Prediction:" in browser.text()
     (tmp_path / "bad.png").write_text("no picture")
     browser.upload("input[type=file]", tmp_path / "bad.png")
     browser.wait("document.querySelector('[role=alert]') !== null")

@@ -1,4 +1,4 @@
-"""`hf-mmcoa demo`: which models it shows, what it says when something is missing, and the Space that is the same."""
+"""`hf-mmcoa demo`: the models it shows, its messages for missing things, and the Space with the same page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Page:
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What would have been served, and how."""
+    """Return what would have been served, and with which options."""
     pytest.importorskip("gradio")
     calls = []
     monkeypatch.setattr("hf_mmcoa.demo.page.build_page", lambda setup: calls.append(setup) or Page())
@@ -57,7 +57,7 @@ def test_options_reach_the_page(launched, folder, capsys):
     assert main(["demo", "--model", str(folder), *options]) == 0
     setup, how = launched
     assert setup.budget.epsilon == 2 / 255 and how == ("0.0.0.0", 7999, True)
-    assert "anybody who reaches 0.0.0.0" in capsys.readouterr().err
+    assert "anybody who can reach 0.0.0.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
@@ -100,7 +100,7 @@ def test_default_models_are_trained_once_and_kept(tmp_path, monkeypatch, capsys)
     assert list(folders) == ["CLIP", "CLIP after MMCoA"] and "half a minute" in capsys.readouterr().err
     clean, robust = (dict(load_clip(folder)[0].named_parameters()) for folder in folders.values())
     assert any(not weight.equal(robust[name]) for name, weight in clean.items())
-    monkeypatch.setattr("hf_mmcoa.cli.train.pretrained_tiny_clip", None)
+    monkeypatch.setattr("hf_mmcoa.testbed.pretraining.pretrain_on_digits", None)
     assert demo.default_models(tmp_path / "cache", SHORT) == folders  # nothing is trained
     assert {one.name for one in folders["CLIP"].parent.iterdir()} == {"clean", "robust"}
 
@@ -111,7 +111,7 @@ def test_an_interrupted_training_leaves_no_model(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_mmcoa.cli.train.pretrained_tiny_clip", interrupted)
+    monkeypatch.setattr("hf_mmcoa.testbed.pretraining.pretrain_on_digits", interrupted)
     with pytest.raises(KeyboardInterrupt):
         demo.default_models(tmp_path / "cache", SHORT)
     assert not [one for one in (tmp_path / "cache").rglob("*") if one.is_file()]

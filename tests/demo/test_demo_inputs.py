@@ -1,4 +1,4 @@
-"""Files and class names from anywhere are read, or refused with a sentence."""
+"""Files and class names from untrusted sources are read, or refused with a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page listens where it is told, asks nobody outside for anything, and every setting on it does something."""
+"""The page listens at the given address, loads nothing from other servers, and every setting on it has an effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML says what the comparison holds, and says it of any text."""
+"""The HTML shows the content of the comparison, whatever text is in it."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Tags(HTMLParser):
     ("changes", "verdict", "kind"),
     [
         ({}, "✗ Fooled: dog, not cat", "mm-wrong"),
-        ({"attacked": (0.6, 0.4)}, "✓ Stands: still cat", "mm-right"),
+        ({"attacked": (0.6, 0.4)}, "✓ Robust: still cat", "mm-right"),
         ({"clean": (0.1, 0.9)}, "✗ Wrong without an attack: dog, not cat", "mm-wrong"),
         ({"attack": "none", "attacked": (0.9, 0.1)}, "✓ Right: cat", "mm-right"),
-        ({"attack": "none", "attacked": (0.9, 0.1), "has_label": False}, "✓ Says: cat", "mm-right"),
+        ({"attack": "none", "attacked": (0.9, 0.1), "has_label": False}, "✓ Prediction: cat", "mm-right"),
     ],
 )
 def test_the_verdict_comes_first(changes, verdict, kind):
@@ -116,7 +116,11 @@ def test_a_prompt_without_substitutes_says_so():
         ("image", {}, ["every pixel by up to 4/255", "7 gradient steps"]),
         ("image", {"norm": "l2", "epsilon": 2}, ["Euclidean distance of up to 2"]),
         ("words", {"max_changes": 2}, ["2 words of each prompt"]),
-        ("text embedding", {"rho": 0.5, "num_text_steps": 3}, ["by up to 0.5 mean token lengths", "3 gradient steps"]),
+        (
+            "text embedding",
+            {"rho": 0.5, "num_text_steps": 3},
+            ["0.5 mean embedding norms", "3 gradient steps"],
+        ),
         ("multimodal", {}, ["every pixel", "one word of each prompt"]),
         ("none", {}, ["No attack."]),
     ],

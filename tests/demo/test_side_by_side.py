@@ -1,4 +1,4 @@
-"""What the page shows is what the attacks did: to each model by itself, inside the budget, the same every time."""
+"""The page shows the result of the attacks: on each model separately, within the budget, the same in every run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def one(model, processor, dataset):
 
 
 def probabilities(model, processor, image, prompts):
-    """Worked out by the public classifier, with prompts that are already whole."""
+    """Computed by the public classifier from complete prompts."""
     classifier = ZeroShotClassifier(model, processor, prompts, template="{}")
     with torch.no_grad():
         return classifier(torch.from_numpy(image)[None]).softmax(-1)[0].numpy()

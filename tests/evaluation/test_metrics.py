@@ -5,7 +5,10 @@ from pathlib import Path
 
 import evaluate
 import pytest
+from squares import CLASS_NAMES
+from transformers import pipeline
 
+from hf_mmcoa.evaluation import ThreatModel, evaluate_robustness
 from hf_mmcoa.evaluation.metrics import METRICS, metric_path
 
 
@@ -49,3 +52,30 @@ def test_the_cards_example_gives_what_the_card_says(name):
 def test_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="choose from clean_accuracy"):
         metric_path("accuracy")
+
+
+def test_predictions_of_a_pipeline_give_the_numbers_of_the_evaluation(model, processor, dataset):
+    """The module's example: a pipeline and an attack of the user's own, here images of one grey each."""
+    classify = pipeline(
+        "zero-shot-image-classification",
+        model=model,
+        tokenizer=processor.tokenizer,
+        image_processor=processor.image_processor,
+    )
+
+    def predict(images):
+        found = classify(images, candidate_labels=CLASS_NAMES, hypothesis_template="This is a photo of a {}")
+        return [CLASS_NAMES.index(scores[0]["label"]) for scores in found]
+
+    images, labels = list(dataset["image"]), list(dataset["label"])
+    clean = predict(images)
+    attacked = predict([image.resize((1, 1)).resize(image.size).convert("L").convert("RGB") for image in images])
+    result = evaluate_robustness(
+        model, processor, dataset, ("image",), threat_model=ThreatModel(num_steps=1), progress=False
+    )
+    accuracy = load("clean_accuracy").compute(predictions=clean, references=labels)["clean_accuracy"]
+    assert accuracy == result["clean_accuracy"] and result["predictions"] == clean
+    robust = load("robust_accuracy").compute(predictions=list(zip(clean, attacked, strict=True)), references=labels)
+    rate = load("attack_success_rate").compute(predictions=clean, adv_predictions=attacked, references=labels)
+    assert 0 < robust["robust_accuracy"] < accuracy
+    assert robust["robust_accuracy"] == pytest.approx(accuracy * (1 - rate["attack_success_rate"]))

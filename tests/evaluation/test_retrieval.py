@@ -7,10 +7,14 @@ import pytest
 import torch
 from squares import CLASS_NAMES, KNOWN, UNSEEN, squares
 
+from hf_mmcoa.attacks.engine import LossAttack
+from hf_mmcoa.attacks.image_losses import class_loss
 from hf_mmcoa.cli import main
 from hf_mmcoa.data.prompts import class_prompts
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, load_result, retrieval
-from hf_mmcoa.evaluation.retrieval import own_against_others, ranks_of_best, retrieval_table
+from hf_mmcoa.evaluation import pairs as pairs_module
+from hf_mmcoa.evaluation.pairs import Pairs, own_against_others, ranks_of_best
+from hf_mmcoa.evaluation.retrieval import load_retrieval, retrieval_table
 from hf_mmcoa.evaluation.statistics import wilson_interval
 
 SPEC = ThreatModel.preset("quick", epsilon=0.05, num_steps=5)
@@ -50,7 +54,7 @@ def test_blocks_do_not_change_ranks(monkeypatch):
     queries, gallery = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0))
     relevant = [[row, (row + 3) % 9] for row in range(9)]
     whole = ranks_of_best(queries, gallery, relevant)
-    monkeypatch.setattr(retrieval, "QUERIES_PER_BLOCK", 2)
+    monkeypatch.setattr(pairs_module, "QUERIES_PER_BLOCK", 2)
     assert ranks_of_best(queries, gallery, relevant) == whole != [1] * 9
 
 
@@ -64,17 +68,15 @@ def test_the_best_own_caption_is_class_zero():
 def test_worst_cases_by_hand():
     eye = torch.eye(3)
     swapped, turned = eye[[1, 0, 2]], eye[[1, 2, 0]]
-    pairs = retrieval._Pairs(
-        rows=None, rows_at="native", row_ids=[7, 8, 9], captions=["a", "b", "c"], captions_of=[[0], [1], [2]]
-    )
+    pairs = Pairs(rows=None, rows_at="native", row_ids=[7, 8, 9], captions=["a", "b", "c"], captions_of=[[0], [1], [2]])
     images = {
         "clean": eye,
-        "image/one": swapped,
-        "image/two": eye[[0, 2, 1]],
-        "text/words/one": eye,
-        "text/words/two": turned,
+        "image/one|0": swapped,
+        "image/two|0": eye[[0, 2, 1]],
+        "text/words/one|0": eye,
+        "text/words/two|0": turned,
     }
-    ranks = retrieval._all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
+    ranks = retrieval.all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
     # A wrong unit vector ties with nothing but 0 with its own: rank 3, behind one and tied with the other.
     assert ranks["clean/image_to_text"] == ranks["clean/text_to_image"] == [1, 1, 1]
     assert ranks["image/one/image_to_text"] == [3, 3, 1] and ranks["image/two/image_to_text"] == [1, 3, 3]
@@ -83,8 +85,8 @@ def test_worst_cases_by_hand():
     assert ranks["multimodal/independent/image_to_text"] == [3, 3, 3]
     # Adaptive: only the images made for these texts count; the worst of turned (all found) and eye against turned.
     assert ranks["multimodal/adaptive/text_to_image"] == [3, 3, 3]
-    images["text/words/one"] = turned
-    again = retrieval._all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
+    images["text/words/one|0"] = turned
+    again = retrieval.all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
     assert again["multimodal/adaptive/text_to_image"] == [1, 1, 1]
     assert again["multimodal/independent/text_to_image"] == ranks["multimodal/independent/text_to_image"]
     numbers = retrieval._recalls(ranks)
@@ -203,6 +205,7 @@ def test_the_file_is_the_result_and_is_not_replaced_unasked(model, processor, tm
     assert json.loads(path.read_text()) == found
     assert found["num_samples"] == 6 == len(found["row_ids"]) and found["model"] == "m" and found["task"] == "retrieval"
     assert ThreatModel.from_dict(found["attack_spec"]).skip_fallen is False and "torch" in found["versions"]
+    assert load_retrieval(path) == found
     with pytest.raises(ValueError, match="overwrite=True"):
         evaluate_retrieval(model, processor, captioned(12), SPEC, output=path)
     evaluate_retrieval(
@@ -218,7 +221,7 @@ def test_an_attack_that_does_nothing_is_noticed(model, processor, monkeypatch):
         def __call__(self, images, loss_fn, generator=None):
             return images.clone()
 
-    idle = retrieval.LossAttack(attack=Nothing(), loss=retrieval.factory.image_attack("pgd-ce", SPEC).loss)
+    idle = LossAttack(attack=Nothing(), loss=class_loss)
     monkeypatch.setattr(retrieval.factory, "image_attack", lambda name, spec: idle)
     with pytest.warns(UserWarning, match="raises the loss"):
         found = evaluate_retrieval(model, processor, captioned(6), SPEC, attacks=("image",), progress=False)
@@ -227,12 +230,54 @@ def test_an_attack_that_does_nothing_is_noticed(model, processor, monkeypatch):
     ]
 
 
-def test_a_weaker_worst_case_is_said_and_recorded(model, processor):
-    spec = ThreatModel.preset("strong", epsilon=0.05, num_steps=2, restarts=1)
-    with pytest.warns(UserWarning, match="does not run strong, characters, co-attack, sga, joint"):
-        found = evaluate_retrieval(model, processor, captioned(6), spec, candidates=KNOWN, progress=False)
-    assert found["attack_spec"]["image_attacks"] == ["pgd-ce", "pgd-margin"]
-    assert found["attack_spec"]["text_attacks"] == ["words"]
+def test_every_attack_of_the_strong_preset_is_run(model, processor):
+    spec = ThreatModel.preset("strong", epsilon=0.05, num_steps=2, restarts=2, num_text_steps=2)
+    data = captioned(6)
+    found = evaluate_retrieval(model, processor, data, spec, candidates=KNOWN, progress=False)
+    expected = ["clean", *(f"image/{name}" for name in spec.image_attacks)]
+    expected += ["text/words", "text/characters", "text/embedding"]
+    expected += [f"multimodal/{name}" for name in spec.multimodal_attacks]
+    assert {name.rpartition("/")[0] for name in found["ranks"]} == set(expected)
+    assert (
+        all(finding["passed"] for finding in found["sanity"]) and found["attack_spec"]["image_attacks"][-1] == "strong"
+    )
+    # The joint attack answers every image with its worst captions: nothing that takes one list for all does more harm.
+    joint = found["ranks"]["multimodal/joint/image_to_text"]
+    assert all(a >= b for a, b in zip(joint, found["ranks"]["text/words/image_to_text"], strict=True))
+    assert found["adv_captions"].keys() == {"text/words", "text/characters"}
+
+
+def test_an_image_with_several_captions_meets_attacks_that_do_not_know_the_row(model, processor):
+    spec = ThreatModel(epsilon=0.3, num_steps=5, image_attacks=("strong", "pgd-ce"), multimodal_attacks=("sga",))
+    found = evaluate_retrieval(
+        model, processor, captioned(6, captions=2, column="texts"), spec, candidates=KNOWN, progress=False
+    )
+    ranks = found["ranks"]["image/strong/image_to_text"]
+    assert sum(rank > 1 for rank in ranks) > sum(rank > 1 for rank in found["ranks"]["clean/image_to_text"])
+    assert len(found["ranks"]["multimodal/sga/text_to_image"]) == 6
+
+
+def test_an_interrupted_evaluation_goes_on_and_ends_the_same(model, processor, tmp_path, monkeypatch):
+    def evaluate(path):
+        return evaluate_retrieval(
+            model, processor, captioned(12), SPEC, candidates=KNOWN, batch_size=4, output=path, progress=False
+        )
+
+    whole, calls = evaluate(tmp_path / "whole.json"), []
+    record = retrieval._Batch.record
+
+    def interrupted(self):
+        calls.append(self.start)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return record(self)
+
+    monkeypatch.setattr(retrieval._Batch, "record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path / "other.json")
+    assert evaluate(tmp_path / "other.json") == whole and calls == [0, 4, 8, 8]
+    assert (tmp_path / "other.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert evaluate(tmp_path / "other.json") == whole and len(calls) == 4  # the file answers
 
 
 def test_long_captions_are_cut_off_with_one_warning(model, processor):
@@ -265,7 +310,8 @@ def test_no_budget_is_warned_of_and_equals_clean(model, processor):
         (lambda data: data, {"max_samples": 1}, "`max_samples` must be at least 2"),
         (lambda data: data, {"batch_size": 0}, "`batch_size` must be at least 1"),
         (lambda data: data, {"threat_model": ThreatModel(template="a {}")}, "has a template"),
-        (lambda data: data, {"threat_model": ThreatModel(image_attacks=("autoattack",))}, "can run none"),
+        (lambda data: data, {"threat_model": ThreatModel(image_attacks=())}, "`image_attacks` is empty"),
+        (lambda data: data, {"threat_model": ThreatModel(text_attacks=("embedding",))}, "needs texts to present"),
         (lambda data: data, {"threat_model": "weak"}, "unknown preset"),
     ],
 )
@@ -301,7 +347,7 @@ def test_retrieval_from_the_command_line(command, tmp_path, capsys):
     assert found["task"] == "retrieval" and found["attack_spec"]["num_steps"] == 2
     printed = capsys.readouterr().out
     assert "image to text" in printed and "multimodal" in printed
-    assert main(["evaluate", *command, "--task", "retrieval"]) == 1  # the file is there
+    assert main(["evaluate", *command, "--task", "retrieval", "--max_samples", "3"]) == 1  # another evaluation's file
     assert "overwrite" in capsys.readouterr().err
 
 

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import statistics
+
 import pytest
 
-from hf_mmcoa.evaluation.statistics import mcnemar, mean_interval, t_quantile, wilson_interval
+from hf_mmcoa.evaluation.statistics import mcnemar, mean_interval, wilson_interval
 
 
 def test_wilson_interval_by_hand():
     # z = 1.959964: centre (0.8 + z^2/20) / (1 + z^2/10), half z sqrt(0.016 + z^2/400) / (1 + z^2/10)
     assert wilson_interval(8, 10) == pytest.approx([0.490162, 0.943318], abs=1e-6)
+
+
+@pytest.mark.parametrize("total", [1, 3, 7, 64, 1000])
+def test_wilson_interval_holds_the_proportion_itself(total):
+    for successes in range(total + 1):
+        low, high = wilson_interval(successes, total)
+        assert 0 <= low <= successes / total <= high <= 1
 
 
 def test_wilson_interval_at_the_ends_is_not_empty():
@@ -36,7 +45,14 @@ def test_wilson_interval_refuses_impossible_counts(successes, total):
     ],
 )
 def test_students_quantiles_as_in_the_tables(freedom, quantile):
-    assert t_quantile(0.975, freedom) == pytest.approx(quantile, rel=1e-5)
+    values = [(-1.0) ** index for index in range(freedom + 1)]
+    low, high = mean_interval(values)
+    standard_error = statistics.stdev(values) / len(values) ** 0.5
+    assert (high - low) / 2 / standard_error == pytest.approx(quantile, rel=1e-5)
+
+
+def test_equal_seeds_have_an_interval_of_one_point():
+    assert mean_interval([0.5, 0.5, 0.5]) == [0.5, 0.5]
 
 
 def test_mean_interval_by_hand():
@@ -56,6 +72,11 @@ def test_one_seed_has_no_interval():
 )
 def test_mcnemar_by_hand(first, second, p_value):
     assert mcnemar(first, second) == pytest.approx(p_value)
+
+
+def test_mcnemar_refuses_negative_counts():
+    with pytest.raises(ValueError, match="negative, got -1 and 2"):
+        mcnemar(-1, 2)
 
 
 def test_mcnemar_on_many_samples():

@@ -14,30 +14,18 @@ from types import SimpleNamespace
 import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
+from measured import result_of
 from result_dicts import make_result
 
-from hf_mmcoa.evaluation.provenance import model_fingerprint
 from hf_mmcoa.io import write_json
 from hf_mmcoa.models.lora import add_lora
 
-ROBUST = {
-    "clean": "1111111110",
-    "image/pgd-ce": "1111111000",
-    "text/words": "1111111100",
-    "multimodal/independent": "1111100000",
-}
 SETTINGS = "dataset: squares\nepsilon: 0.1\nmodel_name_or_path: org/tiny-clip\noutput_dir: out\n"
-
-
-def result_of(model, **changes):
-    """A result of ten samples, measured on these weights."""
-    marks = {"specification": "spec", "model": model_fingerprint(model), "data": "squares"}
-    return make_result(ROBUST, model="out", fingerprints=marks, batch_size=128, **changes)
 
 
 @pytest.fixture
 def checkpoint(tiny_clip, tiny_processor, tmp_path) -> Path:
-    """What `hf-mmcoa train` leaves behind, and what must not be published."""
+    """The folder that `hf-mmcoa train` writes, with files that must not be published."""
     folder = tmp_path / "robust-clip"
     tiny_clip.save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
@@ -54,7 +42,7 @@ def checkpoint(tiny_clip, tiny_processor, tmp_path) -> Path:
 
 @pytest.fixture
 def adapter(tiny_clip, tiny_processor, tmp_path) -> Path:
-    """An adapter of the model in `tmp_path/base`, whose weights do something."""
+    """An adapter of the model in `tmp_path/base`, with weights that change its output."""
     tiny_clip.save_pretrained(tmp_path / "base")
     tiny_processor.save_pretrained(tmp_path / "base")
     tiny_clip.name_or_path = str(tmp_path / "base")

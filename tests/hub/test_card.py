@@ -1,4 +1,4 @@
-"""The card: its numbers are the result files', its metadata parses, and no name in a file becomes markup or code."""
+"""The card: it has the numbers of the result files, its metadata parses, and names cannot become markup or code."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import yaml
 from hub_server import metadata_errors
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from measured import result_of
 from result_dicts import PASSED, make_result
 
 from hf_mmcoa.cli import build_parser
-from hf_mmcoa.cli.evaluate import threat_model
-from hf_mmcoa.cli.train import _run_settings, parse
+from hf_mmcoa.cli.measurement_arguments import threat_model
+from hf_mmcoa.cli.train_arguments import parse
 from hf_mmcoa.config import MMCoAConfig
 from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.hub.card import evaluate_command, model_card
 from hf_mmcoa.hub.limitations import limits
 from hf_mmcoa.io import write_json
+from hf_mmcoa.protocols.before_and_after import run_settings
 from hf_mmcoa.report.table import markdown_table
-
-from conftest import result_of  # isort: skip
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -131,7 +131,7 @@ def test_numbers_of_other_weights_are_left_out_or_refused(checkpoint, tmp_path):
     other = {**results["after"], "fingerprints": {**results["after"]["fingerprints"], "model": "stale"}}
     write_json({"before": results["before"], "after": other}, checkpoint / "robustness.json")
     assert "No robustness was measured" in model_card(checkpoint).text
-    with pytest.raises(ValueError, match=r"speaks about other weights than those in .*hf-mmcoa evaluate --model"):
+    with pytest.raises(ValueError, match=r"was measured on other weights than those in .*hf-mmcoa evaluate --model"):
         model_card(checkpoint, [checkpoint / "robustness.json"])
 
 
@@ -215,7 +215,7 @@ def test_every_bash_line_is_one_command(checkpoint):
 
 def test_what_felled_the_model_is_said(tiny_clip):
     said = "\n".join(limits(make_result()))
-    assert "**Not robust to image attacks**: 40.0% stay right, of 90.0% without an attack." in said
+    assert "**Not robust to image attacks**: they reduce accuracy from 90.0% to 40.0%." in said
     assert "Not robust to text" not in said and "**Not robust to multimodal attacks**" in said
 
 
@@ -227,11 +227,11 @@ def test_what_felled_the_model_is_said(tiny_clip):
         ({"norm": "l2", "epsilon": 2.0}, "L2 of at most 2"),
         ({"norm": "l2"}, "the L∞ norm, patches"),
         ({"perturb_at": "native"}, "at the images' own resolution"),
-        ({"max_changes": 2}, "2 words of a prompt replaced, out of these substitutes: SynonymTable(3 words)"),
+        ({"max_changes": 2}, "2 words of a prompt replaced by one of these substitutes: SynonymTable(3 words)"),
         ({}, "Neither AutoAttack nor the ensemble"),
         ({"sanity": []}, "The sanity checks of the measurement were not run."),
         ({"sanity": [{**PASSED, "passed": False}]}, "**A sanity check of the measurement failed** (inside the ball"),
-        ({"num_candidates": 0}, "The attack text/words could change nothing (num\\_candidates=0)."),
+        ({"num_candidates": 0}, "The budget of the attack text/words is zero (num\\_candidates=0)."),
     ],
 )
 def test_what_was_not_tried_is_said(changes, sentence):
@@ -307,7 +307,7 @@ def test_sources_by_name_and_fractions_are_written_as_people_do():
 def test_the_arguments_file_repeats_the_run(tmp_path, given):
     """10 steps are the config's default and not digits.yaml's, which --config would fall back to."""
     run, args = parse([*given, "--output_dir", str(tmp_path)])
-    settings = yaml.safe_load(args.to_yaml()) | _run_settings(run, args)
+    settings = yaml.safe_load(args.to_yaml()) | run_settings(run, args)
     (tmp_path / "training_args.yaml").write_text(yaml.safe_dump(settings))
     again, again_args = parse(["--config", str(tmp_path / "training_args.yaml")])
     assert again == run and again_args.to_dict() == args.to_dict()

@@ -1,4 +1,4 @@
-"""What a folder is taken for, and which of its files leave it."""
+"""The kind of model that a folder is recognised as, and the files of it that are published."""
 
 from __future__ import annotations
 

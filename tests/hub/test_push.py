@@ -1,4 +1,4 @@
-"""What is pushed and what is not, what a push refuses, and what it leaves behind when it breaks off."""
+"""The files that a push sends and keeps back, what it refuses, and the state after it breaks off."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_a_merged_adapter_is_a_plain_model(online, adapter, tmp_path):
 
 def test_a_whole_model_has_nothing_to_merge(checkpoint, capsys):
     assert main(["push", str(checkpoint), "user/robust-clip", "--merge", "--dry_run"]) == 1
-    assert "no adapter" in capsys.readouterr().err
+    assert "not an adapter" in capsys.readouterr().err
 
 
 def test_an_adapter_does_not_replace_a_model_unasked(online, adapter, checkpoint):

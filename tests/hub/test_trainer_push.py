@@ -1,4 +1,4 @@
-"""`MMCoATrainer` on its way to the Hub: our card, no pickle, and a training that no broken push stops."""
+"""Pushes of `MMCoATrainer`: our card, no pickle, and no push error that stops the training."""
 
 from __future__ import annotations
 

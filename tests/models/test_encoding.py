@@ -1,4 +1,4 @@
-"""Our differentiable path against transformers' own, and every convention of where a text ends."""
+"""Our differentiable preprocessing against transformers' own, and every convention for the end of a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters and last blocks: what trains, what is saved, and that a merged model computes what the adapted one did."""
+"""Adapters and last blocks: the weights that train and are saved, and a merged model that equals the adapted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts encoded together are what they are alone, in fewer tokens."""
+"""Texts encoded together have the embeddings that they have alone, with fewer tokens."""
 
 from __future__ import annotations
 

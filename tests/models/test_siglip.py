@@ -1,4 +1,4 @@
-"""SigLIP through the same seam: its own texts, pooling, loss and temperature, and everything built on top."""
+"""SigLIP behind the same interface: its tokenization, pooling, loss and temperature, and everything built on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The other defences on fixed embeddings, each against its equation written out again in plain numpy."""
+"""The other defences on fixed embeddings, each compared with its equation written again in plain numpy."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_pmg_aft_holds_its_clean_teacher_fixed_except_as_released(embeds, releas
 
 
 def plain_attention_map(patches, text, size):
-    """METHODS section 6 again, one picture at a time, resized by Pillow."""
+    """The map of docs/methods.md, section 6, computed for one picture at a time and resized by Pillow."""
     maps = []
     for tokens, own in zip(patches, text, strict=True):
         cosines = unit(tokens) @ own.numpy().astype(np.float64)

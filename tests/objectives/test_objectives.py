@@ -1,4 +1,4 @@
-"""Each objective on fixed embeddings, against the equation written out."""
+"""Each objective on fixed embeddings, compared with its equation written out."""
 
 from __future__ import annotations
 

@@ -317,7 +317,7 @@ def test_a_folder_begun_under_another_specification_is_refused(copied, capsys):
     ):
         changed = {key: {**SMALL[key], **new} if isinstance(new, dict) else new for key, new in change.items()}
         assert run(write(copied, **changed), "--output", copied / "out") == 1
-        assert f"was begun under another specification; then and now: {message}" in capsys.readouterr().err
+        assert f"belongs to another specification; then and now: {message}" in capsys.readouterr().err
     assert contents(copied / "out") == before
 
 
@@ -406,11 +406,11 @@ def test_one_data_set_and_one_number_of_shots(tmp_path, changes):
 @pytest.mark.parametrize(("name", "rows"), [("digits", 13), ("fashion-mnist", 10)])
 def test_the_examples_are_comparisons_of_all_objectives(name, rows):
     from hf_mmcoa.protocols.comparison import check_is_comparison
-    from hf_mmcoa.protocols.values import _choices
+    from hf_mmcoa.protocols.values import choices
 
     content = yaml.safe_load((ROOT / f"examples/comparisons/{name}.yaml").read_text())
     objectives = {each["objective"] if isinstance(each, dict) else each for each in content["objectives"]}
-    assert objectives == {"none", *_choices("objective")}
+    assert objectives == {"none", *choices("objective")}
     protocol = read_protocol(ROOT / f"examples/comparisons/{name}.yaml")
     check_is_comparison(protocol)
     assert len(protocol.cells()) == 3 * len(protocol.objectives) == 3 * rows

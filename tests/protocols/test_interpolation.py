@@ -238,9 +238,9 @@ def test_the_program_scales_an_adapter(command, tiny_clip, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--attacks", "clean"], "nothing to trade"),
+        (["--attacks", "clean"], "no robust accuracy to trade"),
         (["--save_alpha", "0.5"], "belong together"),
-        (["--save_alpha", "0.5", "--save", "robust"], "would overwrite a model that is read"),
+        (["--save_alpha", "0.5", "--save", "robust"], "would overwrite one of the models to mix"),
         (["--alphas", "0", "0"], "`alphas` must be different finite numbers"),
     ],
 )
@@ -263,7 +263,7 @@ def test_models_that_read_otherwise_or_are_built_otherwise_are_refused(command, 
     bright = copy.deepcopy(tiny_processor)
     bright.image_processor.image_mean = [0.0, 0.0, 0.0]
     plain = CLIPModel.from_pretrained(tmp_path / "robust")
-    assert "read their input differently: image_mean" in refused(plain, bright)
+    assert "preprocess their input differently: image_mean" in refused(plain, bright)
 
 
 def test_a_failed_sanity_check_is_an_exit_status(command, tmp_path, monkeypatch, capsys):

@@ -67,7 +67,7 @@ def write(tmp_path):
         ({"model": "some/clip"}, "give one of `model`"),
         ({"tiny": {"image_size": 8, "epochs": 1}}, "`tiny` lacks patch_size"),
         ({"shots": [0]}, "`shots` are images a class"),
-        ({"shots": ["all"]}, r"`shots`: \['all'\] are of the wrong type"),
+        ({"shots": ["all"]}, r"`shots\[0\]` must be a whole number or 'full', got 'all'"),
         ({"seeds": [0, 0]}, "`seeds` must name at least one value, each once"),
         ({"objectives": ["mmcoaa"]}, "`objectives`: unknown 'mmcoaa'; choose from none, mmcoa"),
         ({"training": {"epsilom": 1}}, "MMCoAConfig has no field epsilom"),

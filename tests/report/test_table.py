@@ -86,7 +86,7 @@ def test_markdown_holds_the_same_numbers_and_no_foreign_markup():
     table = markdown_table({"a | b ![x](http://y)": make_result(), "<b>": make_result()})
     lines = table.split("\n")
     assert lines[0] == r"| accuracy under | a \| b \!\[x\](http\://y) | \<b\> |"
-    assert lines[1] == "|---|---:|---:|"
+    assert lines[1] == "| --- | ---: | ---: |"
     assert lines[3] == "| image | 40.0 [16.8, 68.7] | 40.0 [16.8, 68.7] |"
 
 

@@ -16,9 +16,11 @@ from PIL import Image
 from result_dicts import make_result
 
 from hf_mmcoa.cli import main
-from hf_mmcoa.cli.train import parse
+from hf_mmcoa.cli.train_arguments import parse
 from hf_mmcoa.convert.source import read_source
-from hf_mmcoa.data.benchmarks import _idx_array, describe, load_benchmark
+from hf_mmcoa.data.benchmark_info import describe
+from hf_mmcoa.data.idx import idx_array
+from hf_mmcoa.data.load import load_benchmark
 from hf_mmcoa.evaluation.results import compare, load_result
 from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.hub.model_folder import read_checkpoint
@@ -34,30 +36,30 @@ RESULT = make_result()
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"row_ids": 3}, "`row_ids` holds 3, not a list"),
-        ({"labels": ["0"] * 10}, "`labels` holds .*each of it a whole number"),
-        ({"labels": [True] * 10}, "`labels` holds"),
-        ({"outcomes": {"clean": 5}}, "`outcomes` holds"),
-        ({"outcomes": []}, "`outcomes` holds"),
+        ({"row_ids": 3}, "`row_ids` must be a list of whole numbers, got 3"),
+        ({"labels": ["0"] * 10}, r"`labels\[0\]` must be a whole number, got '0'"),
+        ({"labels": [True] * 10}, r"`labels\[0\]` must be a whole number, got True"),
+        ({"outcomes": {"clean": 5}}, r"`outcomes\['clean'\]` must be a text, got 5"),
+        ({"outcomes": []}, "`outcomes` must be a mapping to texts"),
         ({"num_samples": 0, "row_ids": [], "labels": [], "outcomes": {"clean": ""}}, "at least one sample"),
-        ({"num_samples": 10.0}, "`num_samples` holds 10.0, not a whole number"),
-        ({"seed": "0"}, "`seed` holds '0'"),
-        ({"versions": {"torch": 2}}, "`versions` holds"),
-        ({"clean_accuracy": 10**400}, "`clean_accuracy` (is|holds) 1000"),
-        ({"attacks/clean": [1]}, "`attacks/clean` holds"),
-        ({"image_accuracy_interval": 5}, "`image_accuracy_interval` holds"),
-        ({"fingerprints": {"data": []}}, "`fingerprints` holds"),
-        ({"model": ["a"]}, "`model` holds"),
+        ({"num_samples": 10.0}, "`num_samples` must be a whole number, got 10.0"),
+        ({"seed": "0"}, "`seed` must be a whole number, got '0'"),
+        ({"versions": {"torch": 2}}, r"`versions\['torch'\]` must be a text"),
+        ({"clean_accuracy": 10**400}, "`clean_accuracy` must be .*, got 1000"),
+        ({"attacks/clean": [1]}, "`attacks/clean` must be a number"),
+        ({"image_accuracy_interval": 5}, "`image_accuracy_interval` must be a list"),
+        ({"fingerprints": {"data": []}}, r"`fingerprints\['data'\]` must be a text"),
+        ({"model": ["a"]}, "`model` must be a text"),
         ({"model": "m" * 2000}, "a name of 2000 characters"),
-        ({"class_names": [1, 2]}, "`class_names` holds"),
-        ({"sanity": ["fine"]}, "`sanity` holds"),
-        ({"attack_spec": []}, "`attack_spec` holds"),
+        ({"class_names": [1, 2]}, r"`class_names\[0\]` must be a text"),
+        ({"sanity": ["fine"]}, r"`sanity\[0\]` must be a mapping"),
+        ({"attack_spec": []}, "`attack_spec` must be a mapping"),
         ({"attack_spec": {**RESULT["attack_spec"], "num_steps": "many"}}, "`attack_spec`: `num_steps` must be a whole"),
         ({"attack_spec": {**RESULT["attack_spec"], "restarts": True}}, "`restarts` must be a whole number, got True"),
-        ({"attack_spec": {**RESULT["attack_spec"], "norm": []}}, "`norm` must be a text"),
+        ({"attack_spec": {**RESULT["attack_spec"], "norm": []}}, "`norm` must be one of linf, l2"),
         ({"attack_spec": {**RESULT["attack_spec"], "template": 5}}, "`template` must be a text"),
-        ({"attack_spec": {**RESULT["attack_spec"], "image_attacks": [{}]}}, "`image_attacks` must be a list of texts"),
-        ({"attack_spec": {**RESULT["attack_spec"], "candidates": {"a": {}}}}, "`candidates` must be a text, or a mapp"),
+        ({"attack_spec": {**RESULT["attack_spec"], "image_attacks": [{}]}}, "`image_attacks\\[0\\]` must be a text"),
+        ({"attack_spec": {**RESULT["attack_spec"], "candidates": {"a": {}}}}, "`candidates\\['a'\\]` must be a text"),
         ({"attack_spec": {**RESULT["attack_spec"], "step_size": 10**400}}, "`step_size` must not be negative or inf"),
         ({"attack_spec": {**RESULT["attack_spec"], "epsilon": {}}}, "`epsilon` must be a number or text"),
     ],
@@ -114,8 +116,8 @@ DIGITS = {"base": "digits"}
     ("change", "problem"),
     [
         ({"seeds": 3}, "`seeds` must be a list"),
-        ({"seeds": ["0"]}, "`seeds`"),
-        ({"seeds": [[0]]}, "`seeds`"),
+        ({"seeds": ["0"]}, r"`seeds\[0\]` must be a whole number, got '0'"),
+        ({"seeds": [[0]]}, r"`seeds\[0\]` must be a whole number"),
         ({"datasets": [5]}, "data set"),
         ({"datasets": 5}, "`datasets` must be a list"),
         ({"datasets": [{"name": ".."}]}, "needs a `name`"),
@@ -231,7 +233,7 @@ def test_an_idx_file_is_read_no_further_than_it_says(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "bomb.gz", "wb", compresslevel=1) as file:
         file.write(head + bytes(30 << 20))  # 30 MB, of which 4 bytes are read
     with pytest.raises(ValueError, match=r"bomb\.gz is cut off or too long: 4 values of 3"):
-        _idx_array(tmp_path / "bomb.gz")
+        idx_array(tmp_path / "bomb.gz")
     for content, problem in (
         (b"\0\0\x08\x02" + b"\xff" * 8, "claims 18,446,744,065,119,617,025 values"),
         (b"\0\0\x08\x03\0\0", "cut off"),
@@ -240,9 +242,9 @@ def test_an_idx_file_is_read_no_further_than_it_says(tmp_path: Path) -> None:
     ):
         (tmp_path / "a").write_bytes(content)
         with pytest.raises(ValueError, match=problem):
-            _idx_array(tmp_path / "a")
+            idx_array(tmp_path / "a")
     (tmp_path / "a").write_bytes(gzip.compress(head + b"abc"))
-    assert _idx_array(tmp_path / "a").tolist() == [97, 98, 99]
+    assert idx_array(tmp_path / "a").tolist() == [97, 98, 99]
 
 
 @pytest.mark.parametrize(

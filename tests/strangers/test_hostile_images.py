@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from hf_mmcoa.data import images
-from hf_mmcoa.data.benchmarks import load_benchmark
 from hf_mmcoa.data.images import MAX_PIXELS, read_image, to_rgb, to_tensor
+from hf_mmcoa.data.load import load_benchmark
 from hf_mmcoa.data.rows import ImageRows, ImageStream, collate
 from hf_mmcoa.demo import read_picture
 from hf_mmcoa.models.encoding import pixel_values

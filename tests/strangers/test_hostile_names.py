@@ -31,9 +31,10 @@ from hf_mmcoa.protocols.comparison import read_rows
 from hf_mmcoa.protocols.grid_table import comparison_table, protocol_table
 from hf_mmcoa.protocols.reading import read_protocol
 from hf_mmcoa.report.gallery import gallery_path, save_gallery
+from hf_mmcoa.report.markdown import escape_markdown
 from hf_mmcoa.report.page import write_report
 from hf_mmcoa.report.picture import save_picture
-from hf_mmcoa.report.table import escape_markdown, robustness_table
+from hf_mmcoa.report.table import robustness_table
 
 UNSEEN = "\x1b[2J\u202e\u2066\u200f\x00"
 MARKUP = '"><img src=x onerror=alert(1)><script>alert(2)</script>'

@@ -29,8 +29,8 @@ from hf_mmcoa.losses import class_targets, contrastive_loss, sigmoid_loss
 from hf_mmcoa.protocols.protocol import Method
 from hf_mmcoa.protocols.reading import _protocol
 from hf_mmcoa.protocols.values import field_values
-from hf_mmcoa.report.table import escape_markdown
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.report.markdown import escape_markdown
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.substitutes.words import WORD, changed_words, replace_word, split_words
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "25"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hf_mmcoa.substitutes.digits import SYNONYMS
 from hf_mmcoa.substitutes.held_out import known_and_unseen
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 
 WORDS = [f"word{number}" for number in range(40)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hf_mmcoa.substitutes.misaligned import LeftNeighboursCandidates
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 
 TABLE = SynonymTable({"big": ("large", "huge"), "cat": ("feline",)})
 

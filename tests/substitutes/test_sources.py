@@ -16,7 +16,7 @@ from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.losses import coordinate_kl
 from hf_mmcoa.models import encoding
 from hf_mmcoa.substitutes.masked_lm import MaskedLMCandidates
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
 from hf_mmcoa.substitutes.wordnet import WordNetCandidates
 

@@ -1,4 +1,4 @@
-"""Pretraining: captions are learnt, the seed decides, and a token table of word vectors stays as it started."""
+"""Pretraining: the captions are learnt, the seed determines the model, and a table of word vectors stays frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tiny CLIP: small, seeded, and a tokenizer that the same texts always make."""
+"""The tiny CLIP: it is small, its seed determines it, and the same texts always give the same tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, the last whole one is gone on from, and a full or locked disk is told."""
+"""Checkpoints are complete or absent, a run resumes from the last complete one, and disk errors are reported."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_of_an_earlier_run_is_replaced_whole(run, tmp_path):
 
 
 class _FullFrom(TrainerCallback):
-    """No file may grow beyond `limit` bytes from a step on: as on a full disk, torch and safetensors fail inside."""
+    """Let no file grow beyond `limit` bytes from a step on, so that torch and safetensors fail as on a full disk."""
 
     def __init__(self, step, limit):
         self.step, self.limit = step, limit
@@ -232,7 +232,10 @@ def test_an_error_of_another_kind_stays_what_it_is(run, tmp_path, monkeypatch):
 
 @pytest.fixture
 def locked():
-    """A folder that this process may not write to; root may everywhere, so it is another user for a moment."""
+    """A folder that this process may not write to.
+
+    Root may write everywhere, so under root the test changes its user for a moment.
+    """
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     folder.chmod(0o555)
     root = os.geteuid() == 0

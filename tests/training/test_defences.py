@@ -1,4 +1,4 @@
-"""Each defence inside the trainer: what trains, what is attacked how, what the teacher costs and where it stays."""
+"""Each defence inside the trainer: the weights that train, the attacks that run, and the cost of the teacher."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from test_trainer import batch_of, changed_parameters, make, picture_rows, snaps
 
 from hf_mmcoa import MMCoAConfig
 from hf_mmcoa.attacks import PGD, LevenshteinAttack, SynonymTable
+from hf_mmcoa.attacks.perturbed_texts import CharacterAttacker, EmbeddingAttacker
 from hf_mmcoa.models import encoding
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.objectives import FARE, Clean, Embeddings, MMCoA, Objective
@@ -55,8 +56,8 @@ def test_fare_moves_images_away_from_the_teachers_features(make):  # noqa: F811
         trainer.model.visual_projection.weight.mul_(1.01)  # as after some steps: else nothing would differ at the start
     inputs = batch_of(trainer)
     loss, embeds = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
-    student, teacher = trainer._encoder, trainer._teacher
-    clean = teacher.image_features(inputs["images"])[0]
+    student, teacher = trainer.attacker.encoder.dual, trainer.teacher
+    clean = teacher.encoder.image_features(inputs["images"])[0]
 
     def distance(images):
         return (student.image_features(images)[0] - clean).square().sum(1)
@@ -78,21 +79,25 @@ def test_fare_needs_neither_texts_nor_labels(make):  # noqa: F811
 
 def test_leaf_replaces_characters_away_from_the_teachers_features(make):  # noqa: F811
     trainer = make(trainer={"text_attack": None}, objective="leaf")
-    assert trainer.character_attack == LevenshteinAttack(max_edits=1)
+    assert trainer.attacker.character_attack == LevenshteinAttack(
+        max_edits=1, dictionary=frozenset({"cat", "dog", "red", "car"})
+    )
     inputs = batch_of(trainer)
     seen = []
-    attack = trainer.character_attack.__call__
+    attack = trainer.attacker.character_attack.__call__
 
     def watched(texts, encode, **kwargs):
         attacked = attack(texts, encode, **kwargs)
-        assert torch.allclose(kwargs["reference_encode"](texts), trainer._teacher.text_features(texts), atol=1e-6)
-        seen.append((texts, attacked, encode(attacked), trainer._teacher.text_features(texts)))
+        assert torch.allclose(
+            kwargs["reference_encode"](texts), trainer.teacher.encoder.text_features(texts), atol=1e-6
+        )
+        seen.append((texts, attacked, encode(attacked), trainer.teacher.encoder.text_features(texts)))
         return attacked
 
     class Watched(LevenshteinAttack):
         __call__ = staticmethod(watched)
 
-    trainer.character_attack = Watched()
+    trainer.attacker.text_attacks["characters"] = CharacterAttacker(Watched())
     loss, embeds = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
     ((texts, attacked, features, clean),) = seen
     assert len(texts) == 3 and all(a != b for a, b in zip(texts, attacked, strict=True))
@@ -106,7 +111,7 @@ def test_pmg_aft_as_released_attacks_plain_cosines(make):  # noqa: F811
     scales = {}
     for release in (False, True):
         trainer = make(objective="pmg-aft", release_scaling=release)
-        scales[release] = trainer._attacked_scale.item()
+        scales[release] = trainer.attacker.attacked_scale.item()
     assert scales[True] == 1.0 and scales[False] == pytest.approx(trainer.model.logit_scale.exp().item())
 
 
@@ -125,7 +130,7 @@ def test_tga_zsr_reads_the_patches_of_both_encoders(make):  # noqa: F811
 @pytest.mark.parametrize("name", ["fare", "fare+leaf"])
 def test_the_teacher_shares_memory_with_nothing_that_trains(make, tiny_clip, name):  # noqa: F811
     trainer = make(trainer={"text_attack": None}, objective=name)
-    teacher = dict(trainer._teacher.model.named_parameters())
+    teacher = dict(trainer.teacher.encoder.model.named_parameters())
     before = {each: weight.clone() for each, weight in teacher.items()}
     for each, weight in tiny_clip.named_parameters():
         assert (teacher[each].data_ptr() == weight.data_ptr()) == (not weight.requires_grad), each
@@ -188,7 +193,7 @@ class Calls:
 )
 def test_a_teacher_costs_one_forward_a_step(make, name, image, text):  # noqa: F811
     trainer = make(trainer={"text_attack": None}, objective=name)
-    inputs, teacher = batch_of(trainer), trainer._teacher.model
+    inputs, teacher = batch_of(trainer), trainer.teacher.encoder.model
     calls = Calls(image=teacher.vision_model, text=teacher.text_model)
     trainer.compute_loss(trainer.model, inputs)
     first = dict(calls.count)
@@ -212,7 +217,9 @@ def test_frozen_texts_are_those_of_the_encoder(make):  # noqa: F811
     trainer = make(train_text_encoder=False)
     inputs = batch_of(trainer)
     _, embeds = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
-    prompts = trainer._encoder.encode_texts([trainer.prompts[label] for label in inputs["labels"].tolist()])
+    prompts = trainer.attacker.encoder.dual.encode_texts(
+        [trainer.prompts[label] for label in inputs["labels"].tolist()]
+    )
     assert torch.allclose(embeds.text_embeds, prompts, atol=1e-6)
 
 
@@ -290,31 +297,33 @@ def test_misaligned_candidates_are_those_of_the_word_before(make):  # noqa: F811
     attacked = {}
     for aligned in (True, False):
         trainer = make(trainer=given, align_to_cls=aligned, template="This is a photo of {}")
-        attacked[aligned] = trainer.text_attack(texts, trainer._encode_texts)
+        attacked[aligned] = trainer.attacker.word_attack(texts, trainer.attacker.encoder.encode_texts)
     assert attacked == {True: ["This is a photo of feline"], False: ["This is a photo of banana"]}
 
 
 def test_each_text_suffers_one_of_several_attacks_drawn_anew(make, images):  # noqa: F811
     trainer = make(text_attack="words|embedding|characters", per_device_train_batch_size=12)
-    trainer.embedding_attack = replace(trainer.embedding_attack, random_start=False)  # to find the same point twice
+    attack = trainer.attacker.text_attacks["embedding"].attack
+    attack = replace(attack, random_start=False)  # to find the same point twice
+    trainer.attacker.text_attacks["embedding"] = EmbeddingAttacker(attack)
     inputs = batch_of(trainer)
     batch = trainer._read(inputs)
     words, embedding, characters = (
-        trainer._attack_texts(kind, batch.texts, batch.anchors, batch.text_anchor_ids)
+        trainer.attacker.attack_texts(kind, batch.texts, batch.anchors, batch.text_anchor_ids)
         for kind in ("words", "embedding", "characters")
     )
     assert words.shift is characters.shift is None
     assert embedding.texts == batch.texts and embedding.shift.abs().sum() > 0
-    assert words.texts == trainer.text_attack(batch.texts, trainer._encode_texts)
+    assert words.texts == trainer.attacker.word_attack(batch.texts, trainer.attacker.encoder.encode_texts)
     assert all(a != b for a, b in zip(characters.texts, batch.texts, strict=True))
-    tokens = [trainer._encoder.tokenize(attacked.texts)["input_ids"] for attacked in (words, embedding)]
+    tokens = [trainer.attacker.encoder.dual.tokenize(attacked.texts)["input_ids"] for attacked in (words, embedding)]
     encode = encoding.text_embeds
     moved = encoding.token_embeddings(trainer.model, tokens[1]) + embedding.shift
     expected = torch.stack([encode(trainer.model, tokens[0]), encode(trainer.model, tokens[1], inputs_embeds=moved)])
     drawn = []
     for _ in range(2):
         _, embeds = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
-        which = trainer._drawn_attack(3, 12)
+        which = trainer.attacker.drawn_attacks(12)
         for row in range(12):
             if which[row] < 2:
                 found = expected[which[row], batch.text_ids[row]]
@@ -326,9 +335,9 @@ def test_each_text_suffers_one_of_several_attacks_drawn_anew(make, images):  # n
 def test_a_text_is_attacked_only_as_was_drawn_for_it(make):  # noqa: F811
     trainer = make(text_attack="words|embedding|characters", per_device_train_batch_size=12)
     batch = trainer._read(batch_of(trainer))
-    trainer._training_generator()
-    which = trainer._drawn_attack(3, 12)
-    attacked, rows = trainer._attack_drawn_texts(batch)
+    trainer.attacker.generator("images")
+    which = trainer.attacker.drawn_attacks(12)
+    attacked, rows = trainer.attacker.attack_drawn_texts(batch)
     sources = [(one.kind, text) for one in attacked for text in one.sources]
     kinds = ("words", "embedding", "characters")
     assert [sources[row] for row in rows] == [
@@ -368,6 +377,6 @@ def test_a_teachers_features_of_prompts_do_not_depend_on_the_batch(make, tiny_cl
     """Bit for bit: a resumed run first meets other prompts than the run that it goes on with."""
     prompts = make(lambda_distill=0.1).prompts
     first, second = (make(lambda_distill=0.1, model=copy.deepcopy(tiny_clip)) for _ in range(2))
-    alone, last = first._teacher_texts(prompts[:1]), second._teacher_texts(prompts[2:])
-    assert torch.equal(alone, second._teacher_texts(prompts[:1]))
-    assert torch.equal(last, first._teacher_texts(prompts[2:]))
+    alone, last = first.teacher.texts(prompts[:1]), second.teacher.texts(prompts[2:])
+    assert torch.equal(alone, second.teacher.texts(prompts[:1]))
+    assert torch.equal(last, first.teacher.texts(prompts[2:]))

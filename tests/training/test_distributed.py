@@ -1,4 +1,4 @@
-"""Two real processes with half the batch each, under DDP and FSDP, end where one process with the whole batch ends."""
+"""Two real processes with half the batch each, under DDP and FSDP, give the result of one with the whole batch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def weights(folder):
 
 
 def distance(one, two, start=None):
-    """Length of the difference of two sets of weights, relative to the first, or to its way from the start."""
+    """The length of the difference of two sets of weights, relative to the first or to its distance from the start."""
     assert one.keys() == two.keys() and {n: w.shape for n, w in one.items()} == {n: w.shape for n, w in two.items()}
     moved = [(one[name] - (0 if start is None else start[name])).flatten() for name in one]
     length = torch.cat(moved).norm()

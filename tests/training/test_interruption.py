@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step is finished, a checkpoint is complete, and the run goes on bit for bit."""
+"""Ctrl-C and SIGTERM: the step is finished, a checkpoint is complete, and the run resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hf_mmcoa.training.trainer import MMCoATrainer
 
 @pytest.fixture(autouse=True)
 def _heard():
-    """A shell has SIGINT ignored in what it starts in the background, and so would these tests."""
+    """Make these tests receive SIGINT, which a shell ignores for the processes that it starts in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

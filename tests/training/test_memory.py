@@ -1,4 +1,4 @@
-"""Less memory, same step: attacks and encoders in pieces change nothing but what is held at a time."""
+"""Attacks and encoders that work in chunks need less memory and give the same step."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hf_mmcoa.attacks import BertAttack
 from hf_mmcoa.models import encoding
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.testbed.tiny_clip import tiny_clip as build_tiny_clip
+from hf_mmcoa.training.live_encoder import LiveEncoder
 
 TEXTS = ["This is a photo of a cat dog red car feline hound scarlet"]
 FORMS = {
@@ -70,7 +71,7 @@ def encoder():
 
 
 def saved_bytes(encoder, images, batch_size):
-    """Bytes of activations that wait for the backward, the inputs themselves left out; and the gradient."""
+    """Return the bytes of activations that wait for the backward, without the inputs themselves; and the gradient."""
     pixels = encoder.pixel_values(images)
     ids = encoder.tokenize(["a cat", "a red car", "a dog"] * (len(images) // 3))["input_ids"]
     kept: dict[int, int] = {}
@@ -101,15 +102,15 @@ def test_the_towers_are_left_as_they_were(encoder):
 @pytest.mark.parametrize("form", ["words", "iterates"])
 def test_an_attack_without_memory_is_halved_to_the_same_step(tmp_path, form, monkeypatch):
     whole = trained(tmp_path, **FORMS[form])
-    encode, sizes = MMCoATrainer._encode_images, []
+    encode, sizes = LiveEncoder.encode_images, []
 
-    def short_of_memory(trainer, images):
+    def short_of_memory(encoder, images):
         sizes.append(len(images))
         if len(images) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return encode(trainer, images)
+        return encode(encoder, images)
 
-    monkeypatch.setattr(MMCoATrainer, "_encode_images", short_of_memory)
+    monkeypatch.setattr(LiveEncoder, "encode_images", short_of_memory)
     with pytest.warns(UserWarning, match="`attack_batch_size=3` does so from the start") as warned:
         halved = trained(tmp_path, **FORMS[form])
     assert (halved - whole).norm() < 1e-4 * whole.norm()

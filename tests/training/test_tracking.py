@@ -1,4 +1,4 @@
-"""What is logged of the attacks: the figures by hand, the pictures in a tracker's own file, and that neither trains."""
+"""The log of the attacks: figures worked by hand, pictures in a tracker's own file, no effect on the training."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ import torch
 from test_trainer import make, picture_rows, snapshot  # noqa: F401 (a fixture)
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
+from hf_mmcoa.attacks.perturbed_texts import PerturbedTexts
 from hf_mmcoa.config import MMCoAConfig
 from hf_mmcoa.objectives import Embeddings
 from hf_mmcoa.training import tracking
 from hf_mmcoa.training import trainer as training
+from hf_mmcoa.training.attacker import Adversarial
+from hf_mmcoa.training.batch import Batch
 from hf_mmcoa.training.tracking import TAG, AttackedImages, attack_figures
-from hf_mmcoa.training.trainer import _AttackedTexts, _Batch
 
 
 def figures_of(clean, adv_image, adv_text, norm="linf", text_attack="words", adv_texts=(), adv_images=None):
-    """Three samples whose anchors are the axes; each embedding is its axis, or from 3 on its opposite."""
+    """Three samples whose anchors are the axes; index k is an embedding on axis k, or from 3 on its opposite."""
     eye = torch.eye(3)
 
     def features(axes):
         return None if axes is None else 5 * torch.cat([eye, -eye])[axes]  # un-normalised
 
     own = torch.arange(3)
-    batch = _Batch(torch.zeros(3, 3, 2, 2), ["a red car", "a cat", "a dog"], own, eye, own, own, own)
+    batch = Batch(torch.zeros(3, 3, 2, 2), ["a red car", "a cat", "a dog"], own, eye, own, own, own)
     embeds = Embeddings(
         logit_scale=torch.tensor(1.0),
         image_features=features(clean),
@@ -35,14 +37,18 @@ def figures_of(clean, adv_image, adv_text, norm="linf", text_attack="words", adv
         adv_text_features=features(adv_text),
     )
     trainer = SimpleNamespace(
-        image_attack=SimpleNamespace(norm=norm), args=SimpleNamespace(text_attack=text_attack, norm="linf")
+        attacker=SimpleNamespace(image_attack=SimpleNamespace(norm=norm)),
+        args=SimpleNamespace(text_attack=text_attack, norm="linf"),
     )
-    found = attack_figures(trainer, batch, embeds, adv_images, list(adv_texts))
+    found = attack_figures(trainer, batch, embeds, Adversarial(images=adv_images, texts=list(adv_texts)))
     return {name: value.tolist() for name, value in found.items()}
 
 
 def test_success_is_counted_among_the_images_that_were_right():
-    """0 stays right, 1 falls, 2 was wrong and turns right: 1 of 2. Texts: 0's leaves it, 1's stays, 2's counts not."""
+    """Samples 0 and 1 are classified correctly without attack, so only they count.
+
+    The image attack makes 1 misclassified, the text attack 0: 1 of 2 each.
+    """
     assert figures_of([0, 1, 0], [0, 2, 2], [3, 1, 5]) == {
         "image_attack_success": [1, 2],
         "text_attack_success": [1, 2],
@@ -69,8 +75,8 @@ def test_image_perturbation_is_in_the_norm_of_the_attack(norm, length):
 def test_text_perturbation_is_the_share_of_changed_words():
     clean = ["a red car", "a cat", "a dog"]
     attacks = [
-        _AttackedTexts("words", clean, ["a red truck", "a cat", "a dog"]),
-        _AttackedTexts("characters", clean, ["a red c ar", "acat", "a dgo"]),
+        PerturbedTexts("words", clean, ["a red truck", "a cat", "a dog"]),
+        PerturbedTexts("characters", clean, ["a red c ar", "acat", "a dgo"]),
     ]
     total, count = figures_of(None, None, None, text_attack="words|characters", adv_texts=attacks)["text_perturbation"]
     assert (total, count) == (pytest.approx(1 / 3 + 1 / 3 + 1 + 1 / 2), 6)

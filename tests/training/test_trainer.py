@@ -17,12 +17,13 @@ from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.attacks.pgd import PGD
+from hf_mmcoa.attacks.text_embedding import TextEmbeddingPGD
 from hf_mmcoa.config import MMCoAConfig
 from hf_mmcoa.losses import class_targets, contrastive_loss
 from hf_mmcoa.models import encoding
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.objectives import Clean, MMCoA
-from hf_mmcoa.substitutes.table import SynonymTable
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.training.trainer import MMCoATrainer
 
 NAMES = ["cat", "dog", "red_car"]
@@ -134,7 +135,7 @@ def by_hand(trainer, inputs):
     attack = PGD(epsilon=args.epsilon, step_size=args.step_size, num_steps=args.num_steps, random_start=False)
     adv_images = attack(images, loss_fn)
     texts = [trainer.prompts[label] for label in labels.tolist()]
-    adv_texts = trainer.text_attack(texts, encoder.encode_texts)
+    adv_texts = trainer.attacker.word_attack(texts, encoder.encode_texts)
     assert all(a != b for a, b in zip(texts, adv_texts, strict=True))
     targets = class_targets(labels) if args.targets == "class" else None
     scale = encoder.logit_scale
@@ -394,7 +395,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(make, tmp_path):
 
 
 def own_attack(make, **config):
-    return make(trainer={"text_attack": None}, **config).text_attack
+    return make(trainer={"text_attack": None}, **config).attacker.word_attack
 
 
 @pytest.mark.parametrize(
@@ -415,7 +416,7 @@ def test_a_word_attack_of_the_settings(make, setting, value, read):
 def test_the_masked_lm_settings_reach_the_source(make, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        "hf_mmcoa.training.trainer.candidate_source",
+        "hf_mmcoa.training.attacker.candidate_source",
         lambda name, model, tokenizer, masked_lm, align: (
             seen.update(name=name, lm=masked_lm, align=align) or SUBSTITUTES
         ),
@@ -438,7 +439,7 @@ def test_the_budget_applies_where_perturb_at_says(make, setting, size):
 def test_the_attack_stays_in_its_ball_and_fills_it(make, norm):
     trainer = make(norm=norm, epsilon=0.1, step_size=0.05, num_steps=4, random_start=False)
     batch = trainer._read(batch_of(trainer))
-    shift = (trainer._attack_images(batch, trainer._generator(0))[0] - batch.images).flatten(1)
+    shift = (trainer.attacker.attack_images(batch, trainer.attacker.generator("images"))[0] - batch.images).flatten(1)
     size = shift.abs().amax(1) if norm == "linf" else shift.norm(dim=1)
     assert torch.allclose(size, torch.full((6,), 0.1), atol=5e-3)
 
@@ -447,9 +448,9 @@ def test_the_attack_stays_in_its_ball_and_fills_it(make, norm):
 def test_every_step_and_every_accumulated_batch_has_its_own_random_start(make, random_start):
     trainer = make(random_start=random_start, accumulate_attack_gradients=True)  # which keeps the attack's iterates
     batch, starts = trainer._read(batch_of(trainer)), []
-    for step in (0, 0, 1):
-        trainer.state.global_step = step
-        starts.append(trainer._attack_images(batch, trainer._training_generator())[1][0])
+    for step in ((0, 0), (0, 1), (1, 0)):
+        trainer.attacker.step, trainer.attacker.batch_of_step = step
+        starts.append(trainer.attacker.attack_images(batch, trainer.attacker.generator("images"))[1][0])
     assert torch.equal(starts[0], batch.images) is not random_start
     assert all(torch.equal(starts[0], other) is not random_start for other in starts[1:])
 
@@ -457,13 +458,16 @@ def test_every_step_and_every_accumulated_batch_has_its_own_random_start(make, r
 def embedding_shift(make, **config):
     trainer = make(text_attack="embedding", **config)
     batch = trainer._read(batch_of(trainer))
-    attacked = trainer._attack_texts("embedding", batch.texts, batch.anchors, batch.text_anchor_ids)
+    attacked = trainer.attacker.attack_texts("embedding", batch.texts, batch.anchors, batch.text_anchor_ids)
     return attacked.shift.norm(dim=-1).max() / encoding.token_table(trainer.model).norm(dim=-1).mean()
 
 
 def test_rho_is_the_radius_and_the_steps_divide_it(make):
     assert embedding_shift(make, rho=0.25).item() == pytest.approx(0.25, rel=1e-3)
-    few, many = (make(text_attack="embedding", num_text_steps=steps).embedding_attack for steps in (1, 7))
+    few, many = (
+        make(text_attack="embedding", num_text_steps=steps).attacker.text_attacks["embedding"].attack
+        for steps in (1, 7)
+    )
     assert (few.num_steps, many.num_steps) == (1, 7)
 
 
@@ -498,10 +502,13 @@ def test_the_iterates_of_captions_are_scored_against_their_own_anchors(make, lab
 
 
 def test_evaluate_reports_a_text_attack_that_works(make):
-    trainer = make(max_steps=60, learning_rate=3e-3, objective="clean", epsilon=0, lr_scheduler_type="constant")
+    swap: dict[str, str] = {}
+    trainer = make(
+        trainer={"text_attack": lambda texts, encode: [swap[text] for text in texts]},
+        **{"max_steps": 60, "learning_rate": 3e-3, "objective": "clean", "epsilon": 0, "lr_scheduler_type": "constant"},
+    )
     trainer.train()
-    swap = {trainer.prompts[k]: trainer.prompts[(k + 1) % 3] for k in range(3)}
-    trainer.text_attack = lambda texts, encode: [swap[text] for text in texts]
+    swap |= {trainer.prompts[k]: trainer.prompts[(k + 1) % 3] for k in range(3)}
     m = trainer.evaluate()
     assert m["eval_clean_accuracy"] == m["eval_image_accuracy"] == 1
     assert m["eval_text_accuracy"] == m["eval_multimodal_accuracy"] == 0
@@ -579,7 +586,7 @@ def test_a_model_made_anew_is_frozen_and_attacked_with_its_own_words(make, tiny_
     trainer.train()
     assert not any(weight.requires_grad for weight in trainer.model.text_model.parameters())
     trainer.evaluate(picture_rows())
-    assert trainer.text_attack.candidates.model is trainer.model
+    assert trainer.attacker.word_attack.candidates.model is trainer.model
 
 
 def test_matrices_alone_decay(make, tiny_clip):
@@ -588,7 +595,7 @@ def test_matrices_alone_decay(make, tiny_clip):
     assert not {"logit_scale", "vision_model.embeddings.class_embedding"} & set(decayed)
 
 
-def test_bf16_keeps_the_losses_of_the_attacks_in_fp32(make):
+def test_bf16_keeps_the_losses_of_the_attacks_in_fp32(make, monkeypatch):
     seen = []
 
     def watched(images, loss_fn, generator=None):
@@ -596,14 +603,16 @@ def test_bf16_keeps_the_losses_of_the_attacks_in_fp32(make):
         return images
 
     trainer = make(trainer={"image_attack": watched}, bf16=True, text_attack="words+embedding")
-    attack = trainer.embedding_attack
-    trainer.embedding_attack = lambda model, input_ids, attention_mask, loss_fn, generator: attack(
-        model,
-        input_ids,
-        attention_mask,
-        lambda embeds: seen.append(loss_fn(embeds).dtype) or loss_fn(embeds),
-        generator,
-    )
+    attack = TextEmbeddingPGD.__call__
+
+    def watched_embedding(self, model, input_ids, attention_mask, loss_fn, generator):
+        def loss(embeds):
+            seen.append(loss_fn(embeds).dtype)
+            return loss_fn(embeds)
+
+        return attack(self, model, input_ids, attention_mask, loss, generator)
+
+    monkeypatch.setattr(TextEmbeddingPGD, "__call__", watched_embedding)
     trainer.train()
     assert set(seen) == {torch.float32} and len(seen) > 2
 
@@ -615,9 +624,9 @@ def test_nothing_warns_in_an_ordinary_run(make):
 
 
 def test_the_schedule_is_that_of_the_attack(make):
-    attack = make(attack_schedule="fast", num_steps=7).image_attack
+    attack = make(attack_schedule="fast", num_steps=7).attacker.image_attack
     assert (attack.num_steps, attack.step_size) == (3, pytest.approx(20 / 3 / 255))
-    assert make(num_steps=7).image_attack.num_steps == 7
+    assert make(num_steps=7).attacker.image_attack.num_steps == 7
 
 
 def test_an_attack_that_stops_early_is_wrong_where_it_stopped_and_computes_less(make, tiny_clip):
@@ -628,10 +637,10 @@ def test_an_attack_that_stops_early_is_wrong_where_it_stopped_and_computes_less(
         trainer = make(attack_early_stop=early, num_steps=5, epsilon="64/255", step_size="16/255", random_start=False)
         batch = trainer._read(batch_of(trainer))
         seen.clear()
-        attacked[early], _ = trainer._attack_images(batch, trainer._training_generator())
+        attacked[early], _ = trainer.attacker.attack_images(batch, trainer.attacker.generator("images"))
         assert sum(seen) < 5 * 6 if early else seen == [6] * 5
     with torch.no_grad():
-        fell = (trainer._encode_images(batch.images) @ batch.anchors.T).argmax(1) != batch.anchor_ids
+        fell = (trainer.attacker.encoder.encode_images(batch.images) @ batch.anchors.T).argmax(1) != batch.anchor_ids
     assert 0 < fell.sum() < 6  # those that were wrong before stay as they are
     assert torch.equal(attacked[True][fell], batch.images[fell])
     assert not torch.equal(attacked[True][~fell], batch.images[~fell])

@@ -180,7 +180,9 @@ def evaluate(output_dir: str, wrapper: str) -> None:
 
         if name == "classes":
             found["robustness, before"] = robustness(rows=rows["thirteen"])
-            trainer.image_attack = replace(trainer.image_attack, random_start=False)  # so that the step is the same
+            trainer.attacker.image_attack = replace(
+                trainer.attacker.image_attack, random_start=False
+            )  # so that the step is the same
             trainer.train()
             found["after"] = trainer.evaluate()
             found["robustness, after"] = robustness(rows=rows["thirteen"])

@@ -1,4 +1,4 @@
-"""Attack success rate, of the correctly classified samples. `evaluate.load` reads one import a line."""
+"""Compute the attack success rate. One import a line: `evaluate.load` parses this file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import evaluate
 
 
 class AttackSuccessRate(evaluate.Metric):
-    """Fraction of the correctly classified samples that the attack makes wrong."""
+    """The fraction of the correctly classified samples that are misclassified under attack."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description="Fraction of the correctly classified samples that are misclassified under attack.",
             citation="",
-            inputs_description="predictions: clean, a class per sample. adv_predictions: attacked. references: labels.",
+            inputs_description="predictions: classes, clean. adv_predictions: classes, attacked. references: labels.",
             features=datasets.Features(
                 {
                     "predictions": datasets.Value("int64"),
@@ -27,5 +27,5 @@ class AttackSuccessRate(evaluate.Metric):
         self, predictions: list[int], adv_predictions: list[int], references: list[int]
     ) -> dict[str, float | None]:
         rows = zip(predictions, adv_predictions, references, strict=True)
-        fell = [int(adv) != int(label) for clean, adv, label in rows if int(clean) == int(label)]
-        return {"attack_success_rate": sum(fell) / len(fell) if fell else None}
+        misclassified = [int(adv) != int(label) for clean, adv, label in rows if int(clean) == int(label)]
+        return {"attack_success_rate": sum(misclassified) / len(misclassified) if misclassified else None}

@@ -1,4 +1,4 @@
-"""Clean accuracy, the reference of every robust one. `evaluate.load` reads one import a line."""
+"""Compute the accuracy without attack. One import a line: `evaluate.load` parses this file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import evaluate
 
 
 class CleanAccuracy(evaluate.Metric):
-    """Fraction of samples that are classified as their label, without an attack."""
+    """The fraction of samples that are classified correctly without attack."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Fraction of samples that are classified as their label, without an attack.",
+            description="Fraction of samples that are classified correctly without attack.",
             citation="",
-            inputs_description="predictions: one class per sample. references: labels.",
+            inputs_description="predictions: the class of each sample. references: labels.",
             features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 

@@ -1,4 +1,4 @@
-"""Robust accuracy: the worst case over attacks, per sample. `evaluate.load` reads one import a line."""
+"""Compute the robust accuracy. One import a line: `evaluate.load` parses this file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import evaluate
 
 
 class RobustAccuracy(evaluate.Metric):
-    """Fraction of samples that every one of several predictions classifies as their label."""
+    """The fraction of samples that are classified correctly under every attack."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Fraction of samples that stand against every attack: the worst case per sample, not a mean.",
+            description="Fraction of samples that are classified correctly under every attack, the worst case of each.",
             citation="",
             inputs_description=(
                 "predictions: for each sample a list of classes, the clean one and one per attack. references: labels."
@@ -27,8 +27,10 @@ class RobustAccuracy(evaluate.Metric):
     def _compute(self, predictions: list[list[int]], references: list[int]) -> dict[str, float]:
         for row, own in enumerate(predictions):
             if len(own) == 0:
-                raise ValueError(f"`predictions` of sample {row} are empty: nothing says whether it stands.")
-        stands = sum(
+                raise ValueError(
+                    f"`predictions` of sample {row} are empty: give the clean prediction and one per attack."
+                )
+        correct = sum(
             all(int(one) == int(label) for one in own) for own, label in zip(predictions, references, strict=True)
         )
-        return {"robust_accuracy": stands / len(references)}
+        return {"robust_accuracy": correct / len(references)}

@@ -1,4 +1,4 @@
-"""Substitutes from a table that a user wrote."""
+"""Substitutes from a given table of words."""
 
 from __future__ import annotations
 
@@ -7,26 +7,22 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING
 
 from .source import Ranked
 from .vocabulary import _word_at
 from .words import WORD
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, repr=False)
 class SynonymTable:
-    """A given list of substitutes for each word, in order of preference; upper and lower case are the same.
+    """A list of substitutes for each word, in order of preference, looked up without regard to case.
 
     Args:
-        synonyms: word -> its substitutes; kept as `table`, a tuple of pairs, so that tables can be hashed.
+        synonyms: each word's substitutes; stored as `table`, a tuple of pairs, so that tables can be hashed.
 
     Raises:
-        ValueError: if a key is not one word or comes twice, a substitute is no text, or one is listed more than once:
-            an attacked text must keep its meaning, so no substitute may stand for two words.
+        ValueError: if a key is not a single word or occurs twice, a substitute holds no word, or a substitute is listed
+            more than once: an attacked text must keep its meaning, so a substitute must belong to one word only.
 
     Example:
         >>> SynonymTable({"zero": ("nought", "nil"), "one": ("unity",)})(["a photo of a Zero"], [[4]], 10)
@@ -56,12 +52,12 @@ class SynonymTable:
         ]
 
     def __repr__(self) -> str:
-        digest = hashlib.sha256(str(self.table).encode()).hexdigest()[:8]  # tells two tables apart in a result file
+        digest = hashlib.sha256(str(self.table).encode()).hexdigest()[:8]  # distinguishes two tables in a result file
         substitutes = sum(len(listed) for _, listed in self.table)
         return f"SynonymTable({len(self.table)} words, {substitutes} substitutes, {digest})"
 
     def split(self, seed: int) -> tuple[SynonymTable, SynonymTable]:
-        """Each word's substitutes drawn into two halves, known and unseen; the known one is never the smaller.
+        """Split each word's substitutes at random into two halves, known and unseen; an odd one goes to the known half.
 
         The draw of one word does not depend on the other words of the table.
         """

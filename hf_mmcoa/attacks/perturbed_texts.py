@@ -1,0 +1,134 @@
+"""Text attacks of all three kinds (words, characters, token embeddings) behind one call.
+
+`BertAttack` and `LevenshteinAttack` write other texts, `TextEmbeddingPGD` shifts token embeddings. Training and
+evaluation don't want to know which: they hand texts and a `TextVictim` to a `TextAttacker` and get `PerturbedTexts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..models import encoding
+from ..models.encoder import DualEncoder
+from .contracts import TextAttack, TextEncoder
+from .levenshtein import LevenshteinAttack
+from .text_embedding import TextEmbeddingPGD
+
+
+@dataclass(frozen=True)
+class PerturbedTexts:
+    """What one attack made of some texts.
+
+    Args:
+        kind: name of the attack.
+        sources: the texts before the attack.
+        texts: the texts after it, in the same order.
+        shift: what is added to their token embeddings, (texts, length, width); None where only the texts changed.
+    """
+
+    kind: str
+    sources: list[str]
+    texts: list[str]
+    shift: Tensor | None = None
+
+    def features(self, encoder: DualEncoder) -> Tensor:
+        """Return un-normalised features of the perturbed texts, (texts, dim)."""
+        ids = encoder.tokenize(self.texts, truncation=True)["input_ids"]
+        shifted = None if self.shift is None else encoding.token_embeddings(encoder.model, ids) + self.shift
+        return encoding.text_features(encoder.model, ids, inputs_embeds=shifted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextVictim:
+    """The model that texts are attacked on, and what each attack moves them away from.
+
+    Args:
+        encoder: the model, unwrapped.
+        encode: texts to unit embeddings (texts, dim), without gradient; what words are chosen by.
+        distance_encode: texts to the embeddings in which characters measure distance, (texts, dim).
+        reference_encode: embeddings that characters move texts away from, those of the frozen teacher in LEAF;
+            `distance_encode` of the clean texts when None.
+        embedding_loss: unit embeddings of all texts (texts, dim) to what the embedding attack increases, (texts,).
+        generator: random numbers of an attack, by its kind.
+        precision: context in which the model runs, such as autocast.
+    """
+
+    encoder: DualEncoder
+    encode: TextEncoder
+    distance_encode: TextEncoder
+    embedding_loss: Callable[[Tensor], Tensor]
+    generator: Callable[[str], torch.Generator]
+    reference_encode: TextEncoder | None = None
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+class TextAttacker(Protocol):
+    """A text attack of any kind."""
+
+    def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
+        """Attack N distinct texts."""
+
+
+@dataclass(frozen=True)
+class WordAttacker:
+    """Words substituted by `BertAttack`, or any other `TextAttack`."""
+
+    attack: TextAttack
+    kind: str = "words"
+
+    def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
+        """See `TextAttacker`."""
+        return PerturbedTexts(self.kind, texts, self.attack(texts, victim.encode))
+
+
+@dataclass(frozen=True)
+class CharacterAttacker:
+    """Characters edited by `LevenshteinAttack`."""
+
+    attack: LevenshteinAttack
+    kind: str = "characters"
+
+    def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
+        """See `TextAttacker`."""
+        generator = torch.Generator().manual_seed(victim.generator("characters").initial_seed())  # it draws on the CPU
+        found = self.attack(
+            texts, victim.distance_encode, generator=generator, reference_encode=victim.reference_encode
+        )
+        return PerturbedTexts(self.kind, texts, found)
+
+
+@dataclass(frozen=True)
+class EmbeddingAttacker:
+    """Token embeddings perturbed by `TextEmbeddingPGD`, away from each text's own class or text, without any image."""
+
+    attack: TextEmbeddingPGD
+    kind: str = "embedding"
+
+    def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
+        """See `TextAttacker`."""
+        model, tokens = victim.encoder.model, victim.encoder.tokenize(texts, truncation=True)
+        with victim.precision():
+            moved = self.attack(model, **tokens, loss_fn=victim.embedding_loss, generator=victim.generator("embedding"))
+        with torch.no_grad():
+            shift = moved - encoding.token_embeddings(model, tokens["input_ids"])
+        return PerturbedTexts(self.kind, texts, texts, shift)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Texts attacked first, then the token embeddings of what was written."""
+
+    first: TextAttacker
+    second: TextAttacker
+    kind: str
+
+    def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
+        """See `TextAttacker`."""
+        written = self.first(texts, victim).texts
+        return replace(self.second(written, victim), kind=self.kind, sources=texts)

@@ -1,0 +1,64 @@
+"""Read the located files of one split by the `datasets` library's own loaders and explicit lists of files.
+
+No script of a repository runs, no other split is read, and a webdataset of one tar is not mistaken for text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import datasets
+
+from .benchmarks import Source
+from .hub_files import is_network_error
+from .idx import read_idx
+from .layout import Files
+
+
+def read_split(source: Source, hub_split: str, root: str, files: Files, streaming: bool) -> Any:
+    """Read one of the repository's splits with the repository's own columns.
+
+    Args:
+        source: says how the files are read.
+        hub_split: the repository's name of the split.
+        root: folder or hf:// address that holds the files.
+        files: paths or addresses of the files of each split.
+        streaming: return a `datasets.IterableDataset` in place of a `datasets.Dataset`.
+
+    Raises:
+        ValueError: if the split is empty, or a file is broken.
+        FileNotFoundError: if files are streamed and there is no network.
+    """
+    if source.format == "embedded":
+        from .digits import load_digits  # imports scikit-learn, which takes a second
+
+        dataset = load_digits(hub_split)  # type: ignore[arg-type]  # `locate` has checked it against `splits`
+    elif source.format == "idx":
+        dataset = read_idx(files[hub_split])
+    elif source.format == "saved":
+        saved = datasets.load_from_disk(root)
+        dataset = saved[hub_split] if isinstance(saved, datasets.DatasetDict) else saved
+    else:
+        wanted = files if source.format == "imagefolder" else {hub_split: files[hub_split]}
+        try:
+            return datasets.load_dataset(
+                source.format,
+                data_files={re.sub(r"\W", "_", s): paths for s, paths in wanted.items()},
+                split=re.sub(r"\W", "_", hub_split),
+                streaming=streaming,
+                verification_mode="no_checks",  # they want all splits; `Source.counts` checks the one in use
+            )
+        except ValueError as error:
+            if "corresponds to no data" in str(error):
+                raise ValueError(f"split {hub_split!r} of {root} is empty.") from error
+            raise
+        except Exception as error:
+            if is_network_error(error):  # only when streaming: other files are on the disk by now
+                missing = ", ".join(path.removeprefix(f"{root}/") for path in wanted[hub_split])
+                raise FileNotFoundError(
+                    f"no network, and streaming {source.hub_id} reads {missing} from {root}. Use `streaming=False` for "
+                    "files in the cache, or `data_dir` for a local copy."
+                ) from error
+            raise
+    return dataset.to_iterable_dataset() if streaming else dataset

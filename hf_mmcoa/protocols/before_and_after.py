@@ -1,0 +1,215 @@
+"""Train a CLIP and measure its robustness before and after: the whole program of `hf-mmcoa train`."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from ..attacks.settings import AttackSettings
+from ..config import MMCoAConfig
+from ..data.load import load_benchmark
+from ..evaluation.evaluator import evaluate_robustness
+from ..evaluation.threat_model import ThreatModel
+from ..file_names import CARD_FILE, PICTURE_FILE, ROBUSTNESS_FILE
+from ..io import write_json
+from ..models.encoder import load_clip
+from ..models.lora import merge
+from ..report.gallery import attack_gallery, gallery_path, save_gallery
+from ..report.picture import save_picture
+from ..report.table import robustness_table
+from ..substitutes.embedded import EMBEDDED, synonym_table
+from ..substitutes.held_out import known_and_unseen
+from ..substitutes.named import candidate_source
+from ..substitutes.source import CandidateSource
+from ..testbed.pretraining import pretrain_on_digits
+from ..training.checkpoints import check_writable, checkpoint_to_resume
+from ..training.trainer import MMCoATrainer
+from .run_arguments import RunArguments, digits_settings
+
+ADAPTER_FOLDER = "adapter"  # of a LoRA run
+PRETRAINED_FOLDER = "pretrained"  # the tiny CLIP before robust training, which is saved nowhere else
+
+
+def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[str, Any]]:
+    """Load or pretrain a CLIP, measure it, train it, measure it again, and save the model with everything measured.
+
+    Args:
+        run: model, data and measurements.
+        args: arguments of the trainer. `resume_from_checkpoint` is replaced by the checkpoint's path.
+
+    Returns:
+        The results "before" and "after", which are written to `robustness.json` in `args.output_dir`.
+
+    Raises:
+        ValueError: if arguments contradict each other or the data.
+        OSError: if a model or data set cannot be read, or the output folder not be written.
+    """
+    _hide_short_progress_bars()
+    output = Path(str(args.output_dir))
+    stages = _Stages(args.should_log, 4 if run.model_name_or_path else 5)
+
+    if run.model_name_or_path is None and run.dataset != "digits":
+        raise ValueError(f"`--dataset {run.dataset}` needs `--model_name_or_path`: the tiny CLIP knows digits only.")
+    args.resume_from_checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, str(args.output_dir))
+    check_writable(str(args.output_dir))
+    data = load_benchmark(
+        run.dataset, split=run.train_split, shots=run.shots, seed=args.data_seed or 0, data_dir=run.data_dir
+    )
+    data, validation = _split_validation(data, run, args)
+    test = load_benchmark(run.dataset, split=run.test_split, data_dir=run.data_dir)
+    if run.model_name_or_path is not None:
+        model, processor = load_clip(run.model_name_or_path)
+    else:
+        # Operations this small cost more to share than to do: on a busy machine two threads take eight times as long.
+        torch.set_num_threads(1)
+        stages.begin("pretrain a tiny CLIP on digits and captions, without attack")
+        model, processor = pretrain_on_digits(args, run.pretrain_epochs)
+        if args.should_save:
+            model.save_pretrained(output / PRETRAINED_FOLDER)
+            processor.save_pretrained(output / PRETRAINED_FOLDER)
+    model.to(args.device)
+
+    known, unseen = known_and_unseen(_substitutes(run, args, model, processor))
+    # Without `--rho` training chooses a radius of its own, smaller than the threat model's: measure under the latter.
+    shared = {name: getattr(args, name) for name in AttackSettings.threat_names()}
+    if not args.was_given("rho"):
+        del shared["rho"]
+    threat_model = ThreatModel.preset(run.preset, **shared)
+    measured: dict[str, Any] = {
+        "dataset": test,
+        "threat_model": threat_model,
+        "candidates": {"known": known, "unseen": unseen},
+        "max_samples": run.max_test_samples,
+        "batch_size": args.per_device_eval_batch_size,
+        "accelerator": args.distributed_state,
+        "dataset_name": f"{run.dataset}/{run.test_split}",
+    }
+    stages.begin("measure it under attack")
+    base = run.model_name_or_path or "tiny CLIP"
+    results_folder = output / "results"
+    # The tiny CLIP is pretrained with the run's seed; a model that was given is the same in every run.
+    before = evaluate_robustness(
+        model,
+        processor,
+        output=results_folder / "before.json",
+        overwrite=True,
+        model_name=base,
+        training_seed=None if run.model_name_or_path else args.seed,
+        **measured,
+    )
+    pictured = {"before": (copy.deepcopy(model), processor)}
+
+    stages.begin(f"train it by {args.objective} against image and text attacks")
+    trainer = MMCoATrainer(
+        model,
+        args,
+        train_dataset=data,
+        eval_dataset=validation,
+        processing_class=processor,
+        candidates=known,
+    )
+    trainer.run_settings = run_settings(run, args)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    model = trainer.whole_model()
+    if args.lora != "none":
+        trainer.save_model(str(output / ADAPTER_FOLDER), _internal_call=True)  # `push_to_hub` sends the merged model
+        assert isinstance(model, PeftModel)
+        trainer.model = model = merge(model)  # a plain CLIPModel from here on: what is measured is what is saved
+
+    stages.begin("measure it again, under the same attacks")
+    after = evaluate_robustness(
+        model,
+        processor,
+        output=results_folder / "after.json",
+        overwrite=True,
+        model_name=f"{base} + {args.objective}",
+        training_seed=args.seed,
+        **measured,
+    )
+
+    stages.begin("save")
+    results = {"before": before, "after": after}
+    if args.should_save:  # before the model: with `push_to_hub`, saving the model uploads the whole folder
+        write_json(results, output / ROBUSTNESS_FILE)
+        gallery = attack_gallery(pictured | {"after": (model, processor)}, test, threat_model, candidates=known)
+        save_gallery(gallery, gallery_path(output / ROBUSTNESS_FILE))
+        save_picture(gallery, output / PICTURE_FILE)
+    trainer.save_model(str(output))
+    if args.should_save:
+        print(f"\n{robustness_table(results)}\n")
+        print(f"model    {output}  ({type(model).__name__}.from_pretrained reads it)")
+        print(f"numbers  {output / ROBUSTNESS_FILE}\npicture  {output / PICTURE_FILE}")
+        print(f"card     {output / CARD_FILE}  (`hf-mmcoa push` publishes the folder)")
+    trainer.create_model_card()
+    stages.end()
+    trainer.end()  # without it the first process to exit may close the process group while others still use it
+    return results
+
+
+def run_settings(run: RunArguments, args: MMCoAConfig) -> dict[str, Any]:
+    """Return the options that repeat the run by `--config training_args.yaml`, beside the trainer's own arguments."""
+    settings = {each.name: getattr(run, each.name) for each in fields(run) if getattr(run, each.name) != each.default}
+    if run.model_name_or_path is None:  # digits.yaml would otherwise replace an argument that has its default value
+        arguments = args.to_dict()
+        settings |= {name: arguments[name] for name in digits_settings() if name in arguments}
+    return {"dataset": run.dataset} | settings
+
+
+def _substitutes(run: RunArguments, args: MMCoAConfig, model: nn.Module, processor: Any) -> CandidateSource:
+    """Return synonyms for an embedded data set, else the source that `candidates` names, of the model as it is now."""
+    table = synonym_table(run.dataset) if args.candidates == "neighbours" and run.dataset in EMBEDDED else None
+    if table is not None:
+        return table
+    return candidate_source(
+        args.candidates, copy.deepcopy(model), processor.tokenizer, args.masked_lm, args.align_to_cls
+    )
+
+
+def _split_validation(data: Any, run: RunArguments, args: MMCoAConfig) -> tuple[Any, Any]:
+    """Return training and validation data; model selection never sees the test split."""
+    if args.eval_strategy == "no":
+        return data, None
+    if run.dataset == "digits":
+        return data, load_benchmark("digits", split="validation")
+    parts = data.train_test_split(test_size=0.1, seed=0)
+    return parts["train"], parts["test"]
+
+
+class _Stages:
+    """Print to stderr which stage of the run begins, and how long the last one took."""
+
+    def __init__(self, speak: bool, count: int) -> None:
+        self.speak, self.count, self.number = speak, count, 0
+        self.started = self.stage_started = time.monotonic()
+
+    def begin(self, what: str) -> None:
+        self._finish()
+        self.number += 1
+        if self.speak:
+            print(f"[{self.number}/{self.count}] {what}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        self._finish()
+        if self.speak:
+            print(f"done in {time.monotonic() - self.started:.0f} s", file=sys.stderr)
+
+    def _finish(self) -> None:
+        if self.speak and self.number:
+            print(f"      {time.monotonic() - self.stage_started:.0f} s", file=sys.stderr, flush=True)
+        self.stage_started = time.monotonic()
+
+
+def _hide_short_progress_bars() -> None:
+    """Show no progress bar for reading and writing files; training and evaluation keep theirs."""
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()

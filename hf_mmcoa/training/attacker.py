@@ -1,0 +1,233 @@
+"""The attacks of training: images and texts moved away from what the objective says, on the model as it is now.
+
+Attack objects are built from the arguments when training or evaluation starts, so that a field that was changed after
+construction has its effect. Random numbers are a function of the seed, the process and the step: a resumed run draws
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attacks import factory
+from ..attacks.contracts import ImageAttack, TextAttack
+from ..attacks.engine import climb, correct
+from ..attacks.image_losses import embedding_loss
+from ..attacks.out_of_memory import HalvingOnOutOfMemory
+from ..attacks.perturbed_texts import PerturbedTexts, TextAttacker, TextVictim
+from ..config import MMCoAConfig
+from ..losses import zero_shot_logits
+from ..objectives import Objective
+from ..substitutes.masked_lm import MaskedLMCandidates
+from ..substitutes.misaligned import LeftNeighboursCandidates
+from ..substitutes.named import candidate_source
+from ..substitutes.source import CandidateSource
+from .batch import Batch
+from .live_encoder import LiveEncoder
+from .teacher import Teacher
+
+STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "embedding": 4}
+"""Numbers of the random streams: each kind of draw has its own."""
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """What the attacks made of a batch.
+
+    Args:
+        images: adversarial images, (batch, 3, height, width); None where the objective reads none.
+        iterates: the points at which the image attack took its gradients, where the objective reads them.
+        texts: perturbed texts, one entry per kind of text attack that was drawn.
+        text_ids: a sample's row among all perturbed texts, (batch,); None where the objective reads none.
+    """
+
+    images: Tensor | None = None
+    iterates: list[Tensor] = field(default_factory=list)
+    texts: Sequence[PerturbedTexts] = ()
+    text_ids: Tensor | None = None
+
+
+class Attacker:
+    """Attacks batches as the arguments say.
+
+    Args:
+        args: the configuration, read again at every `start`.
+        encoder: the model under training.
+        objective: what is attacked, and what is read.
+        class_names: all classes; None for captions.
+        image_attack: replaces PGD.
+        text_attack: replaces the attack on words, or on characters if that is what it changes.
+        candidates: where words take their substitutes from; what `args` name when None.
+    """
+
+    def __init__(
+        self,
+        args: MMCoAConfig,
+        encoder: LiveEncoder,
+        objective: Objective,
+        class_names: Sequence[str] | None,
+        image_attack: ImageAttack | None = None,
+        text_attack: TextAttack | None = None,
+        candidates: CandidateSource | None = None,
+    ) -> None:
+        self.args, self.encoder, self.objective = args, encoder, objective
+        self.class_names = tuple(class_names or ())
+        self.teacher: Teacher | None = None
+        self._given = {"image": image_attack, getattr(text_attack, "changes", "words"): text_attack}
+        self._given_candidates = candidates
+        self._source: tuple[Any, CandidateSource] | None = None
+        self._halving = HalvingOnOutOfMemory()
+        self.step, self.batch_of_step = -1, 0
+        self.start()
+
+    def start(self) -> None:
+        """Build the attacks from the arguments as they are now, on the model as it is now."""
+        settings = self.args.attack_settings
+        self.image_attack: Any = self._given["image"] or factory.training_image_attack(settings)
+        characters: Any = self._given.get("characters") or factory.character_attack(
+            settings, self.class_names, exhaustive=False
+        )
+        kinds = [] if self.args.text_attack == "none" else self.args.text_attack.split("|")
+        words: Any = self._given.get("words")
+        if words is None and any("words" in kind for kind in kinds):
+            words = factory.word_attack(settings, self._candidates(), self.class_names)
+        self.word_attack, self.character_attack = words, characters
+        self.text_attacks: dict[str, TextAttacker] = {
+            kind: factory.text_attacker(kind, settings, words, characters) for kind in kinds
+        }
+        self._model = self.encoder.dual.model
+
+    def _candidates(self) -> CandidateSource:
+        args, source, encoder = self.args, self._given_candidates, self.encoder.dual
+        if source is None:
+            asked = (args.candidates, args.masked_lm, args.align_to_cls, id(encoder.model))
+            if self._source is None or self._source[0] != asked:  # a masked language model takes seconds to load
+                named = candidate_source(
+                    args.candidates, encoder.model, encoder.tokenizer, args.masked_lm, args.align_to_cls
+                )
+                self._source = asked, named
+            source = self._source[1]
+        if not args.align_to_cls and not isinstance(source, MaskedLMCandidates):
+            source = LeftNeighboursCandidates(source)
+        return source
+
+    def attack(self, batch: Batch) -> Adversarial:
+        """Attack what the objective reads of a training batch."""
+        if self.encoder.dual.model is not self._model:  # `model_init` made another: its neighbours are other words
+            self.start()
+        views = self.objective.views
+        images, iterates = self.attack_images(batch, self.generator("images")) if "adv_images" in views else (None, [])
+        texts, text_ids = self.attack_drawn_texts(batch) if "adv_texts" in views else ((), None)
+        return Adversarial(images, iterates, texts, text_ids)
+
+    # Images
+
+    def attack_images(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+        """Return images moved away from what the objective says, and the points at which gradients were taken."""
+        scale = self.attacked_scale
+
+        def class_victim(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:  # CE(s f(x') P^T, y)
+            logits, own = zero_shot_logits(self.encoder.encode_images(images), batch.anchors, scale), batch.anchor_ids
+            return F.cross_entropy(logits, own[rows], reduction="none"), correct(logits.detach(), own[rows])
+
+        def teacher_victim(images: Tensor, rows: Tensor) -> tuple[Tensor, None]:  # ||f(x') - f0(x)||^2, un-normalised
+            features, _ = self.encoder.image_features(images)
+            return embedding_loss(features, batch.teacher["teacher_image_features"][rows]), None
+
+        iterates: list[Tensor] = []
+        adv_images, _ = climb(
+            self.image_attack,
+            batch.images,
+            teacher_victim if self.objective.image_attack_target == "teacher" else class_victim,
+            generator,
+            stop=self.args.attack_early_stop,
+            batch_size=self.args.attack_batch_size,
+            halving=self._halving,
+            iterates=iterates if "attack_iterates" in self.objective.views else None,
+        )
+        return adv_images, iterates
+
+    @property
+    def attacked_scale(self) -> Tensor:
+        """What multiplies the cosines inside an attack, scalar."""
+        scale = self.encoder.dual.logit_scale.detach()
+        if not self.objective.attack_with_logit_scale:
+            return torch.ones_like(scale)
+        temperature = self.args.attack_settings.temperature
+        return scale if temperature == "logit_scale" else torch.full_like(scale, float(temperature))
+
+    # Texts
+
+    def attack_drawn_texts(self, batch: Batch) -> tuple[list[PerturbedTexts], Tensor]:
+        """Attack each sample's text by one of the attacks that `text_attack` names, drawn anew in each step.
+
+        A text is attacked only in the ways that were drawn for it. Returns the perturbed texts, and each sample's row
+        among all of them, (batch,).
+        """
+        drawn = self.drawn_attacks(len(batch.images))
+        found, rows, first = [], torch.zeros_like(batch.text_ids), 0
+        for number, kind in enumerate(self.text_attacks):
+            samples = drawn == number
+            used = torch.unique(batch.text_ids[samples])
+            texts = [batch.texts[row] for row in used.tolist()]
+            if texts:
+                found.append(self.attack_texts(kind, texts, batch.anchors, batch.text_anchor_ids[used]))
+                rows[samples] = first + torch.searchsorted(used, batch.text_ids[samples])
+            first += len(texts)
+        return found, rows
+
+    def attack_texts(self, kind: str, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> PerturbedTexts:
+        """Attack texts in one way, without any image.
+
+        Args:
+            kind: of `text_attack`.
+            texts: distinct texts.
+            anchors: unit embeddings, (anchors, dim); the embedding attack moves a text away from its own.
+            anchor_ids: each text's own, (texts,).
+        """
+        scale = self.attacked_scale
+
+        def loss_fn(embeds: Tensor) -> Tensor:
+            with torch.autocast(embeds.device.type, enabled=False):  # the encoder in bf16, the attack's loss in fp32
+                return F.cross_entropy(zero_shot_logits(embeds, anchors, scale), anchor_ids, reduction="none")
+
+        teacher = self.teacher if "teacher_texts" in self.objective.views else None
+        victim = TextVictim(
+            encoder=self.encoder.dual,
+            encode=self.encoder.encode_texts,
+            distance_encode=self.encoder.text_features,
+            reference_encode=None if teacher is None else teacher.texts,
+            embedding_loss=loss_fn,
+            generator=self.generator,
+            precision=self.encoder.autocast,
+        )
+        return self.text_attacks[kind](texts, victim)
+
+    def drawn_attacks(self, batch_size: int) -> Tensor:
+        """Return which text attack each sample's text suffers in this step, (batch,)."""
+        generator = torch.Generator().manual_seed(self.generator("choice").initial_seed())
+        drawn = torch.randint(len(self.text_attacks), (batch_size,), generator=generator)
+        return drawn.to(self.args.device)
+
+    # Random numbers
+
+    def generator(self, stream: str, *key: int) -> torch.Generator:
+        """Return the random numbers of one attack: of this step in training, the same ones in every evaluation.
+
+        Args:
+            stream: one of `STREAMS`.
+            *key: in evaluation, what they depend on beside the seed.
+        """
+        training = self.encoder.training
+        process = self.args.process_index if training else 0  # who evaluates a row does not matter
+        if training or stream in ("images", "choice"):
+            key = (self.step, self.batch_of_step)
+        seed = np.random.SeedSequence([self.args.seed, process, STREAMS[stream], *key]).generate_state(1)
+        return torch.Generator(self.args.device).manual_seed(int(seed[0]))

@@ -1,0 +1,127 @@
+"""Every view of a batch that an objective reads, from ONE forward of the wrapped model, gathered from all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks.perturbed_texts import PerturbedTexts
+from ..config import MMCoAConfig
+from ..losses import class_targets
+from ..models import encoding, freezing
+from ..objectives import Embeddings
+from .attacker import Adversarial
+from .batch import Batch, BatchReader
+from .distributed import gather_rows
+from .teacher import Teacher
+
+
+def encode_views(
+    model: nn.Module,
+    batch: Batch,
+    adversarial: Adversarial,
+    reader: BatchReader,
+    teacher: Teacher | None,
+    args: MMCoAConfig,
+) -> Embeddings:
+    """Encode clean and adversarial images and texts together, so that DDP, FSDP and DeepSpeed see one forward.
+
+    Clean texts of a frozen text encoder are known from the anchors and not encoded again.
+
+    Args:
+        model: as the Trainer wrapped it.
+        batch: the clean batch.
+        adversarial: what the attacks made of it.
+        reader: how the batch was read.
+        teacher: the frozen encoders, if the objective reads them.
+        args: the configuration.
+    """
+    views, encoder = reader.objective.views, reader.encoder.dual
+    frozen_texts = not freezing.trains_text(encoder.model)
+    images = {
+        "adv_images": [adversarial.images] if adversarial.images is not None else [],
+        "images": [batch.images] if views & {"images", "patches"} else [],
+        "iterates": adversarial.iterates,
+    }
+    texts = {
+        "texts": batch.texts if "texts" in views and not frozen_texts else [],
+        "prompts": (batch.texts if reader.prompts is None or batch.keys is not None else reader.prompts)
+        if "prompts" in views and not frozen_texts
+        else [],
+        "adv_texts": [text for perturbed in adversarial.texts for text in perturbed.texts],
+    }
+    # The model's forward wants both: one picture or one text stands in for those that nobody reads.
+    pixels = encoder.pixel_values(
+        torch.cat([image for part in images.values() for image in part] or [batch.images[:1]])
+    )
+    tokens = encoder.tokenize([text for part in texts.values() for text in part] or ["a"], truncation=True)
+    shift = _token_shift(encoder.model, tokens["input_ids"], adversarial.texts)
+    output = encoding.joint_forward(
+        model, pixels, tokens["input_ids"], shift, bool(views & {"patches", "adv_patches"}), args.encode_batch_size
+    )
+
+    image_sizes = {name: len(part) * len(batch.images) for name, part in images.items()}
+    text_sizes = {name: len(part) for name, part in texts.items()}
+    image_parts = _split(output.image_embeds, image_sizes)
+    image_features = _split(output.image_features, image_sizes)
+    text_parts = _split(output.text_embeds, text_sizes)
+    adv_text_features = _split(output.text_features, text_sizes)["adv_texts"]
+    patches = _split(output.patches, image_sizes) if output.patches is not None else {}
+    prompts = text_parts["prompts"]
+    if prompts is not None and batch.keys is not None:  # in the order of the anchors, of all processes
+        prompts = reader.distinct_rows(batch.keys, prompts[batch.text_ids])[1]
+    rows: dict[str, Tensor] = {}
+    if text_parts["texts"] is not None:
+        rows["texts"] = text_parts["texts"][batch.text_ids]
+    if adversarial.texts:
+        rows["adv_texts"] = text_parts["adv_texts"][adversarial.text_ids]
+        adv_text_features = adv_text_features[adversarial.text_ids]
+    if frozen_texts:
+        rows |= {"texts": batch.anchors[batch.anchor_ids]} if "texts" in views else {}
+        prompts = batch.anchors if "prompts" in views else None
+    return Embeddings(
+        logit_scale=output.logit_scale,
+        logit_bias=output.logit_bias,
+        image_embeds=_gather(image_parts["images"]),
+        adv_image_embeds=_gather(image_parts["adv_images"]),
+        text_embeds=_gather(rows.get("texts")),
+        adv_text_embeds=_gather(rows.get("adv_texts")),
+        targets=class_targets(gather_rows(batch.groups)) if args.targets == "class" else None,
+        prompt_embeds=prompts,
+        labels=batch.anchor_ids,
+        iterate_embeds=image_parts["iterates"].split(len(batch.images)) if images["iterates"] else [],
+        image_features=image_features["images"],
+        adv_image_features=image_features["adv_images"],
+        adv_text_features=adv_text_features,
+        patches=patches.get("images"),
+        adv_patches=patches.get("adv_images"),
+        **batch.teacher,
+        **({} if teacher is None else teacher.teach_attacked(adversarial.images)),
+    )
+
+
+def _token_shift(model: nn.Module, input_ids: Tensor, adv_texts: Sequence[PerturbedTexts]) -> Tensor | None:
+    """Return what is added to the token embeddings of all texts, (texts, length, width): attacked ones are last."""
+    if all(perturbed.shift is None for perturbed in adv_texts):
+        return None
+    width = encoding.token_table(model).shape[1]
+    whole = torch.zeros(*input_ids.shape, width, device=input_ids.device)
+    row = len(input_ids) - sum(len(perturbed.texts) for perturbed in adv_texts)
+    for perturbed in adv_texts:
+        if perturbed.shift is not None:
+            whole[row : row + len(perturbed.texts), : perturbed.shift.shape[1]] = perturbed.shift
+        row += len(perturbed.texts)
+    return whole
+
+
+def _split(rows: Tensor, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Return consecutive rows by name; None where a part has none. Rows after the last part belong to nobody."""
+    parts = rows[: sum(sizes.values())].split(list(sizes.values()))
+    return {name: part if len(part) else None for name, part in zip(sizes, parts, strict=True)}
+
+
+def _gather(rows: Any) -> Any:
+    return None if rows is None else gather_rows(rows)
