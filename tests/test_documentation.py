@@ -25,7 +25,6 @@ import pytest
 import hf_mmcoa
 from hf_mmcoa import attacks, data, evaluation, objectives, protocols
 from hf_mmcoa.attacks.factory import candidate_sources
-from hf_mmcoa.attacks.settings import MULTIMODAL_ATTACKS
 from hf_mmcoa.data.benchmarks import BENCHMARKS
 from hf_mmcoa.data.load import load_benchmark
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, sanity
@@ -302,7 +301,8 @@ def test_the_names_of_sources_are_those_that_build_them(tiny_clip, tiny_processo
     assert len(offline) == 3
     for kind, name in offline:
         spec = ThreatModel(candidates=name)
-        assert type(candidate_sources(None, spec, DualEncoder(tiny_clip, tiny_processor))[""]).__name__ == kind
+        (source,) = candidate_sources(None, spec.candidates, DualEncoder(tiny_clip, tiny_processor)).values()
+        assert type(source).__name__ == kind
 
 
 def test_threat_model_fields_are_all_explained():

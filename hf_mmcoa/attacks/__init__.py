@@ -37,7 +37,7 @@ else:
         {
             "..substitutes.masked_lm": ["MaskedLMCandidates"],
             "..substitutes.source": ["CandidateSource"],
-            "..substitutes.table": ["SynonymTable"],
+            "..substitutes.synonyms": ["SynonymTable"],
             "..substitutes.vocabulary": ["HotFlipCandidates", "NeighbourCandidates"],
             "..substitutes.wordnet": ["WordNetCandidates"],
             ".apgd": ["APGD"],

@@ -105,6 +105,8 @@ class AttackSettings:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # a frozen dataclass normalises its own fields this way
+        if isinstance(self.temperature, str):
+            set_(self, "temperature", _as_number(self.temperature))  # a command line gives text
         check_types(self)
         set_(self, "epsilon", pixels("epsilon", self.epsilon))
         if self.step_size is None:
@@ -113,8 +115,6 @@ class AttackSettings:
         for name, choices in (("norm", ("linf", "l2")), ("perturb_at", ("auto", "native", "model"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        if isinstance(self.temperature, str) and self.temperature != "logit_scale":
-            set_(self, "temperature", _as_number(self.temperature))  # a command line gives text
         self._check_numbers()
         if self.template is not None:
             check_template(self.template)

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.load import load_benchmark
     from ..evaluation.evaluator import evaluate_robustness
-    from ..evaluation.retrieval import evaluate_retrieval, retrieval_table
+    from ..evaluation.recalls import retrieval_table
+    from ..evaluation.retrieval import evaluate_retrieval
     from ..evaluation.sanity import failed
     from ..models.encoder import load_clip
     from ..report.gallery import attack_gallery, gallery_path, save_gallery

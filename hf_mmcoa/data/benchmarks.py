@@ -213,9 +213,4 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         if name == "BENCHMARKS":
             return all_benchmarks()
-        # `load` imports this module, so this module can import `load_benchmark` on request only.
-        if name == "load_benchmark":
-            from .load import load_benchmark
-
-            return load_benchmark
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
@@ -25,19 +25,32 @@ from ..models import encoding
 
 if TYPE_CHECKING:
     from ..attacks.perturbed_texts import PerturbedTexts
+    from ..config import MMCoAConfig
     from ..evaluation.threat_model import ThreatModel
     from ..objectives import Embeddings
-    from .attacker import Adversarial
+    from .attacker import Adversarial, Attacker
     from .batch import Batch
-    from .trainer import MMCoATrainer
 
 TAG = "train/attacked_images"
 NUM_IMAGES = 4
 
 
+class TrackedTrainer(Protocol):
+    """What the trackers read of an `MMCoATrainer`."""
+
+    args: MMCoAConfig
+    attacker: Attacker
+    class_names: list[str] | None
+    processing_class: Any
+    callback_handler: Any
+
+    def whole_model(self) -> nn.Module:
+        """Return the model with all of its weights."""
+
+
 @torch.no_grad()
 def attack_figures(
-    trainer: MMCoATrainer,
+    trainer: TrackedTrainer,
     batch: Batch,
     embeds: Embeddings,
     adversarial: Adversarial,
@@ -80,7 +93,7 @@ def attack_figures(
     return figures | _text_figures(trainer, batch, adv_texts)
 
 
-def _text_figures(trainer: MMCoATrainer, batch: Batch, adv_texts: Sequence[PerturbedTexts]) -> dict[str, Tensor]:
+def _text_figures(trainer: TrackedTrainer, batch: Batch, adv_texts: Sequence[PerturbedTexts]) -> dict[str, Tensor]:
     """Return how far the batch's distinct texts were changed, over all text attacks."""
     kinds = trainer.args.text_attack.split("|")
     figures: dict[str, Tensor] = {}
@@ -143,7 +156,7 @@ class AttackedImages(TrainerCallback):
         ValueError: if `every` or `num_images` is below 1, or no data set has class labels.
     """
 
-    def __init__(self, trainer: MMCoATrainer, *data: Any, every: int, num_images: int = NUM_IMAGES) -> None:
+    def __init__(self, trainer: TrackedTrainer, *data: Any, every: int, num_images: int = NUM_IMAGES) -> None:
         for name, value in (("every", every), ("num_images", num_images)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
@@ -192,7 +205,7 @@ class AttackedImages(TrainerCallback):
                 return picture.convert("RGB")
 
 
-def _threat_model(trainer: MMCoATrainer) -> ThreatModel:
+def _threat_model(trainer: TrackedTrainer) -> ThreatModel:
     """Return the threat model of the trainer's `args`; of several text attacks, the first that a picture can show."""
     from ..evaluation.threat_model import ThreatModel
 

@@ -11,10 +11,11 @@ from hf_mmcoa.attacks.engine import LossAttack
 from hf_mmcoa.attacks.image_losses import class_loss
 from hf_mmcoa.cli import main
 from hf_mmcoa.data.prompts import class_prompts
-from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, load_result, retrieval
+from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, load_result, recalls, retrieval
 from hf_mmcoa.evaluation import pairs as pairs_module
 from hf_mmcoa.evaluation.pairs import Pairs, own_against_others, ranks_of_best
-from hf_mmcoa.evaluation.retrieval import load_retrieval, retrieval_table
+from hf_mmcoa.evaluation.recalls import retrieval_table
+from hf_mmcoa.evaluation.retrieval import load_retrieval
 from hf_mmcoa.evaluation.statistics import wilson_interval
 
 SPEC = ThreatModel.preset("quick", epsilon=0.05, num_steps=5)
@@ -76,7 +77,7 @@ def test_worst_cases_by_hand():
         "text/words/one|0": eye,
         "text/words/two|0": turned,
     }
-    ranks = retrieval.all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
+    ranks = recalls.all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
     # A wrong unit vector ties with nothing but 0 with its own: rank 3, behind one and tied with the other.
     assert ranks["clean/image_to_text"] == ranks["clean/text_to_image"] == [1, 1, 1]
     assert ranks["image/one/image_to_text"] == [3, 3, 1] and ranks["image/two/image_to_text"] == [1, 3, 3]
@@ -86,10 +87,10 @@ def test_worst_cases_by_hand():
     # Adaptive: only the images made for these texts count; the worst of turned (all found) and eye against turned.
     assert ranks["multimodal/adaptive/text_to_image"] == [3, 3, 3]
     images["text/words/one|0"] = turned
-    again = retrieval.all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
+    again = recalls.all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
     assert again["multimodal/adaptive/text_to_image"] == [1, 1, 1]
     assert again["multimodal/independent/text_to_image"] == ranks["multimodal/independent/text_to_image"]
-    numbers = retrieval._recalls(ranks)
+    numbers = recalls.recalls(ranks)
     assert numbers["clean_image_to_text_recall_at_1"] == 1
     assert numbers["attacks/image/one/image_to_text_recall_at_1"] == pytest.approx(1 / 3)
     assert numbers["image_image_to_text_recall_at_1"] == 0  # each query falls to one of the two

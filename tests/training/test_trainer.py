@@ -644,3 +644,40 @@ def test_an_attack_that_stops_early_is_wrong_where_it_stopped_and_computes_less(
     assert 0 < fell.sum() < 6  # those that were wrong before stay as they are
     assert torch.equal(attacked[True][fell], batch.images[fell])
     assert not torch.equal(attacked[True][~fell], batch.images[~fell])
+
+
+# Arguments that are changed after construction
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("epsilon", 0.25, lambda attacker: attacker.image_attack.epsilon),
+        ("num_steps", 3, lambda attacker: attacker.image_attack.num_steps),
+        ("step_size", 0.125, lambda attacker: attacker.image_attack.step_size),
+        ("norm", "l2", lambda attacker: attacker.image_attack.norm),
+        ("random_start", False, lambda attacker: attacker.image_attack.random_start),
+        ("restarts", 2, lambda attacker: attacker.image_attack.times),
+        ("rho", 0.7, lambda attacker: attacker.text_attacks["embedding"].attack.rho),
+        ("num_text_steps", 4, lambda attacker: attacker.text_attacks["embedding"].attack.num_steps),
+        ("max_edits", 2, lambda attacker: attacker.character_attack.max_edits),
+    ],
+)
+def test_arguments_changed_after_construction_reach_the_attacks(make, name, value, read):
+    trainer = make(text_attack="embedding", max_steps=1)
+    setattr(trainer.args, name, value)
+    trainer.train()
+    assert read(trainer.attacker) == value
+
+
+def test_the_schedule_changed_after_construction_reaches_the_attack(make):
+    trainer = make(max_steps=1, num_steps=7)
+    trainer.args.attack_schedule = "fast"
+    trainer.train()
+    assert trainer.attacker.image_attack.num_steps == 3
+
+
+def test_temperature_multiplies_the_attacked_cosines(make):
+    assert make(temperature=3.0).attacker.attacked_scale.item() == 3
+    trainer = make()
+    assert trainer.attacker.attacked_scale.item() == pytest.approx(trainer.model.logit_scale.exp().item())

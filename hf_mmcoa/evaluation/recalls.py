@@ -1,0 +1,106 @@
+"""Ranks of every query under every attack to recalls, worst cases and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .pairs import Pairs, ranks_of_best
+from .results import worst_case_attacks
+from .statistics import wilson_interval
+
+DEPTHS = (1, 5, 10)
+
+
+DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+Embeds = dict[str, Tensor]
+
+
+"""Embeddings of all images, (images, dim), by "<attack>" or "<attack>|<restart>"."""
+
+
+def all_ranks(images: Embeds, texts: Embeds, pairs: Pairs, multimodal: Sequence[str]) -> dict[str, list[int]]:
+    """Return ranks of every query by "<attack>/<direction>"; of several restarts or pairs of sides the worst per query.
+
+    Args:
+        images: embeddings of the images, clean and attacked, see `Embeds`.
+        texts: embeddings of the captions, (captions, dim): "clean" and by text attack.
+        pairs: which belong together.
+        multimodal: "independent" and "adaptive", if they are run; others are ignored.
+    """
+    runs: dict[str, list[Tensor]] = {}
+    for name, embeds in images.items():
+        runs.setdefault(name.partition("|")[0], []).append(embeds)
+    attacked_images = {name: found for name, found in runs.items() if name.startswith("image/")}
+    answers = dict(zip(DIRECTIONS, (pairs.captions_of, pairs.images_of), strict=True))
+    met = {"clean": [(images["clean"], texts["clean"])]}  # sides: images, texts
+    met |= {name: [(embeds, texts["clean"]) for embeds in found] for name, found in attacked_images.items()}
+    met |= {words: [(images["clean"], embeds)] for words, embeds in texts.items() if words != "clean"}
+    sources = dict.fromkeys(words.partition(":")[2] for words in texts if words.startswith("text/words"))
+    for source in sources or {"": None}:
+        end = f":{source}" if source else ""
+        realised = [f"text/words{end}", "text/characters"]
+        for name in multimodal:
+            if name not in ("independent", "adaptive"):
+                continue
+            sides = []
+            for words in (words for words in realised if words in texts):
+                made_for_it = {key: found for key, found in runs.items() if key.startswith(f"{words}/")}
+                adv_images = attacked_images if name == "independent" else made_for_it
+                sides += [(embeds, texts[words]) for found in adv_images.values() for embeds in found]
+            met[f"multimodal/{name}{end}"] = sides
+    return {
+        f"{attack}/{direction}": [
+            max(ranks)
+            for ranks in zip(
+                *(ranks_of_best(sides[query], sides[1 - query], relevant) for sides in found),
+                strict=True,
+            )
+        ]
+        for attack, found in met.items()
+        for query, (direction, relevant) in enumerate(answers.items())
+    }
+
+
+def retrieval_table(result: Mapping[str, Any]) -> str:
+    """The recalls of a result in percent, a row per threat, aligned for a terminal.
+
+    Example:
+        >>> names = [f"clean_{direction}_recall_at_{k}" for direction in DIRECTIONS for k in DEPTHS]
+        >>> print(retrieval_table(dict.fromkeys(names, 0.5)))
+                          image to text           text to image
+                         R@1   R@5  R@10         R@1   R@5  R@10
+        clean           50.0  50.0  50.0        50.0  50.0  50.0
+    """
+    first = f"_{DIRECTIONS[0]}_recall_at_{DEPTHS[0]}"
+    threats = [name.removesuffix(first) for name in result if name.endswith(first) and "/" not in name]
+    lines = [" " * 18 + "image to text           text to image", " " * 17 + "R@1   R@5  R@10         R@1   R@5  R@10"]
+    for threat in threats:
+        cells = [
+            "".join(f"{100 * result[f'{threat}_{direction}_recall_at_{depth}']:6.1f}" for depth in DEPTHS)
+            for direction in DIRECTIONS
+        ]
+        lines.append(f"{threat.replace('_', ' '):14}{cells[0]}      {cells[1]}")
+    return "\n".join(lines)
+
+
+def recalls(ranks: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Every number of a result, from the ranks alone: worst cases with their intervals, then single attacks."""
+    attacks = list(dict.fromkeys(name.rpartition("/")[0] for name in ranks))
+    numbers: dict[str, Any] = {}
+    for name, members in worst_case_attacks(attacks).items():
+        for direction in DIRECTIONS:
+            worst = [max(column) for column in zip(*(ranks[f"{one}/{direction}"] for one in members), strict=True)]
+            for depth in DEPTHS:
+                hits, key = sum(rank <= depth for rank in worst), f"{direction}_recall_at_{depth}"
+                numbers[f"{name.removesuffix('accuracy')}{key}"] = hits / len(worst)
+                numbers[f"{name.removesuffix('accuracy')}{key}_interval"] = wilson_interval(hits, len(worst))
+    return numbers | {
+        f"attacks/{name}_recall_at_{depth}": sum(rank <= depth for rank in found) / len(found)
+        for name, found in ranks.items()
+        for depth in DEPTHS
+    }
