@@ -45,7 +45,7 @@ def test_a_sound_evaluation_passes_every_check(model, processor):
     ("check", "change"),
     [
         ("raises the loss", lambda self, images, adv, generator: images),
-        ("an unbounded attack fells all", lambda self, images, adv, generator: images),
+        ("an unbounded attack misclassifies all", lambda self, images, adv, generator: images),
         ("inside the ball", lambda self, images, adv, generator: adv + 0.01),
         ("epsilon 0 equals clean", lambda self, images, adv, generator: (adv + 0.01).clamp(0, 1)),
     ],
@@ -122,7 +122,7 @@ def test_a_gradient_masked_model_is_found_out(model, processor):
     model.get_image_features = lambda pixel_values: inner(pixel_values=(pixel_values * 4).round() / 4)
     found = findings(model, processor, threat_model={"epsilon": 0.3, "random_start": False})
     assert found["has gradients"] is False
-    assert found["an unbounded attack fells all"] is False
+    assert found["an unbounded attack misclassifies all"] is False
     assert found["raises the loss"] is False
 
 
@@ -146,7 +146,7 @@ def test_noise_that_beats_the_attack_is_found_out(model, processor):
 def test_an_attack_whose_budget_cannot_be_changed_is_said_to_be_unchecked(model, processor):
     pgd = PGD(epsilon=0.05, step_size=0.02, num_steps=5)
     found = findings(model, processor, attack=lambda images, loss_fn, generator=None: pgd(images, loss_fn, generator))
-    assert found["epsilon 0 equals clean"] is None and found["an unbounded attack fells all"] is None
+    assert found["epsilon 0 equals clean"] is None and found["an unbounded attack misclassifies all"] is None
     assert found["raises the loss"] is True and found["repeats itself"] is True
 
 
