@@ -135,6 +135,9 @@ class _Grower(Protocol):
     def bound(self, changes: int) -> int:
         """Return an upper bound of the number of texts with up to so many changes, of all prompts together."""
 
+    def growth(self, changes: int) -> int:
+        """Return an upper bound of what `grow` gives for one text with so many changes of each prompt, together."""
+
     def all_texts(self) -> list[list[str]]:
         """Return every legal text of each prompt."""
 
@@ -153,6 +156,10 @@ class _Edits:
     def bound(self, changes: int) -> int:
         letters = len(set(self._attack.alphabet))
         return sum(_edit_bound(len(prompt), letters, changes) for prompt in self._prompts)
+
+    def growth(self, changes: int) -> int:
+        letters = len(set(self._attack.alphabet))
+        return sum(_edit_bound(len(prompt) + changes, letters, 1) for prompt in self._prompts)  # all insertions
 
     def all_texts(self) -> list[list[str]]:
         if self.changes <= 1:
@@ -190,6 +197,9 @@ class _Words:
                 ways = [ways[0], *(ways[k] + usable * ways[k - 1] for k in range(1, changes + 1))]
             total += sum(ways)
         return total
+
+    def growth(self, changes: int) -> int:
+        return self.bound(1)
 
     def all_texts(self) -> list[list[str]]:
         return [self._attack._variants(*each) for each in zip(self._prompts, self._places, self._found, strict=True)]
@@ -230,9 +240,7 @@ def _edit_bound(length: int, letters: int, edits: int) -> int:
 def _width(grower: _Grower, number: int, max_texts: int, beam_width: int, harm: Harm | None) -> int:
     """Return how many texts of each class the beam may extend, or raise where not even one fits."""
     one = grower.bound(1)
-    rounds = max(grower.changes - 1, 1)
-    # A text of a later round is longer by its insertions: a fourth more covers prompts of eight characters and more.
-    fits = (max_texts - one) // max(rounds * one * 5 // 4, 1)
+    fits = (max_texts - one) // max(sum(grower.growth(changes) for changes in range(1, grower.changes)), 1)
     if harm is None or grower.changes < 2 or fits < 1:
         _raise_if_more(
             number,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ class ImageTextPGD:
             ValueError: if the radii are negative or do not rise, or images and labels do not fit.
         """
         radii = tuple(map(float, radii))
-        if not radii or radii[0] < 0 or any(low >= high for low, high in zip(radii, radii[1:], strict=False)):
+        if not radii or radii[0] < 0 or any(low >= high for low, high in pairwise(radii)):
             raise ValueError(f"`radii` must rise from 0 or more, got {list(radii)}.")
         if len(prompts) < 2:
             raise ValueError(f"`prompts` needs at least two classes to tell apart, got {list(prompts)}.")

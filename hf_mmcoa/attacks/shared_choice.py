@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-EXACT_WORK = 2**29  # scores compared when all combinations are tried: a few seconds on one core
+EXACT_WORK = 2**26  # scores compared when all combinations are tried: about two seconds on one core
 EXACT_SCORES = 2**25  # scores kept for that: 128 MiB
 BLOCK = 2**23  # scores compared at a time
 MAX_SWEEPS = 50  # descent takes 3 to 6; a bound in case that rounding makes it go round in circles

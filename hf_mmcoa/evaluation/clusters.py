@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 EXACT_FLIPS = 4096  # sign patterns that are all tried
+FEW = 6  # below it the means of all clusters lie on one side of the truth in over 1 of 20 cases: 2 / 2**clusters
 BATCH = 2**22  # weights drawn at a time, 32 MB
 
 Array = NDArray[np.float64]
@@ -50,11 +51,13 @@ def cluster_interval(
     """Return a cluster bootstrap interval of the mean outcome.
 
     Each level's clusters are drawn with replacement, independently of the other levels'; an outcome weighs as often as
-    all of its clusters were drawn (pigeonhole bootstrap, Owen, arXiv:0712.1111). The percentiles are widened for few
-    clusters as Student's t is (Hesterberg, arXiv:1411.5279: the expanded percentile interval).
+    all of its clusters were drawn (Owen's pigeonhole bootstrap, 2007). The percentiles are widened for few clusters as
+    Student's t is (the expanded percentile interval, Hesterberg, doi:10.1080/00031305.2015.1089789); several levels
+    count by Satterthwaite's degrees of freedom.
 
-    Where all resamples agree, as with 0 of n, the interval is that of as many independent outcomes as there are
-    clusters: Clopper and Pearson's at 0 and 1, Wilson's in between. `method` says so.
+    Where all resamples agree, as with 0 of n, the interval is that of as many independent outcomes as the smallest
+    level has clusters: Clopper and Pearson's at 0 and 1, Wilson's in between. No resample leaves the range of the
+    clusters' means, so below `FEW` clusters the interval is widened to hold Wilson's too. `method` says so.
 
     Args:
         outcomes: one per sample, True or False or numbers in [0, 1], (N,).
@@ -86,10 +89,16 @@ def cluster_interval(
     low = high = estimate
     if varying:
         means = _resampled_means(values, list(varying.values()), num_resamples, np.random.default_rng(seed))
-        tail = float(stats.norm.cdf(_widening(fewest) * stats.t.ppf((1 - confidence) / 2, fewest - 1)))
+        freedom = _freedom(values, list(varying.values()))
+        # A bootstrap's variance is that of n, not n - 1.
+        tail = stats.norm.cdf(math.sqrt(1 + 1 / freedom) * stats.t.ppf((1 - confidence) / 2, freedom))
         low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
     if high - low > 1e-12:
         method = f"cluster bootstrap over {' and '.join(names)}, expanded percentile, {num_resamples} resamples"
+        if freedom + 1 < FEW:
+            wider = _interval_of_few(estimate, freedom + 1, confidence)
+            low, high = min(low, wider[0]), max(high, wider[1])
+            method += f", widened to {wider[2]}'s with n = {freedom + 1:.3g}: too few clusters to resample"
         return ClusterInterval(estimate, low, high, fewest, names, method)
     low, high, name = _interval_of_few(estimate, fewest, confidence)
     method = f"{name} with the number of clusters as n ({fewest}): the resamples do not vary"
@@ -198,12 +207,20 @@ def _resampled_means(
     return np.concatenate(means)
 
 
-def _widening(clusters: int) -> float:
-    """A bootstrap's variance is that of n, not n - 1: its percentiles are too narrow by this factor."""
-    return math.sqrt(clusters / (clusters - 1))
+def _freedom(values: Array, levels: list[NDArray[np.intp]]) -> float:
+    """Return Satterthwaite's degrees of freedom of the mean's variance, summed over the levels' own."""
+    variances, freedoms = [], []
+    for codes in levels:
+        means = np.bincount(codes, weights=values) / np.bincount(codes)
+        variances.append(float(means.var(ddof=1)) / len(means))
+        freedoms.append(len(means) - 1)
+    if sum(variances) == 0:
+        return float(min(freedoms))
+    parts = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
+    return sum(variances) ** 2 / parts
 
 
-def _interval_of_few(fraction: float, total: int, confidence: float) -> tuple[float, float, str]:
+def _interval_of_few(fraction: float, total: float, confidence: float) -> tuple[float, float, str]:
     tail = (1 - confidence) / 2
     if fraction in (0.0, 1.0):  # nothing happened in any of n: (1 - p)^n = tail
         reach = 1 - tail ** (1 / total)
