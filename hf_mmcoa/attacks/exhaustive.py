@@ -1,4 +1,4 @@
-"""Exact text adversaries over finite pools of legal texts (METHODS, section 9): `own`, `all` and `shared`.
+"""Exact text adversaries over finite pools of legal texts (docs/methods.md, section 9): `own`, `all` and `shared`.
 
 A text's embedding does not depend on the image, so every legal text is encoded once and the worst one is looked up. The
 classes do not interact: "every prompt at its worst for this image" is a maximum per class, not a product over classes.

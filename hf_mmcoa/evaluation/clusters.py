@@ -1,4 +1,4 @@
-"""Intervals and tests for outcomes that come in clusters (METHODS, section 9).
+"""Intervals and tests for outcomes that come in clusters (docs/methods.md, section 9).
 
 One attacked prompt decides all images of its class, so ten classes with 36 images each say little more than ten
 outcomes do. What is resampled here are classes, and seeds and word splits where there are several, never images alone.
