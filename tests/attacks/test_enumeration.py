@@ -121,7 +121,7 @@ def test_too_many_texts_are_named_with_the_way_out(harm) -> None:
     number = count_texts(attack, ["a photo of a cat"])
     with pytest.raises(ValueError, match=rf"with 2 changes has up to {number:,} legal texts.*raise `max_texts`"):
         legal_texts(attack, ["a photo of a cat"], max_texts=1000, harm=harm)
-    with pytest.raises(ValueError, match="One change has 875.*`harm`"):
+    with pytest.raises(ValueError, match=r"One change has 875.*`harm`"):
         legal_texts(attack, ["a photo of a cat"], max_texts=100_000)
     with pytest.raises(ValueError, match="`max_texts` is 500"):
         legal_texts(LevenshteinAttack(alphabet=LETTERS), ["a photo of a cat"], max_texts=500, harm=harm)
