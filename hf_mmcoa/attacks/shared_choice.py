@@ -75,9 +75,8 @@ def _best_of_all(scores: ScoreBlocks, combinations: int) -> SharedChoice:
         rival = torch.full_like(own, float("-inf"))
         for index, at in enumerate(torch.unravel_index(numbers, sizes)):
             chosen, mine = columns[index][:, at], labels == index
-            finite = chosen.isfinite()
-            own[mine] = torch.where(finite, chosen, float("-inf"))[mine]
-            rival = torch.where(mine.unsqueeze(1), rival, rival.maximum(torch.where(finite, chosen, float("inf"))))
+            own[mine] = _not_finite_as(chosen[mine], float("-inf"))
+            rival = torch.where(mine.unsqueeze(1), rival, rival.maximum(_not_finite_as(chosen, float("inf"))))
         robust = (own > rival).sum(0)
         if int(robust.min()) < fewest:
             fewest, best = int(robust.min()), start + int(robust.argmin())
@@ -91,9 +90,8 @@ class _State:
         self.choices, self.labels = choices.clone(), scores.labels
         self._others = scores.of_choices(choices)  # (N, C)
         column = self.labels.unsqueeze(1)
-        own = self._others.gather(1, column).squeeze(1)
-        self.own = torch.where(own.isfinite(), own, float("-inf"))  # (N,)
-        self._others = torch.where(self._others.isfinite(), self._others, float("inf"))
+        self.own = _not_finite_as(self._others.gather(1, column).squeeze(1), float("-inf"))  # (N,)
+        self._others = _not_finite_as(self._others, float("inf")).clone()
         self._others.scatter_(1, column, float("-inf"))
         self._rank()
 
@@ -118,19 +116,21 @@ class _State:
         Returns:
             (texts,), float64.
         """
-        mine, rivals = self.labels == index, self.rivals(index)
-        finite = part.isfinite()
-        margins = self.own.unsqueeze(1) - torch.where(finite, part, float("inf")).maximum(rivals.unsqueeze(1))
-        margins[mine] = torch.where(finite[mine], part[mine], float("-inf")) - rivals[mine].unsqueeze(1)
-        mean = margins.clamp(-2, 2).mean(0, dtype=torch.float64)
-        return (margins > 0).sum(0) + (mean + 2) / 8
+        rivals, mine = self.rivals(index), (self.labels == index).nonzero().squeeze(1)
+        lowest = _not_finite_as(part[mine], float("-inf"))
+        margins = torch.maximum(_not_finite_as(part, float("inf")), rivals.unsqueeze(1))
+        torch.sub(self.own.unsqueeze(1), margins, out=margins)
+        margins[mine] = lowest - rivals[mine].unsqueeze(1)
+        robust = (margins > 0).sum(0)
+        mean = margins.clamp_(-2, 2).sum(0) / len(margins)
+        return robust + (mean.double() + 2) / 8
 
     def exchange(self, index: int, text: int, column: Tensor) -> None:
         """Put the text of this number, with its scores (N,), in the place of class `index`'s."""
-        mine, finite = self.labels == index, column.isfinite()
+        mine = self.labels == index
         self.choices[index] = text
-        self.own = torch.where(mine, torch.where(finite, column, float("-inf")), self.own)
-        self._others[:, index] = torch.where(mine, float("-inf"), torch.where(finite, column, float("inf")))
+        self.own = torch.where(mine, _not_finite_as(column, float("-inf")), self.own)
+        self._others[:, index] = torch.where(mine, float("-inf"), _not_finite_as(column, float("inf")))
         self._rank()
 
     def value(self) -> float:
@@ -186,3 +186,10 @@ def _worst_mean_margins(scores: ScoreBlocks, clean: Tensor) -> Tensor:
         means = torch.cat([state.harms(index, part) % 1 for _, part in scores.of_pool(index)])
         chosen.append(int(means.argmin()))
     return torch.tensor(chosen)
+
+
+def _not_finite_as(scores: Tensor, value: float) -> Tensor:
+    """Return the scores with `value` in the place of NaN and infinities; the same tensor where there are none."""
+    if bool(scores.sum().isfinite()):  # one pass; a sum of cosines is finite unless one of them is not
+        return scores
+    return torch.where(scores.isfinite(), scores, value)
