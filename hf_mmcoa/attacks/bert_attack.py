@@ -182,7 +182,7 @@ class BertAttack:
         return list(usable.values())
 
     def _names_class(self, words: list[list[str]], index: int) -> bool:
-        """Whether a class name stands in the text in such a way that it takes in place `index`."""
+        """Return whether the text holds a class name that covers word `index`."""
         flat = [word for place in words for word in place]
         start = sum(len(place) for place in words[:index])
         end = start + len(words[index])

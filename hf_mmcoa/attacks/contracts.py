@@ -55,7 +55,7 @@ class EnumerableTextAttack(TextAttack, Protocol):
 
 @dataclass(frozen=True)
 class AdversarialPairs:
-    """What an attack on both modalities found: images, and for each of them the class prompts that it is judged with.
+    """Adversarial images of an attack on both modalities, and for each the class prompts that classify it.
 
     Args:
         images: adversarial images in [0, 1], (batch, 3, height, width).

@@ -25,7 +25,7 @@ ClassLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Victim(Protocol):
-    """What an image attack works on."""
+    """The model under an image attack, as a loss."""
 
     def __call__(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what to increase and which samples are still classified correctly.

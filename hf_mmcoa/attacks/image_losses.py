@@ -1,4 +1,4 @@
-"""What an image attack increases, one value per sample (METHODS, section 3): pure functions of logits or embeddings.
+"""Losses that image attacks increase, one value per sample: pure functions of logits or embeddings (docs/methods.md, 3).
 
 The `contrastive` loss is `class_loss` with the batch's own texts as classes and `torch.arange(batch)` as labels.
 """

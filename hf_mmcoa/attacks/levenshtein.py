@@ -162,7 +162,7 @@ def _sample(size: int, num_samples: int | None, generator: torch.Generator | Non
 
 
 def _distances(trials: list[list[str]], clean: Tensor, encode: TextEncoder) -> list[Tensor]:
-    """How far each trial of each text is from the clean text's embedding, in one call of `encode`."""
+    """Return the distance of each trial of each text from the clean text's embedding, by one call of `encode`."""
     counts = [len(own) for own in trials]
     if not sum(counts):
         return [clean.new_zeros(0) for _ in trials]

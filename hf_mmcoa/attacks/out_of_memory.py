@@ -77,5 +77,5 @@ class HalvingOnOutOfMemory:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an accelerator's memory, or the machine's, did not suffice."""
+    """Return whether an error says that memory did not suffice, an accelerator's or the machine's."""
     return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)

@@ -23,7 +23,7 @@ from .text_embedding import TextEmbeddingPGD
 
 @dataclass(frozen=True)
 class PerturbedTexts:
-    """What one attack made of some texts.
+    """Texts after one attack.
 
     Args:
         kind: name of the attack.

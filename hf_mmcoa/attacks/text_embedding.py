@@ -17,7 +17,7 @@ from ..models.encoding import word_positions
 
 @dataclass(frozen=True, kw_only=True)
 class TextEmbeddingPGD:
-    """Raise a per-text loss by moving each word's token embedding inside an l2 ball (METHODS: text-embedding attack).
+    """Raise a per-text loss by moving each word's token embedding inside an l2 ball (docs/methods.md, section 4).
 
     Only word positions move: never BOS, the end-of-text token or the padding behind it. Lengths are given in units of
     the embedding table's mean row norm, so that one `rho` means the same for every model.

@@ -455,6 +455,6 @@ def test_the_fused_attention_of_the_pooling_head_gets_no_adapter(tiny_siglip):
 
 def test_the_page_lists_all_that_an_architecture_says():
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
-    table = page.split("| it says |", 1)[1].split("\n\n", 1)[0]
+    table = page.split("| attribute | meaning |", 1)[1].split("\n\n", 1)[0]
     named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
     assert named == {name for name in Towers.__annotations__ | vars(Towers) if not name.startswith("_")}
