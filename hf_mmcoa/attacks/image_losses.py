@@ -1,4 +1,4 @@
-"""Losses that image attacks increase, one value per sample: pure functions of logits or embeddings (docs/methods.md, 3).
+"""Losses that image attacks increase, one value per sample: functions of logits or embeddings (docs/methods.md, 3).
 
 The `contrastive` loss is `class_loss` with the batch's own texts as classes and `torch.arange(batch)` as labels.
 """
