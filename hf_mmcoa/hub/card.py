@@ -144,6 +144,10 @@ def card_of(
             inside=Verbatim(_inside(checkpoint)),
             usage=Verbatim(_usage(checkpoint, measured, where, base)),
             sections=[_section_context(section) for section in measured.sections],
+            retrievals=[
+                {"title": one.title, "table": Verbatim("\n".join(one.markdown())), "summary": one.summary}
+                for one in measured.retrievals
+            ],
             picture=PICTURE_FILE in measured.files,
             measure=Verbatim(f"hf-mmcoa evaluate --model {_shell(where)} --dataset cifar10 --output cifar10.json"),
             limits=[Verbatim(one) for one in _limits(measured)],

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.retrieval import load_retrieval
 from ..file_names import PICTURE_FILE, RESULTS_FOLDER, ROBUSTNESS_FILE
 from ..report.gallery import gallery_path
-from ..report.load import named_path, read_results
+from ..report.load import is_retrieval, named_path, read_results
+from ..report.recall_tables import RecallTable, recall_table
 from ..report.table import setting_differences
 
 _Loaded = tuple[str, Path, dict[str, Any]]  # name of a column, file, result
@@ -43,11 +45,13 @@ class Measurements:
 
     Args:
         sections: one for each threat model and data set.
+        retrievals: tables of retrieval results on the checkpoint.
         files: path in the repository -> the file there, for all files that the results come from.
         left_out: a message for each file of the folder that is not used, with the reason.
     """
 
     sections: list[Section] = field(default_factory=list)
+    retrievals: list[RecallTable] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
@@ -67,11 +71,18 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
     """
     loaded: list[_Loaded] = []
     left_out: list[str] = []
+    retrievals: dict[Path, RecallTable] = {}
     for one in given or sorted(folder.glob(ROBUSTNESS_FILE)) + sorted((folder / RESULTS_FOLDER).glob("*.json")):
         name, file = named_path(one)
         if file.name.endswith(".gallery.json"):
             continue
         try:
+            if is_retrieval(file):
+                retrieval = load_retrieval(file)
+                if retrieval["fingerprints"]["model"] not in fingerprints:
+                    raise ValueError(f"{file} was measured on other weights than those in {folder}.")
+                retrievals[file] = recall_table(retrieval, name)
+                continue
             found = read_results(file)
         except (ValueError, OSError) as error:
             if given:
@@ -84,7 +95,7 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
         ]
     sections = [section for group in _groups(loaded) if (section := _section(group, fingerprints))]
     used = [result for section in sections for result in section.columns.values()]
-    files: dict[str, Path] = {}
+    files = {_place(folder, file): file for file in retrievals}
     for file in dict.fromkeys(file for _, file, _ in loaded):
         if any(result in used for _, source, result in loaded if source == file):
             place = _place(folder, file)
@@ -102,7 +113,7 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
                 f"`hf-mmcoa evaluate --model {folder}`."
             )
         left_out.append(f"{problem}: it is left out.")
-    return Measurements(sections=sections, files=files, left_out=left_out)
+    return Measurements(sections=sections, retrievals=list(retrievals.values()), files=files, left_out=left_out)
 
 
 def _groups(loaded: Sequence[_Loaded]) -> list[list[tuple[str, dict[str, Any]]]]:

@@ -57,13 +57,14 @@ def recall_tables(given: Sequence[str | Path]) -> tuple[list[RecallTable], list[
         name, path = named_path(one)
         for file in filter(is_retrieval, result_files(path)):
             try:
-                tables.append(_table(name, load_retrieval(file)))
+                tables.append(recall_table(load_retrieval(file), name))
             except (ValueError, KeyError, TypeError) as error:
                 left_out.append(f"{file}: {error}")
     return tables, left_out
 
 
-def _table(name: str | None, result: Mapping[str, Any]) -> RecallTable:
+def recall_table(result: Mapping[str, Any], name: str | None = None) -> RecallTable:
+    """Return a result of `load_retrieval` as a table; `name` replaces the model's own."""
     first = f"_{DIRECTIONS[0]}_recall_at_{DEPTHS[0]}"
     threats = [key.removesuffix(first) for key in result if key.endswith(first) and "/" not in key]
     rows = [

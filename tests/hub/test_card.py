@@ -23,9 +23,11 @@ from hf_mmcoa.cli import build_parser
 from hf_mmcoa.cli.measurement_arguments import threat_model
 from hf_mmcoa.cli.train_arguments import parse
 from hf_mmcoa.config import MMCoAConfig
+from hf_mmcoa.evaluation.recalls import DIRECTIONS, recalls
 from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.hub.card import evaluate_command, model_card
 from hf_mmcoa.hub.limitations import limits
+from hf_mmcoa.hub.model_folder import read_checkpoint
 from hf_mmcoa.io import write_json
 from hf_mmcoa.protocols.before_and_after import run_settings
 from hf_mmcoa.report.table import markdown_table
@@ -319,3 +321,20 @@ def test_the_excerpt_in_the_documentation_is_made_from_the_results(monkeypatch, 
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(script), run_name="__main__")
     assert stopped.value.code == 0, capsys.readouterr().out
+
+
+def test_a_retrieval_result_on_these_weights_is_in_the_card(checkpoint, tmp_path):
+    own = read_checkpoint(checkpoint).fingerprints().pop()
+    ranks = {f"{attack}/{d}": [1, 7, 12] for attack in ("clean", "image/pgd-ce") for d in DIRECTIONS}
+    result = {
+        **recalls(ranks),
+        **{"format": 1, "task": "retrieval", "model": "mine", "dataset": "captions", "ranks": ranks, "sanity": []},
+        **{"attack_spec": ThreatModel().to_dict(), "num_samples": 3, "num_captions": 3},
+    }
+    write_json(result | {"fingerprints": {"model": own}}, tmp_path / "retrieval.json")
+    text = str(model_card(checkpoint, [tmp_path / "retrieval.json"]))
+    assert "### Retrieval: mine on captions" in text and "| image | 33.3 " in text
+    assert "No robustness was measured" not in text
+    write_json(result | {"fingerprints": {"model": "others"}}, tmp_path / "retrieval.json")
+    with pytest.raises(ValueError, match=r"retrieval\.json was measured on other weights"):
+        model_card(checkpoint, [tmp_path / "retrieval.json"])
