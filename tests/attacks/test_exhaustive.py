@@ -12,7 +12,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa.attacks import BertAttack, LevenshteinAttack, SynonymTable, shared_choice
 from hf_mmcoa.attacks import exhaustive as exhaustive_module
-from hf_mmcoa.attacks.exhaustive import EncodedTexts, TextRobustness, attack_pools, attack_prompts
+from hf_mmcoa.attacks.exhaustive import EncodedTexts, Scores, TextRobustness, attack_pools, attack_prompts
 from hf_mmcoa.models.encoder import DualEncoder
 
 TABLE = {"cat": ("feline", "small"), "dog": ("hound", "large", "picture"), "car": ("automobile",)}
@@ -160,11 +160,19 @@ def test_robust_under_all_is_robust_under_the_others(exact: bool, monkeypatch: p
     assert strictly
 
 
+def test_the_order_holds_whatever_a_block_rounds_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools, encode, images, labels = random_problem([2, 1, 1], samples=60)
+    of_choices, noise = Scores.of_choices, 0.3 * unit_vectors(60, 3, 7)
+    monkeypatch.setattr(Scores, "of_choices", lambda self, choices: of_choices(self, choices) + noise)
+    result = attack_pools(pools, EncodedTexts(encode), images, labels)
+    assert result.all.robust.any() and not (result.all.robust & ~result.shared.robust).any()
+
+
 def test_scores_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     pools, encode, images, labels = random_problem([30, 17, 40], samples=50, dim=64)
     whole = attack_pools(pools, EncodedTexts(encode), images, labels)
-    monkeypatch.setattr(exhaustive_module, "BLOCK", 150)  # three texts at a time
-    monkeypatch.setattr(shared_choice, "BLOCK", 150)
+    monkeypatch.setattr(exhaustive_module, "BLOCK", 50)  # one text at a time
+    monkeypatch.setattr(shared_choice, "BLOCK", 5000)
     parts = attack_pools(pools, EncodedTexts(encode, batch_size=7), images, labels)
     for name in ("own", "all", "shared"):
         one, other = getattr(whole, name), getattr(parts, name)

@@ -80,8 +80,40 @@ def test_the_points_lie_in_the_ball_and_only_words_move(
     assert max(float(length.max()) for length, _ in seen) > 0.99 * radius
 
 
-def test_margins_are_those_of_a_forward_at_the_worst_points(encoder: DualEncoder, images: torch.Tensor) -> None:
-    """A sample alone, in a large batch and with the others' labels permuted has its own prompt attacked."""
+def test_margins_are_the_worst_of_all_forwards(
+    encoder: DualEncoder, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, text_embeds = [], encoding.text_embeds
+
+    def spy(model, input_ids, attention_mask=None, inputs_embeds=None):
+        texts = text_embeds(model, input_ids, attention_mask, inputs_embeds)
+        if inputs_embeds is not None:
+            seen.append(texts.detach())
+        return texts
+
+    monkeypatch.setattr(encoding, "text_embeds", spy)
+    clean = clean_margins(encoder, images)
+    rows = (clean < -0.05).nonzero().squeeze(1)  # none falls at this radius, so every forward holds them all
+    curve = ImageTextPGD(num_steps=3).radius_curve(encoder, PROMPTS, images[rows], LABELS[rows], [0.001])
+    assert curve.robust.all() and len(rows) > 20 and len(seen) == 3 * 4
+    images, clean, labels = images[rows], clean[rows], LABELS[rows]
+    with torch.no_grad():
+        own = (images * encoder.encode_texts(PROMPTS)[labels]).sum(1)
+    worst = torch.stack([clean + own - (images * texts).sum(1) for texts in seen]).amax(0)
+    torch.testing.assert_close(curve.margins[0], worst, atol=1e-6, rtol=0)
+    assert (worst > clean + 1e-5).all()
+    assert ((images * seen[1]).sum(1) < (images * seen[0]).sum(1)).all()  # the first step goes the right way
+
+
+def test_a_smaller_balls_solution_is_a_start_in_the_larger_one(encoder: DualEncoder, images: torch.Tensor) -> None:
+    attack = ImageTextPGD(num_steps=1, step_size=0.3, restarts=0)
+    walked = attack.radius_curve(encoder, PROMPTS, images, LABELS, [0.002, 0.003, 0.004, 0.005]).margins[-1]
+    direct = attack.radius_curve(encoder, PROMPTS, images, LABELS, [0.005]).margins[-1]
+    standing = walked < 0
+    assert standing.sum() > 20 and (walked > direct + 1e-5)[standing].all()
+
+
+def test_margins_do_not_depend_on_batches_or_order(encoder: DualEncoder, images: torch.Tensor) -> None:
     attack = ImageTextPGD(num_steps=4, restarts=0)  # nothing random
     whole = attack.radius_curve(encoder, PROMPTS, images, LABELS, [0.1, 0.3])
     parts = ImageTextPGD(num_steps=4, restarts=0, batch_size=4).radius_curve(

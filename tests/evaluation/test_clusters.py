@@ -70,6 +70,14 @@ def test_one_outcome_a_cluster_is_nearly_the_usual_interval() -> None:
     assert [found.low, found.high] == pytest.approx(wilson_interval(120, 200), abs=0.012)
 
 
+def test_ten_clusters_are_nearly_the_t_interval_of_their_means() -> None:
+    means = np.array([1, 2, 3, 4, 5, 5, 6, 7, 8, 9]) / 10
+    outcomes = np.concatenate([np.arange(10) < round(10 * mean) for mean in means])
+    found = cluster_interval(outcomes, {"class": np.repeat(np.arange(10), 10)}, num_resamples=40_000)
+    half = 2.2622 * means.std(ddof=1) / math.sqrt(10)  # t at 97.5% with nine degrees of freedom
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.03)
+
+
 def test_the_seed_decides_and_confidence_widens() -> None:
     outcomes, labels = simulated(np.random.default_rng(0), 10, 12, 0.5, 0.3)
     one, same, other = (cluster_interval(outcomes, {"class": labels}, seed=seed) for seed in (0, 0, 1))
