@@ -103,7 +103,7 @@ def character_attack(
 
 def embedding_attack(settings: AttackSettings) -> TextEmbeddingPGD:
     """Return the attack "embedding"."""
-    return TextEmbeddingPGD(rho=settings.rho, num_steps=settings.num_text_steps)
+    return TextEmbeddingPGD(rho=settings.rho, num_steps=settings.num_text_steps, random_start=settings.random_start)
 
 
 def text_attacker(

@@ -71,7 +71,7 @@ class AttackSettings:
     )
     num_steps: int = _setting(10, "Gradient steps of the image attack.")
     restarts: int = _setting(1, "Random starts of the image attack; the worst result of each sample is kept.")
-    random_start: bool = _setting(True, "Start the image attack at a random point of the ball.")
+    random_start: bool = _setting(True, "Start image and embedding attacks at a random point of the ball.")
     temperature: float | Literal["logit_scale"] = _setting(
         "logit_scale", 'What multiplies the cosines inside an attacked loss: "logit_scale" (the model\'s) or a number.'
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import datasets
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as a program, beside pytest
 from squares import KNOWN
 
 from hf_mmcoa.evaluation import ThreatModel, evaluator

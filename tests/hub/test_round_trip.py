@@ -36,7 +36,7 @@ def test_a_model_its_branches_and_the_lines_of_its_card(online, checkpoint, else
         + f"""
 from huggingface_hub import ModelCard, hf_hub_download, model_info
 from transformers import CLIPModel
-from hf_mmcoa.models.encoding import load
+from hf_mmcoa.models.encoder import load_clip as load
 print("from_pretrained", mark(CLIPModel.from_pretrained("user/robust-clip")))
 print("load", mark(load("user/robust-clip")[0]))
 print("commit", mark(CLIPModel.from_pretrained("user/robust-clip", revision={first!r})))

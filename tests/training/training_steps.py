@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +179,7 @@ def evaluate(output_dir: str, wrapper: str) -> None:
 
         if name == "classes":
             found["robustness, before"] = robustness(rows=rows["thirteen"])
-            trainer.attacker.image_attack = replace(
-                trainer.attacker.image_attack, random_start=False
-            )  # so that the step is the same
+            trainer.args.random_start = False  # so that the step is the same
             trainer.train()
             found["after"] = trainer.evaluate()
             found["robustness, after"] = robustness(rows=rows["thirteen"])
