@@ -1,4 +1,4 @@
-"""Attacks on images, texts and both: one file an attack, settings in the fields, data in the call."""
+"""Attacks on images, on texts and on both: one module per attack, settings as fields, data as call arguments."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""PGD that finds its own step size (APGD of AutoAttack, arXiv:2003.01690): no step to tune, so no step to get wrong."""
+"""PGD with an adaptive step size (APGD of AutoAttack, arXiv:2003.01690), so that no step size needs tuning."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..gradients import value_and_gradient
 from .pgd import PGD, ImageLoss
 from .settings import Norm
 
-INERTIA = 0.25  # alpha = 0.75 in the paper: this much of the last move is kept
-FIRST_CHECK, SHORTER, SHORTEST = 0.22, 0.03, 0.06  # fractions of all steps: when the step size is looked at
-RISING = 0.75  # rho: with fewer rises of the loss than this since the last look, the step is halved
+INERTIA = 0.25  # alpha = 0.75 in the paper: weight of the previous update
+FIRST_CHECK, SHORTER, SHORTEST = 0.22, 0.03, 0.06  # fractions of num_steps that set the checkpoints
+RISING = 0.75  # rho: halve the step if at most this share of the steps since the last checkpoint raised the loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class APGD:
-    """Start with steps of twice the radius, halve a sample's step when its loss stops rising, go on from its best.
+    """Start with steps of twice the radius; when a sample's loss stops rising, halve its step and restart at its best.
 
     Args:
         epsilon: radius of the ball, as in `PGD`.
@@ -40,7 +40,7 @@ class APGD:
         self._ball()
 
     def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor:
-        """See `ImageAttack`; gives the point of largest loss among all visited."""
+        """Attack as in `ImageAttack` and return the visited point of largest loss."""
         images = images.detach()
         if self.epsilon == 0:
             return images.clone()
@@ -74,7 +74,7 @@ class APGD:
         return PGD(epsilon=self.epsilon, step_size=1.0, num_steps=self.num_steps, norm=self.norm)
 
     def _looks(self) -> set[int]:
-        """The steps after which the step size is looked at: first seldom, then more and more often."""
+        """Return the steps at which the step size is checked; the intervals between them shrink."""
         gap, looks, at = max(int(FIRST_CHECK * self.num_steps), 1), set(), 0
         while (at := at + gap) <= self.num_steps:
             looks.add(at)

@@ -1,4 +1,4 @@
-"""AutoAttack (arXiv:2003.01690) through its authors' own package, as an independent judge of attacks and defences."""
+"""AutoAttack (arXiv:2003.01690) through its authors' package: an independent reference for attacks and defences."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ COMPONENTS: dict[Version, list[str]] = {
     "apgd-ce": ["apgd-ce"],
     "apgd-t": ["apgd-t"],
 }
-# The difference of logits ratio divides by z_(1) - z_(3), its targeted form by z_(1) - (z_(3) + z_(4)) / 2.
+# The difference of logits ratio (DLR) divides by z_(1) - z_(3), its targeted form by z_(1) - (z_(3) + z_(4)) / 2.
 CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
-NUM_TARGETS = 9  # of the targeted components, as in the paper; fewer where there are fewer wrong classes
+NUM_TARGETS = 9  # for the targeted components, as in the paper; fewer if there are fewer wrong classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack:
-    """`pyautoattack` on any function from images to logits.
+    """Run `pyautoattack` on any function from images to logits.
 
-    Unlike the package itself it leaves the global random state, parameters' gradients (its FAB calls `backward`) and
-    `sys.settrace` alone. Limits: the targeted DLR loss needs 4 classes, the untargeted one 3; with fewer, `standard`
-    and `rand` go on without that component and say so, and `apgd-t` fails. Square asks for 5,000 forwards. float32
-    inside.
+    Unlike the package itself, it preserves the global random state, the parameters' gradients (the package's FAB calls
+    `backward`) and the trace function of `sys.settrace`. The targeted DLR loss needs 4 classes, the untargeted one 3;
+    with fewer classes, `standard` and `rand` skip that component with a warning, and `apgd-t` raises an error. Square
+    takes 5,000 forward passes. Images are attacked in float32.
 
     Args:
         epsilon: radius of the ball, as in `PGD`.
         norm: "linf" or "l2".
         version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "rand" for randomised models (APGD-CE
-            and APGD-DLR, 20 evaluations a gradient), or "apgd-ce" and "apgd-t" alone.
+            and APGD-DLR, 20 evaluations per gradient), or "apgd-ce" and "apgd-t" alone.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -66,10 +66,10 @@ class AutoAttack:
     def __call__(
         self, images: Tensor, logits_fn: LogitsFn, labels: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """See `ClassifierAttack`; the generator gives the package its seed, 0 when None.
+        """Attack as in `ClassifierAttack`; the package's seed is drawn from the generator, or 0 when that is None.
 
         Returns:
-            Adversarial images where one was found, the images themselves elsewhere.
+            Adversarial images; samples for which none was found come back unchanged.
 
         Raises:
             ImportError: if `pyautoattack` is missing.
@@ -117,7 +117,7 @@ class AutoAttack:
 
 
 class _InputsOnly(torch.autograd.Function):
-    """A function through which gradients reach its input and nothing else, whoever calls `backward`."""
+    """Apply a function so that `backward` reaches its input only, never the parameters."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, function: LogitsFn) -> Tensor:

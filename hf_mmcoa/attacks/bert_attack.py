@@ -1,8 +1,8 @@
 """Word substitution without labels or images: BERT-Attack (arXiv:2004.09984) in the KL form of Co-Attack (2206.09391).
 
-Distinct texts are attacked once, and together: one forward for the importance of all words of all texts, one for all
-candidates of a round. A text needs a second round only if its most important word had no usable candidate, or if more
-than one word may change.
+Distinct texts are attacked once, in one batch: one forward pass computes the importance of all words of all texts, and
+one scores all candidates of a round. A text needs a second round only if its most important word had no usable
+candidate, or if more than one word may change.
 """
 
 from __future__ import annotations
@@ -22,33 +22,32 @@ from ..substitutes.words import STOP_WORDS, WORD, replace_word, split_words
 
 Encode = Callable[[list[str]], Tensor]
 
-# Literally these five characters: CLIP's own unknown token is its end-of-text token, and pooling would stop there.
+# Literally these five characters: CLIP's unknown token is its end-of-text token, where pooling would stop.
 UNKNOWN_WORD = "[UNK]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BertAttack:
-    """Move each text's embedding away from where it was by exchanging its most important words.
+    """Move each text's embedding away from its clean embedding by substituting its most important words.
 
     1. The importance of a word is KL(softmax g(t) || softmax g(t with the word replaced by "[UNK]")). Words are visited
-       by falling importance, stop words, punctuation and the template's own words never.
-    2. Candidates come from the source, asked about the original text. Stop words, the word itself and, by
-       `forbid_class_names`, whatever puts a class name in the word's place are dropped. A word left without any passes
-       its turn.
-    3. The candidate with the largest KL stays; after the first change only if the KL rises.
+       in order of decreasing importance; stop words, punctuation and the template's own words are never attacked.
+    2. The source proposes candidates for the original text. Stop words, the word itself and, with `forbid_class_names`,
+       candidates that put a class name in the word's place are dropped. A word without candidates is skipped.
+    3. The candidate with the largest KL is kept; after the first change, only if it increases the KL.
 
-    Deterministic; it works inside `torch.no_grad()`, and touches no model but through `encode` and the source.
+    The attack is deterministic, works inside `torch.no_grad()`, and calls models only through `encode` and the source.
 
     Args:
-        candidates: where replacements come from, see `candidates`.
-        num_candidates: asked for per word.
-        max_changes: most words changed in a text; 0 returns the texts as they are.
-        template: the prompt with `{}` for the class name. In a text that follows it, the words outside the name are the
-            template's; any other text has none.
+        candidates: source of the substitute words, see `hf_mmcoa.substitutes`.
+        num_candidates: candidates requested per word.
+        max_changes: largest number of words changed per text; 0 returns the texts unchanged.
+        template: class prompt with `{}` for the class name. In a text that matches it, the words outside the class name
+            are the template's; any other text has none.
         class_names: all classes. A class name that is itself a stop word ("can") is attacked like any other.
-        protect_template: leave the template's words alone. MMCoA's release attacks them.
+        protect_template: never change the template's words. MMCoA's release attacks them.
         forbid_class_names: drop a candidate that is a class name or completes one ("oak" in "a maple tree", where "oak
-            tree" is a class): the text would be right for another class, and its label wrong.
+            tree" is a class): the text would describe another class and its label would be wrong.
 
     Raises:
         ValueError: if a number is out of range, or the template has not exactly one `{}`.
@@ -61,7 +60,7 @@ class BertAttack:
     """
 
     changes: ClassVar[str] = "words"
-    """What of a text it changes, by the name of the settings that name it."""
+    """Unit of text that the attack changes, as named in the settings."""
 
     candidates: CandidateSource
     num_candidates: int = 10
@@ -86,11 +85,11 @@ class BertAttack:
         """Attack texts.
 
         Args:
-            texts: any number, repeated ones at no cost.
-            encode: texts to unit embeddings, (texts, dim).
+            texts: any number of texts; duplicates are attacked once.
+            encode: maps texts to unit embeddings, (texts, dim).
 
         Returns:
-            As many texts, in the same order; one without a word to attack comes back unchanged.
+            Attacked texts, one per input and in the same order; a text without attackable words comes back unchanged.
 
         Raises:
             ValueError: if `texts` is one string, or `encode` gives no finite row per text.
@@ -103,8 +102,10 @@ class BertAttack:
         return [attacked[text] for text in texts]
 
     def variants(self, texts: Sequence[str]) -> list[list[str]]:
-        """For each text the text itself, then every text within budget and constraints: what an attack that knows the
-        image can choose from. Candidates^max_changes texts per choice of words: for short texts and few changes.
+        """List for each text the text itself and every text within the attack budget and constraints.
+
+        An attack that sees the image chooses among them. Their number grows as candidates^max_changes per choice of
+        words, so this is for short texts and few changes.
         """
         attackable = [self._attackable(text) if self.max_changes else [] for text in texts]
         proposed = self.candidates(texts, attackable, self.num_candidates)
@@ -128,7 +129,7 @@ class BertAttack:
         attackable = [self._attackable(text) if self.max_changes else [] for text in texts]
         clean, waiting = _by_importance(texts, attackable, encode)
         changes: list[dict[int, str]] = [{} for _ in texts]
-        reached = [-1.0] * len(texts)  # KL of each text as it stands; the first change is always taken
+        reached = [-1.0] * len(texts)  # KL of each current text; -1 so that the first change is always accepted
         while turn := [row for row, left in enumerate(waiting) if left and len(changes[row]) < self.max_changes]:
             words = {row: waiting[row].pop(0) for row in turn}
             asked = [[words[row]] for row in turn]
@@ -149,7 +150,7 @@ class BertAttack:
         return [_apply(text, changed) for text, changed in zip(texts, changes, strict=True)]
 
     def _attackable(self, text: str) -> list[int]:
-        """Numbers of the words that may change."""
+        """Return the indices of the words that may change."""
         first, last = self._name_span(text)
         return [
             index
@@ -158,7 +159,7 @@ class BertAttack:
         ]
 
     def _name_span(self, text: str) -> tuple[int, int]:
-        """Where the class name stands in a text that follows the template; the whole text otherwise."""
+        """Return the span of the class name in a text that matches the template, else the span of the whole text."""
         if self.protect_template and self.template is not None:
             before, after = (re.escape(part) for part in self.template.split("{}"))
             if match := re.fullmatch(f"{before}(.*){after}", text, re.IGNORECASE | re.DOTALL):
@@ -166,7 +167,7 @@ class BertAttack:
         return 0, len(text)
 
     def _usable(self, text: str, changes: dict[int, str], index: int, candidates: list[str]) -> list[str]:
-        """The candidates that pass the filters, each once, in their order."""
+        """Return the candidates that pass the filters, without duplicates, in their order."""
         words = [[text[start:end].casefold()] for start, end in split_words(text)]
         original = words[index]
         for changed, word in changes.items():
@@ -182,7 +183,7 @@ class BertAttack:
         return list(usable.values())
 
     def _names_class(self, words: list[list[str]], index: int) -> bool:
-        """Return whether the text holds a class name that covers word `index`."""
+        """Return whether the text contains a class name that covers place `index`."""
         flat = [word for place in words for word in place]
         start = sum(len(place) for place in words[:index])
         end = start + len(words[index])
@@ -206,9 +207,10 @@ class BertAttack:
 
 
 def _by_importance(texts: list[str], attackable: list[list[int]], encode: Encode) -> tuple[Tensor, list[list[int]]]:
-    """Clean embeddings, (texts, dim), and each text's attackable words by falling importance, in one call of `encode`.
+    """Return clean embeddings, (texts, dim), and each text's attackable words in order of decreasing importance.
 
-    A text without attackable words is not encoded (its row is zero); one with a single such word needs no variant.
+    One call of `encode` serves all texts. A text without attackable words is not encoded (its row is zero); a single
+    attackable word needs no ranking and thus no variant.
     """
     rows = [row for row, indices in enumerate(attackable) if indices]
     if not rows:
@@ -242,6 +244,6 @@ def _words(text: str) -> list[str]:
 
 
 def _apply(text: str, changes: dict[int, str]) -> str:
-    for index in sorted(changes, reverse=True):  # from the right: two words for one shift only what follows
+    for index in sorted(changes, reverse=True):  # from the right: a replacement shifts the words after it
         text = replace_word(text, index, changes[index])
     return text

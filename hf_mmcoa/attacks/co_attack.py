@@ -1,4 +1,4 @@
-"""Co-Attack (arXiv:2206.09391): the text first, then the image, away from its clean self and from the attacked text."""
+"""Co-Attack (arXiv:2206.09391): attack the text, then the image against its clean version and that text."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .image_losses import kl_loss
 from .pgd import PGD
 from .settings import Norm
 
-TEXT_WEIGHT = 3.0  # alpha_2 of the paper, as its release sets it
-STEP = 1.25  # step size in epsilon / num_steps, as its release
+TEXT_WEIGHT = 3.0  # alpha_2 of the paper, value of its release
+STEP = 1.25  # step size in epsilon / num_steps, as in its release
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoAttack:
-    """Texts by `text_attack`; then PGD on `KL(I || I') + 3 KL(T' || I')`, over softmaxed unit embeddings.
+    """Attack texts by `text_attack`, then images by PGD on `KL(I || I') + 3 KL(T' || I')` of softmaxed unit embeddings.
 
-    What is attacked: every class's prompt, each once and without looking at an image, so all samples are judged with
-    the same C attacked prompts. The image is driven from its own class's attacked prompt.
+    The prompt of every class is attacked once, independently of the images, so that all samples are classified with the
+    same C attacked prompts. Each image is moved away from the attacked prompt of its own class.
 
     Args:
-        text_attack: attacks the prompts, inside its own budget per prompt.
+        text_attack: attack on the prompts, with its own budget per prompt.
         epsilon: radius of the image's ball, as in `PGD`.
-        num_steps: of the image attack; a step is 1.25 * epsilon / num_steps.
+        num_steps: gradient steps of the image attack; the step size is 1.25 * epsilon / num_steps.
         norm: "linf" or "l2".
 
     Raises:
@@ -58,7 +58,7 @@ class CoAttack:
         encoder: DualEncoder,
         generator: torch.Generator | None = None,
     ) -> AdversarialPairs:
-        """See `MultimodalAttack`."""
+        """Attack as in `MultimodalAttack`."""
         check_labels(images, labels, len(prompts))
         adv_prompts = self.text_attack(list(prompts), encoder.encode_texts)
         with torch.no_grad():

@@ -1,10 +1,10 @@
-"""The contracts of the attacks: what each kind is given, and what it must leave as it found it.
+"""The interfaces of the attacks: the inputs of each kind, and the state that it must not change.
 
-An attack is an object with settings in its fields and data in its call. None leaves gradients on parameters, or
-changes `requires_grad`, the train/eval mode, autocast or a global random state, also when the caller's function
-raises. All of them work inside `torch.no_grad()`, return detached images of the same shape, dtype and device inside
-the ball and [0, 1], give the same output for the same seed, and give the input back when their budget is zero.
-`tests/attacks/test_contract.py` holds every attack to it.
+An attack is an object whose fields are its settings and whose call takes the data. No attack leaves gradients on
+parameters or changes `requires_grad`, the train/eval mode, autocast or a global random state, even if the caller's
+function raises. All of them work inside `torch.no_grad()`, return detached images of the same shape, dtype and device
+inside the ball and [0, 1], give the same output for the same seed, and return the input when the attack budget is zero.
+`tests/attacks/test_contract.py` checks this for every attack.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ TextEncoder = Callable[[list[str]], Tensor]
 
 
 class ImageAttack(Protocol):
-    """Raises any per-image loss: `PGD`, `APGD`, and the wrappers `Restarts`, `Momentum`, `Diversity`."""
+    """Attack on any per-image loss: `PGD`, `APGD`, and the wrappers `Restarts`, `Momentum`, `Diversity`."""
 
     def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor:
-        """Images in [0, 1], (batch, 3, height, width), to adversarial ones; `loss_fn(images) -> (batch,)` is raised."""
+        """Attack images in [0, 1], (batch, 3, height, width), by increasing `loss_fn(images) -> (batch,)`."""
 
 
 class ClassifierAttack(Protocol):
-    """Makes a classifier wrong; may attack only the samples that still stand: `StrongAttack`, `AutoAttack`."""
+    """An attack on a classifier that may skip samples already misclassified: `StrongAttack`, `AutoAttack`."""
 
     def __call__(
         self, images: Tensor, logits_fn: LogitsFn, labels: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """As `ImageAttack`; `logits_fn` maps any number of images to (images, classes), labels are (batch,)."""
+        """Attack images with labels (batch,); `logits_fn` maps any number of images to logits (images, classes)."""
 
 
 class TextAttack(Protocol):
-    """Moves the embedding of each text away from where it was: `BertAttack`, `LevenshteinAttack`."""
+    """An attack that moves each text's embedding away from its clean one: `BertAttack`, `LevenshteinAttack`."""
 
     def __call__(self, texts: Sequence[str], encode: TextEncoder) -> list[str]:
-        """N texts to N texts; `encode` maps any number of texts to unit embeddings, (texts, dim)."""
+        """Attack N texts and return N texts; `encode` maps any number of texts to unit embeddings, (texts, dim)."""
 
 
 class EnumerableTextAttack(TextAttack, Protocol):
-    """A text attack that can also list all it could do, for attacks that choose by an image."""
+    """A text attack that can also list its search space, for attacks that choose texts given an image."""
 
     def variants(self, texts: Sequence[str]) -> list[list[str]]:
-        """For each text, the text itself and then every text within the attack's budget and constraints."""
+        """List for each text the text itself and then every text within the attack budget and constraints."""
 
 
 @dataclass(frozen=True)
 class AdversarialPairs:
-    """Adversarial images of an attack on both modalities, and for each the class prompts that classify it.
+    """Result of a multimodal attack: adversarial images and, for each of them, the class prompts that classify it.
 
     Args:
         images: adversarial images in [0, 1], (batch, 3, height, width).
-        prompts: per sample one prompt per class, batch lists of C texts.
+        prompts: one prompt per class for each sample, batch lists of C texts.
     """
 
     images: Tensor
     prompts: list[list[str]]
 
     def logits(self, encoder: DualEncoder) -> Tensor:
-        """Zero-shot logits `s I' P'^T` of every sample under its own prompts, (batch, classes)."""
+        """Return the zero-shot logits `s I' P'^T` of each sample under its own prompts, (batch, classes)."""
         distinct = list(dict.fromkeys(prompt for prompts in self.prompts for prompt in prompts))
         place = {prompt: index for index, prompt in enumerate(distinct)}
         rows = torch.tensor([[place[prompt] for prompt in prompts] for prompts in self.prompts])
@@ -77,7 +77,7 @@ class AdversarialPairs:
 
 
 class MultimodalAttack(Protocol):
-    """Attacks images and texts against each other: `CoAttack`, `SGA`, `Joint`."""
+    """An attack on images and texts together: `CoAttack`, `SGA`, `Joint`."""
 
     def __call__(
         self,
@@ -90,12 +90,12 @@ class MultimodalAttack(Protocol):
         """Attack a batch.
 
         Args:
-            images: in [0, 1], (batch, 3, height, width).
-            labels: the prompt that belongs to each image, (batch,). For image-caption pairs `prompts` are the captions,
+            images: clean images in [0, 1], (batch, 3, height, width).
+            labels: index of each image's prompt, (batch,). For image-caption pairs `prompts` are the captions,
                 and `labels` is `torch.arange(batch)`.
             prompts: clean prompts, one per class, C texts.
             encoder: the model under attack.
-            generator: of the random starts, on the images' device; a fresh one seeded 0 when None.
+            generator: source of the random starts, on the images' device; a fresh one seeded 0 when None.
         """
 
 

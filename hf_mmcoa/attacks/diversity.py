@@ -1,4 +1,4 @@
-"""Random resizing inside the loss (DI, arXiv:1803.06978), so that an attack does not fit one view of the image."""
+"""Random resizing inside the loss (DI, arXiv:1803.06978), so that an attack does not overfit one view of an image."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .pgd import ImageLoss
 
 @dataclass(frozen=True)
 class Diversity:
-    """With some probability show the loss an image shrunk at random and padded with zeros at a random place.
+    """Evaluate the loss, with some probability, on an image shrunk to a random size and zero-padded at a random place.
 
-    Size and place are drawn once per evaluation of the loss, whether to transform once per image. The budget still
-    applies to the untransformed image. Momentum too, MI-DI-FGSM: `Diversity(Momentum(PGD(...)))`.
+    Size and place are drawn once per evaluation of the loss; the decision to transform is drawn per image. The attack
+    budget applies to the untransformed image. `Diversity(Momentum(PGD(...)))` is MI-DI-FGSM.
 
     Args:
         attack: any image attack.
-        probability: of showing an image transformed; 0 is the attack itself. 0.5 in the paper.
-        smallest: the smallest size, as a fraction of the image's. 0.9 is the paper's 299 of 330.
+        probability: probability that an image is transformed; 0 leaves the attack unchanged, the paper uses 0.5.
+        smallest: smallest size as a fraction of the image's; 0.9 corresponds to the paper's 299 of 330.
 
     Raises:
         ValueError: if `probability` is not in [0, 1] or `smallest` not in (0, 1].
@@ -43,12 +43,12 @@ class Diversity:
             raise ValueError(f"`smallest` is a fraction of the image's size in (0, 1], got {self.smallest:g}.")
 
     def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor:
-        """See `ImageAttack`; the transformations draw from the same generator as the attack."""
+        """Attack as in `ImageAttack`; the transformations use the attack's generator."""
         draws = torch.Generator(images.device).manual_seed(0) if generator is None else generator
         return self.attack(images, lambda adv_images: loss_fn(self.transform(adv_images, draws)), draws)
 
     def transform(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images, some of them shrunk and padded, of the same shape; differentiable."""
+        """Return images of the same shape, some of them shrunk and padded; differentiable."""
         height, width = images.shape[-2:]
         scale, down, right = torch.rand(3, generator=generator, device=generator.device).tolist()
         scale = self.smallest + (1 - self.smallest) * scale

@@ -1,9 +1,8 @@
-"""Run attacks on images: what training, evaluation, retrieval and the gallery have in common, written once.
+"""Run attacks on images for training, evaluation, retrieval and the gallery.
 
-An attack knows nothing of this: it raises a loss of one value per image. The engine computes that loss in pieces that
-fit into memory (half as many images at a time after an out-of-memory error), spends nothing on samples that are
-misclassified already, repeats an attack from several random starts, and seeds every run by what it is and not by when
-it is run.
+An attack only increases a loss with one value per image. The engine computes that loss in pieces that fit into memory
+(half as many images at a time after an out-of-memory error), skips samples that are misclassified already, and seeds
+every run by its description, not by the order of runs.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ ClassLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Victim(Protocol):
-    """The model under an image attack, as a loss."""
+    """The loss and the correctness that an image attack is run against."""
 
     def __call__(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return what to increase and which samples are still classified correctly.
+        """Return the loss to increase and which samples are still classified correctly.
 
         Args:
             images: in [0, 1], (images, 3, height, width).
-            rows: place of each image in the batch under attack, (images,).
+            rows: index of each image in the attacked batch, (images,).
 
         Returns:
-            Loss per image, (images,), differentiable; correctness per image, (images,), or None where there is none.
+            Loss per image, (images,), differentiable; correctness per image, (images,), or None if it is not defined.
         """
 
 
@@ -53,12 +52,12 @@ def climb(
     """Attack a batch with one loss.
 
     Args:
-        attack: raises any loss.
-        images: in [0, 1], (batch, 3, height, width).
-        victim: the loss and the correctness of some rows.
-        generator: of the attack's random choices, on the images' device.
-        stop: leave a sample alone from the iterate on that is misclassified; that iterate is its result.
-        batch_size: images differentiated at a time; 0: the whole batch.
+        attack: attack that increases any per-image loss.
+        images: clean images in [0, 1], (batch, 3, height, width).
+        victim: computes loss and correctness of given rows.
+        generator: source of the attack's random choices, on the images' device.
+        stop: stop attacking a sample at its first misclassified iterate, which becomes its result.
+        batch_size: images per forward and backward pass; 0: the whole batch.
         halving: remembers between calls how many images fit into memory.
         iterates: filled with the points at which the attack evaluated its loss, (batch, 3, height, width) each.
 
@@ -105,7 +104,7 @@ class Attacked(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LossAttack:
-    """An attack that raises any loss, and the loss of logits and labels, (batch,), that it raises here."""
+    """An attack that increases any per-image loss, with its loss of logits and labels, (batch,)."""
 
     attack: ImageAttack
     loss: ClassLoss
@@ -120,7 +119,7 @@ class LossAttack:
         generator: torch.Generator,
         stop: bool,
     ) -> tuple[Tensor, Tensor]:
-        """See `ImageAttacker`."""
+        """Attack as in `ImageAttacker`."""
 
         def victim(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             logits = logits_fn(images, rows)
@@ -131,7 +130,7 @@ class LossAttack:
 
 @dataclass(frozen=True, kw_only=True)
 class LogitsAttack:
-    """An attack that makes a classifier wrong and skips misclassified samples by itself; it runs once."""
+    """An attack on a classifier that skips misclassified samples by itself; it runs once."""
 
     attack: ClassifierAttack
     restarts: int = 1
@@ -145,9 +144,10 @@ class LogitsAttack:
         generator: torch.Generator,
         stop: bool,
     ) -> tuple[Tensor, Tensor]:
-        """See `ImageAttacker`. Half of a batch that did not fit into memory draws other random numbers than the whole.
+        """Attack as in `ImageAttacker`.
 
-        The attack asks for the logits of any images, so that `logits_fn` must not depend on the row; it gets row 0.
+        After an out-of-memory error the halves of a batch draw other random numbers than the whole batch would. The
+        attack requests logits of arbitrary images, so `logits_fn` must not depend on the row; it gets row 0.
         """
 
         def trial(size: int) -> Tensor:
@@ -162,19 +162,19 @@ class LogitsAttack:
 
 
 class ImageAttacker(Protocol):
-    """An image attack and what it raises: `LossAttack`, `LogitsAttack`."""
+    """An image attack together with its objective: `LossAttack`, `LogitsAttack`."""
 
     @property
     def attack(self) -> Any:
-        """The attack itself."""
+        """Return the attack itself."""
 
     @property
     def restarts(self) -> int:
-        """Runs, each from a random start of its own."""
+        """Return the number of runs, each from its own random start."""
 
     @property
     def reads_rows(self) -> bool:
-        """Whether `logits_fn` is told which row of the batch an image is; else no row may have logits of its own."""
+        """Return whether `logits_fn` gets each image's row; if not, its logits must not depend on the row."""
 
     def find(
         self,
@@ -187,11 +187,11 @@ class ImageAttacker(Protocol):
         """Attack a batch once.
 
         Args:
-            images: in [0, 1], (batch, 3, height, width).
-            labels: (batch,).
-            logits_fn: images and their rows in the batch to logits, (images, classes), differentiable.
-            generator: of the random choices.
-            stop: leave a sample alone once an iterate is misclassified.
+            images: clean images in [0, 1], (batch, 3, height, width).
+            labels: class labels, (batch,).
+            logits_fn: maps images and their rows in the batch to logits, (images, classes), differentiable.
+            generator: source of the random choices.
+            stop: stop attacking a sample once an iterate is misclassified.
 
         Returns:
             Adversarial images, and which samples no evaluated iterate misclassified, (batch,).
@@ -210,19 +210,19 @@ def attack_images(
     generator: torch.Generator,
     skip_fallen: bool,
 ) -> Attacked:
-    """Attack a batch against one set of prompts and judge it with another.
+    """Attack a batch against one set of prompts and classify the result with another.
 
     Args:
         attack: the attack and its loss.
-        images: in [0, 1], (batch, 3, h, w); all correctly classified so far.
-        labels: (batch,).
-        encode: images to unit embeddings, differentiable.
+        images: images in [0, 1], (batch, 3, h, w); all correctly classified so far.
+        labels: class labels, (batch,).
+        encode: maps images to unit embeddings, differentiable.
         attacked_prompts: unit prompt embeddings that the attacker sees, (classes, dim).
-        judged_prompts: those that decide, (classes, dim).
-        scale: multiplies the cosines inside the attack, scalar.
-        generator: of the attack's random choices.
-        skip_fallen: leave a sample alone once an iterate is misclassified. An attacker who does not see the prompts
-            that decide has nothing to stop at, and goes to the end.
+        judged_prompts: unit prompt embeddings that classify the result, (classes, dim).
+        scale: factor of the cosines inside the attack, scalar.
+        generator: source of the attack's random choices.
+        skip_fallen: stop attacking a sample once an iterate is misclassified. It has no effect if `attacked_prompts`
+            are not `judged_prompts`: such an attacker cannot tell and runs to the end.
     """
 
     def logits_fn(candidates: Tensor, rows: Tensor) -> Tensor:
@@ -233,17 +233,17 @@ def attack_images(
     with torch.no_grad():
         embeds = encode(adv_images)
         stands = correct(zero_shot_logits(embeds, judged_prompts, scale), labels)
-    # A sample misclassified by a hair must not become correct again by the rounding of another batch.
+    # A narrowly misclassified sample must not become correct again through rounding in a differently sized batch.
     return Attacked(adv_images, embeds, stands & active)
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return whether each sample is classified as its label, (batch,); non-finite logits classify nothing."""
+    """Return whether each sample is classified correctly, (batch,); samples with non-finite logits are not."""
     return (logits.argmax(1) == labels) & logits.isfinite().all(1)
 
 
 def seeded_generator(device: torch.device, *key: object) -> torch.Generator:
-    """Return random numbers that depend on `key` and nothing else."""
+    """Return a generator whose seed depends only on `key`."""
     seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
     return torch.Generator(device).manual_seed(seed)
 
@@ -256,7 +256,7 @@ def perturbation_lengths(adv_images: Tensor, images: Tensor, norm: str) -> Tenso
 
 @dataclass
 class Measured:
-    """The largest perturbation and the pixel range of all adversarial images seen, for the sanity checks."""
+    """The largest perturbation and the pixel range over all adversarial images, for the sanity checks."""
 
     norm: str
     largest: float = 0.0
@@ -264,7 +264,7 @@ class Measured:
     high: float = 1.0
 
     def add(self, adv_images: Tensor, images: Tensor) -> None:
-        """Take adversarial images and their clean ones into account, (batch, 3, h, w) each."""
+        """Add adversarial images and their clean versions, (batch, 3, h, w) each."""
         if len(images):
             self.largest = max(self.largest, perturbation_lengths(adv_images, images, self.norm).amax().item())
             low, high = (bound.item() for bound in adv_images.aminmax())
@@ -272,5 +272,5 @@ class Measured:
 
     @property
     def pixel_range(self) -> Sequence[float]:
-        """Smallest and largest pixel value; at least from 0 to 1."""
+        """Return the smallest and largest pixel value; the range covers at least [0, 1]."""
         return [self.low, self.high]

@@ -1,4 +1,4 @@
-"""Attack objects from `AttackSettings`: the one place where a name or a number of a specification gets its meaning."""
+"""Build attack objects from `AttackSettings`: the only module that maps names of a specification to attacks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .sga import SGA
 from .strong import StrongAttack
 from .text_embedding import TextEmbeddingPGD
 
-CHARMER_SLOTS = 20  # arXiv:2405.04346: places of a text that get every character
+CHARMER_SLOTS = 20  # arXiv:2405.04346: slots of a text in which every character is tried
 
 
 def pgd(settings: AttackSettings) -> PGD:
-    """Return one run of PGD within the settings' ball."""
+    """Return PGD, a single run, with the attack budget of the settings."""
     return PGD(
         epsilon=settings.pixel_radius,
         step_size=float(settings.step_size or 0),
@@ -41,15 +41,15 @@ def pgd(settings: AttackSettings) -> PGD:
 
 
 def training_image_attack(settings: AttackSettings) -> ImageAttack:
-    """Return the image attack of training: PGD, of several restarts the worst for each image."""
+    """Return the image attack of training: PGD, keeping for each image the worst of all restarts."""
     return pgd(settings) if settings.restarts == 1 else Restarts(pgd(settings), times=settings.restarts)
 
 
 def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
-    """Return the image attack of a name in `IMAGE_ATTACKS`.
+    """Return the image attack with a name from `IMAGE_ATTACKS`.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if the name is unknown.
     """
     ball: dict[str, Any] = {"epsilon": settings.pixel_radius, "norm": settings.norm}
     num_steps, restarts = settings.num_steps, settings.restarts
@@ -72,7 +72,7 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
 
 
 def word_attack(settings: AttackSettings, candidates: CandidateSource, class_names: Sequence[str] = ()) -> BertAttack:
-    """Return the attack "words" with one source of substitutes; without `class_names` the texts are captions."""
+    """Return the attack "words" with a source of substitutes; without `class_names` the texts are captions."""
     return BertAttack(
         candidates=candidates,
         num_candidates=settings.num_candidates,
@@ -90,10 +90,10 @@ def character_attack(
     """Return the attack "characters".
 
     Args:
-        settings: its budget; `forbid_class_names` keeps every word of a class name from being written.
-        class_names: all classes; none for captions.
-        exhaustive: search all places, then all characters in the worst of them (Charmer), as evaluation does; off, a
-            sample of both (LEAF), as training does.
+        settings: the attack budget; with `forbid_class_names` no edit may create a word of a class name.
+        class_names: names of all classes; empty for captions.
+        exhaustive: True: search all slots, then all characters in the worst of them (Charmer), as evaluation does.
+            False: search a random sample of both (LEAF), as training does.
     """
     forbidden = class_names if settings.forbid_class_names else ()
     words = {word.casefold() for name in forbidden for word in clean_class_name(name).split()}
@@ -112,13 +112,13 @@ def text_attacker(
     """Return the text attack of a kind: "words", "characters", "embedding" or "words+embedding".
 
     Args:
-        kind: its name.
-        settings: the budget of the embedding attack.
-        words: what substitutes words, for the kinds that do.
-        characters: what edits characters, for the kind that does.
+        kind: name of the attack.
+        settings: budget of the embedding attack.
+        words: attack that substitutes words, for the kinds with words.
+        characters: attack that edits characters, for the kind "characters".
 
     Raises:
-        ValueError: if there is no such kind, or what it needs is None.
+        ValueError: if the kind is unknown, or the attack that it needs is None.
     """
     embedding = EmbeddingAttacker(embedding_attack(settings))
     found: dict[str, TextAttacker] = {"embedding": embedding}
@@ -133,7 +133,7 @@ def text_attacker(
 
 
 def multimodal_attack(name: str, settings: AttackSettings, text_attack: EnumerableTextAttack) -> MultimodalAttack:
-    """Return the attack "co-attack", "sga" or "joint"; evaluators themselves combine "independent" and "adaptive"."""
+    """Return the attack "co-attack", "sga" or "joint"; "independent" and "adaptive" are up to the evaluators."""
     if name == "co-attack":
         return CoAttack(
             text_attack=text_attack,
@@ -151,12 +151,12 @@ def candidate_sources(
     candidates: str | Mapping[str, str],
     encoder: DualEncoder,
 ) -> dict[str, CandidateSource]:
-    """Return sources of substitutes by name, the threat model's own first; a single one has the name "".
+    """Return the sources of substitutes by name; a single source has the name "".
 
     Args:
-        given: the user's own source, or several by name.
-        candidates: the specification's.
-        encoder: the model whose vocabulary a named source may draw on.
+        given: the user's source, or several by name; they take precedence over `candidates`.
+        candidates: name of the source in the specification.
+        encoder: model whose vocabulary a named source may draw on.
 
     Raises:
         ValueError: if the mapping is empty, a name cannot be part of a key, or the specification names an unknown

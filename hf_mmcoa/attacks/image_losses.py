@@ -1,4 +1,4 @@
-"""Losses that image attacks increase, one value per sample: functions of logits or embeddings (docs/methods.md, 3).
+"""Losses of image attacks, one value per sample, from logits or embeddings (docs/methods.md, section 3).
 
 The `contrastive` loss is `class_loss` with the batch's own texts as classes and `torch.arange(batch)` as labels.
 """
@@ -12,32 +12,32 @@ from ..losses import coordinate_kl
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits (batch, classes), (batch,): MMCoA (arXiv:2404.19287), TeCoA (arXiv:2212.07016)."""
+    """Return the cross-entropy (batch,) of logits (batch, classes): MMCoA (2404.19287), TeCoA (2212.07016)."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
 def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """`max_{j != y} z_j - z_y`, (batch,): above 0 exactly where the sample is misclassified."""
+    """Return `max_{j != y} z_j - z_y`, (batch,): positive exactly if the sample is misclassified."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     return logits.masked_fill(own, float("-inf")).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def targeted_margin_loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """`z_t - z_y` for one wrong class t per sample, (batch,)."""
+    """Return `z_t - z_y` for one wrong class t per sample, (batch,)."""
     return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
 
 
 def likeliest_wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """The wrong classes of each sample by falling logit, (batch, classes - 1): the targets of a targeted attack."""
+    """Return each sample's wrong classes by decreasing logit, (batch, classes - 1): targets of a targeted attack."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     return logits.masked_fill(own, float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
 def embedding_loss(embeds: Tensor, clean_embeds: Tensor) -> Tensor:
-    """Squared Euclidean distance to the clean embedding, (batch,); FARE (arXiv:2402.12336) takes both un-normalised."""
+    """Return the squared distance to the clean embedding, (batch,); FARE (arXiv:2402.12336) normalises neither."""
     return (embeds - clean_embeds).square().sum(1)
 
 
 def kl_loss(embeds: Tensor, reference_embeds: Tensor) -> Tensor:
-    """KL(softmax reference || softmax embeds) of unit embeddings, (batch,): Co-Attack (arXiv:2206.09391)."""
+    """Return KL(softmax reference || softmax embeds) of unit embeddings, (batch,): Co-Attack (arXiv:2206.09391)."""
     return coordinate_kl(reference_embeds, embeds)

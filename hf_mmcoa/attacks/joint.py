@@ -1,4 +1,4 @@
-"""The adaptive attack on both modalities: image and texts search for one thing, a positive zero-shot margin."""
+"""The adaptive attack on both modalities: image and texts maximise one objective, the zero-shot margin."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from .prompt_pools import PromptPools
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:
-    """Raise `max_{j != y, t_j} s I' g(t_j) - min_{t_y} s I' g(t_y)` over the image and over the texts t of each prompt.
+    """Maximise `max_{j != y, t_j} s I' g(t_j) - min_{t_y} s I' g(t_y)` over the image and the texts t of each prompt.
 
-    Image and text search alternate at every step: the texts answer each image exactly, by a search over all that
-    `text_attack` may write (the clean prompt included), and the image moves against the answer. The clean image with
-    its worst texts is among the results compared, so a sample stands only if no combination found breaks it.
+    Image and text search alternate at every step: an exhaustive search over all texts within the budget of
+    `text_attack` (the clean prompt included) finds the worst texts for the current image, and the image moves against
+    them. The clean image with its worst texts is one of the results compared, so a sample counts as robust only if no
+    combination found is misclassified.
 
-    What is attacked: with `attacked_prompts="all"` every class's prompt, chosen anew for every sample and each inside
-    the text attack's own budget: the own class's text as unlike the image as possible, the others' as like it. For a
-    given image that contains every outcome of attacking all prompts once for all samples (`independent`, `adaptive`)
-    with the same text attack. With "true" only the own class's prompt changes.
+    With `attacked_prompts="all"` the prompt of every class is attacked, for each sample separately and each within the
+    budget of the text attack: the true class's text gets as dissimilar to the image as possible, the others' as
+    similar. For a given image this search covers every outcome of attacking all prompts once for all samples
+    (`independent`, `adaptive`) with the same text attack. With "true" only the true class's prompt changes.
 
     Args:
-        text_attack: lists the texts within its budget. A text in two classes' pools belongs to both.
-        image_attack: e.g. `Restarts(PGD(...), times=5)` or `APGD(...)`.
-        attacked_prompts: "all" or "true".
+        text_attack: attack that lists the texts within its budget. A text in two classes' pools belongs to both.
+        image_attack: attack on the images, e.g. `Restarts(PGD(...), times=5)` or `APGD(...)`.
+        attacked_prompts: "all" classes, or the "true" class only.
 
     Raises:
         ValueError: if `attacked_prompts` is neither.
@@ -57,7 +58,7 @@ class Joint:
         encoder: DualEncoder,
         generator: torch.Generator | None = None,
     ) -> AdversarialPairs:
-        """See `MultimodalAttack`; per sample the pair of largest margin."""
+        """Attack as in `MultimodalAttack`; keep per sample the pair with the larger margin."""
         check_labels(images, labels, len(prompts))
         others = self.attacked_prompts == "all"
         pools = PromptPools(prompts, self.text_attack, encoder)
@@ -67,6 +68,6 @@ class Joint:
 
         adv_images = self.image_attack(images, loss_fn, generator)
         with torch.no_grad():
-            kept = loss_fn(images) >= loss_fn(adv_images)  # an image step can lose what the texts alone had won
+            kept = loss_fn(images) >= loss_fn(adv_images)  # image steps can undo what the texts alone achieved
             worst = torch.where(kept.view(-1, 1, 1, 1), images, adv_images).detach()
             return AdversarialPairs(worst, pools.worst_prompts(encoder.encode_images(worst), labels, others))

@@ -1,8 +1,8 @@
-"""Typing errors: the worst strings within k insertions, deletions and substitutions of characters.
+"""Typing errors: adversarial strings within k insertions, deletions and substitutions of characters.
 
-One search serves training (LEAF, arXiv:2506.03355: a random sample of places and characters) and evaluation (Charmer,
-arXiv:2405.04346: all of them). A text of n characters has 2n + 1 slots: each character, and each gap around one. A
-slot is tried by putting a blank there; the worst slots then get every character, or none, which deletes.
+One search serves training (LEAF, arXiv:2506.03355: a random sample of slots and characters) and evaluation (Charmer,
+arXiv:2405.04346: all of them). A text of n characters has 2n + 1 slots: each character, and each gap around one. A slot
+is scored by putting a blank there; in the worst slots every character is tried, and deletion.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ ALPHABET = string.ascii_lowercase + string.digits + string.punctuation + " "  # 
 
 @dataclass(frozen=True, kw_only=True)
 class LevenshteinAttack:
-    """Move each text's embedding away from where it was, by at most `max_edits` edits of one character each.
+    """Move each text's embedding away from its clean embedding with at most `max_edits` edits of one character each.
 
-    The defaults are LEAF's, for training. Charmer's evaluation: `LevenshteinAttack(num_samples=None, num_slots=20)`.
-    Greedy in the edits: each starts from the best text so far, and is kept only if it moves the embedding further.
+    The defaults are LEAF's, for training; `LevenshteinAttack(num_samples=None, num_slots=20)` is Charmer's evaluation.
+    The search is greedy: each edit starts from the best text so far and is kept only if it increases the distance.
 
     Args:
-        max_edits: largest Levenshtein distance k; 0 returns the texts as they are.
+        max_edits: largest Levenshtein distance k; 0 returns the texts unchanged.
         num_samples: random slots tried per edit, and random characters tried in the worst of them (rho); None: all.
-        num_slots: worst slots that go on to the second stage.
-        alphabet: characters that may be put in.
+        num_slots: number of worst slots that enter the second stage.
+        alphabet: characters that may be inserted or substituted.
         dictionary: words in lower case that an edit must not create (LEAF's constraint: "cat" must not become "car").
-            The text's own words stay allowed. Empty: no constraint.
+            The text's own words remain allowed. Empty: no constraint.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -47,7 +47,7 @@ class LevenshteinAttack:
     """
 
     changes: ClassVar[str] = "characters"
-    """What of a text it changes, by the name of the settings that name it."""
+    """Unit of text that the attack changes, as named in the settings."""
 
     max_edits: int = 1
     num_samples: int | None = 50
@@ -71,17 +71,17 @@ class LevenshteinAttack:
         generator: torch.Generator | None = None,
         reference_encode: TextEncoder | None = None,
     ) -> list[str]:
-        """See `TextAttack`. Distances are squared Euclidean between what `encode` gives (un-normalised in LEAF).
+        """Attack as in `TextAttack`, by squared Euclidean distance of the embeddings (un-normalised in LEAF).
 
         Args:
-            texts: any number, repeated ones at no cost.
-            encode: texts to embeddings, (texts, dim).
-            generator: of the samples, on the CPU; a fresh one seeded 0 when None. Without sampling it is not used.
-            reference_encode: gives the embeddings that texts are moved away from, the frozen encoder's in LEAF;
-                `encode` when None.
+            texts: any number of texts; duplicates are attacked once.
+            encode: maps texts to embeddings, (texts, dim).
+            generator: source of the random samples, on the CPU; a fresh one seeded 0 when None.
+            reference_encode: maps texts to the embeddings that they are moved away from, those of the frozen teacher in
+                LEAF; `encode` when None.
 
         Returns:
-            As many texts, in the same order.
+            Attacked texts, one per input and in the same order.
 
         Raises:
             ValueError: if `texts` is one string.
@@ -95,7 +95,7 @@ class LevenshteinAttack:
         with torch.no_grad():
             clean = (reference_encode or encode)(distinct)
             current, reached = distinct, clean.new_zeros(len(distinct))
-            if reference_encode is not None:  # a text may be away from its reference already
+            if reference_encode is not None:  # the clean text may differ from its reference already
                 reached = embedding_loss(encode(distinct), clean)
             for _ in range(self.max_edits):
                 slots = self._worst_slots(current, clean, encode, generator)
@@ -113,7 +113,7 @@ class LevenshteinAttack:
         return [attacked[text] for text in texts]
 
     def variants(self, texts: Sequence[str]) -> list[list[str]]:
-        """See `EnumerableTextAttack`: about 2 x length x alphabet texts each.
+        """List variants as in `EnumerableTextAttack`: about 2 x length x alphabet per text.
 
         Raises:
             ValueError: if more than one edit is allowed: the texts are too many to list.
@@ -130,7 +130,7 @@ class LevenshteinAttack:
     def _worst_slots(
         self, texts: list[str], clean: Tensor, encode: TextEncoder, generator: torch.Generator
     ) -> list[list[int]]:
-        """For each text the slots where a blank moves the embedding furthest, among a sample or all of them."""
+        """Return for each text the slots, of a sample or of all, where a blank moves the embedding furthest."""
         slots = [_sample(2 * len(text) + 1, self.num_samples, generator) for text in texts]
         blanked = [[_edit(text, slot, " ") for slot in own] for text, own in zip(texts, slots, strict=True)]
         scores = _distances(blanked, clean, encode)
@@ -140,7 +140,7 @@ class LevenshteinAttack:
         ]
 
     def _edits(self, text: str, slot: int, original: str, generator: torch.Generator | None = None) -> list[str]:
-        """The text with a sample of the characters, or all, at this slot; without the forbidden and the text itself."""
+        """Return the allowed edits of the text at this slot, with a sample of the characters or all of them."""
         characters = ["", *self.alphabet] if slot % 2 else list(self.alphabet)
         chosen = _sample(len(characters), self.num_samples, generator)
         edited = [_edit(text, slot, characters[index]) for index in chosen]
@@ -151,7 +151,7 @@ class LevenshteinAttack:
 
 
 def _edit(text: str, slot: int, character: str) -> str:
-    """Even slots are the gaps before each character and at the end, odd ones the characters."""
+    """Put a character into a slot: even slots are the gaps around the characters, odd slots the characters."""
     return text[: slot // 2] + character + text[slot // 2 + slot % 2 :]
 
 
@@ -162,7 +162,7 @@ def _sample(size: int, num_samples: int | None, generator: torch.Generator | Non
 
 
 def _distances(trials: list[list[str]], clean: Tensor, encode: TextEncoder) -> list[Tensor]:
-    """Return the distance of each trial of each text from the clean text's embedding, by one call of `encode`."""
+    """Return each trial's squared distance from its clean text's embedding, in one call of `encode`."""
     counts = [len(own) for own in trials]
     if not sum(counts):
         return [clean.new_zeros(0) for _ in trials]

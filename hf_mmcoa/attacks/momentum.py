@@ -1,4 +1,4 @@
-"""Momentum on the gradient (MI-FGSM, arXiv:1710.06081): steadier directions, which transfer better."""
+"""Momentum on the gradient (MI-FGSM, arXiv:1710.06081): stabler directions, for better transfer between models."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .pgd import PGD, ImageLoss
 
 @dataclass(frozen=True)
 class Momentum:
-    """`PGD` along `g <- decay * g + grad / mean |grad|` in place of the gradient.
+    """Run `PGD` along `g <- decay * g + grad / mean |grad|` in place of the gradient.
 
     Args:
-        attack: gives ball, steps and start. MI-FGSM itself starts at the image: `random_start=False`.
-        decay: weight of the past; 1 in the paper, 0 is the attack itself.
+        attack: PGD with its budget, steps and start. MI-FGSM starts at the image: `random_start=False`.
+        decay: weight of the accumulated gradient; 1 in the paper, 0 is plain PGD.
 
     Raises:
         ValueError: if `decay` is negative.
@@ -34,13 +34,13 @@ class Momentum:
             raise ValueError(f"`decay` must not be negative, got {self.decay:g}.")
 
     def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor:
-        """See `ImageAttack`."""
+        """Attack as in `ImageAttack`."""
         velocity = torch.zeros_like(images)
 
         def direction(adv_images: Tensor) -> Tensor:
             nonlocal velocity
             grad = gradient(loss_fn, adv_images)
-            grad = unit(grad, (1, 2, 3))  # of any size first: a saturated softmax has gradients of 1e-20
+            grad = unit(grad, (1, 2, 3))  # rescale first: a saturated softmax has gradients of 1e-20
             size = grad.abs().mean((1, 2, 3), keepdim=True)  # L1 up to a factor shared by all samples
             velocity = self.decay * velocity + grad / torch.where(size > 0, size, 1)
             return velocity

@@ -1,4 +1,4 @@
-"""An attack that does not fit into memory is repeated on half as many images at a time, and says so once."""
+"""Repeat an attack that does not fit into memory on half as many images at a time, with one warning."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class HalvingOnOutOfMemory:
-    """Runs an attack with as many images at a time as memory allows, and remembers how many that were.
+    """Run an attack on as many images at a time as memory allows, and remember that number.
 
-    The loss of an attack is one value per image, so how many are attacked at a time changes no result, provided that
-    the attack draws its random start for all of them before it splits them.
+    The loss of an attack has one value per image, so the number of images attacked at a time does not change the
+    result, provided that the attack draws the random start of all images before it splits them.
 
     Example:
         >>> halving = HalvingOnOutOfMemory()
@@ -26,21 +26,21 @@ class HalvingOnOutOfMemory:
 
     def __init__(self) -> None:
         self.batch_size: int | None = None
-        """What memory allowed, once an attack did not fit; None before that."""
+        """Number of images that memory allowed, after an attack did not fit; None before."""
 
     def __call__(
         self, attack: Callable[[int], Tensor], batch_size: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Attack, with half as many images at a time as long as memory does not suffice.
+        """Attack, halving the number of images at a time until they fit into memory.
 
         Args:
-            attack: attacks all images, so many at a time as it is told. It is called anew after a failure, and what
-                else than its result it keeps (a list of iterates) it must clear at its start.
-            batch_size: how many at a time to begin with, at least 1.
-            generator: what the attack draws from; set back before each new trial, so that it draws the same.
+            attack: attacks all images, as many at a time as its argument says. It is called again after a failure, so
+                it must clear at its start anything that it stores beside its result, such as a list of iterates.
+            batch_size: number of images at a time in the first trial, at least 1.
+            generator: generator that the attack draws from; reset before each new trial, so that all draw the same.
 
         Returns:
-            What the attack returns.
+            The result of the attack.
 
         Raises:
             torch.OutOfMemoryError: if not even one image at a time fits.
@@ -58,7 +58,7 @@ class HalvingOnOutOfMemory:
                         "the attack does not fit into memory even with one image at a time. Train in bf16, or take "
                         f"a smaller model or a larger device. {error}"
                     ) from error
-            # Not inside `except`: the error's traceback keeps alive what filled the memory.
+            # Not inside `except`: the traceback keeps alive the tensors that filled the memory.
             size = -(-size // 2)
             gc.collect()
             if torch.cuda.is_available():
@@ -77,5 +77,5 @@ class HalvingOnOutOfMemory:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory did not suffice, an accelerator's or the machine's."""
+    """Return whether the error says that the memory of an accelerator or of the host is exhausted."""
     return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)

@@ -1,7 +1,7 @@
 """Text attacks of all three kinds (words, characters, token embeddings) behind one call.
 
 `BertAttack` and `LevenshteinAttack` write other texts, `TextEmbeddingPGD` shifts token embeddings. Training and
-evaluation don't want to know which: they hand texts and a `TextVictim` to a `TextAttacker` and get `PerturbedTexts`.
+evaluation treat them alike: they pass texts and a `TextVictim` to a `TextAttacker` and get `PerturbedTexts`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .text_embedding import TextEmbeddingPGD
 
 @dataclass(frozen=True)
 class PerturbedTexts:
-    """Texts after one attack.
+    """The result of a text attack.
 
     Args:
         kind: name of the attack.
-        sources: the texts before the attack.
-        texts: the texts after it, in the same order.
-        shift: what is added to their token embeddings, (texts, length, width); None where only the texts changed.
+        sources: texts before the attack.
+        texts: texts after the attack, in the same order.
+        shift: perturbation added to their token embeddings, (texts, length, width); None if only the texts changed.
     """
 
     kind: str
@@ -46,17 +46,17 @@ class PerturbedTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class TextVictim:
-    """The model that texts are attacked on, and what each attack moves them away from.
+    """The attacked model, and the references that each attack moves texts away from.
 
     Args:
-        encoder: the model, unwrapped.
-        encode: texts to unit embeddings (texts, dim), without gradient; what words are chosen by.
-        distance_encode: texts to the embeddings in which characters measure distance, (texts, dim).
-        reference_encode: embeddings that characters move texts away from, those of the frozen teacher in LEAF;
-            `distance_encode` of the clean texts when None.
-        embedding_loss: unit embeddings of all texts (texts, dim) to what the embedding attack increases, (texts,).
-        generator: random numbers of an attack, by its kind.
-        precision: context in which the model runs, such as autocast.
+        encoder: the attacked model, unwrapped.
+        encode: maps texts to unit embeddings (texts, dim), without gradient; used by the word attack.
+        distance_encode: maps texts to the embeddings in which the character attack measures distance, (texts, dim).
+        reference_encode: maps texts to the embeddings that the character attack moves them away from, those of the
+            frozen teacher in LEAF; `distance_encode` of the clean texts when None.
+        embedding_loss: maps unit embeddings of all texts (texts, dim) to the loss of the embedding attack, (texts,).
+        generator: returns the random generator of an attack, given its kind.
+        precision: returns the context in which the model runs, such as autocast.
     """
 
     encoder: DualEncoder
@@ -77,26 +77,26 @@ class TextAttacker(Protocol):
 
 @dataclass(frozen=True)
 class WordAttacker:
-    """Words substituted by `BertAttack`, or any other `TextAttack`."""
+    """Substitute words with `BertAttack` or any other `TextAttack`."""
 
     attack: TextAttack
     kind: str = "words"
 
     def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
-        """See `TextAttacker`."""
+        """Attack as in `TextAttacker`."""
         return PerturbedTexts(self.kind, texts, self.attack(texts, victim.encode))
 
 
 @dataclass(frozen=True)
 class CharacterAttacker:
-    """Characters edited by `LevenshteinAttack`."""
+    """Edit characters with `LevenshteinAttack`."""
 
     attack: LevenshteinAttack
     kind: str = "characters"
 
     def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
-        """See `TextAttacker`."""
-        generator = torch.Generator().manual_seed(victim.generator("characters").initial_seed())  # it draws on the CPU
+        """Attack as in `TextAttacker`."""
+        generator = torch.Generator().manual_seed(victim.generator("characters").initial_seed())  # drawn on the CPU
         found = self.attack(
             texts, victim.distance_encode, generator=generator, reference_encode=victim.reference_encode
         )
@@ -105,13 +105,13 @@ class CharacterAttacker:
 
 @dataclass(frozen=True)
 class EmbeddingAttacker:
-    """Token embeddings perturbed by `TextEmbeddingPGD`, away from each text's own class or text, without any image."""
+    """Perturb token embeddings with `TextEmbeddingPGD` to increase the victim's `embedding_loss`, without any image."""
 
     attack: TextEmbeddingPGD
     kind: str = "embedding"
 
     def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
-        """See `TextAttacker`."""
+        """Attack as in `TextAttacker`."""
         model, tokens = victim.encoder.model, victim.encoder.tokenize(texts, truncation=True)
         with victim.precision():
             moved = self.attack(model, **tokens, loss_fn=victim.embedding_loss, generator=victim.generator("embedding"))
@@ -122,13 +122,13 @@ class EmbeddingAttacker:
 
 @dataclass(frozen=True)
 class InTurn:
-    """Texts attacked first, then the token embeddings of what was written."""
+    """Attack texts first, then the token embeddings of the attacked texts."""
 
     first: TextAttacker
     second: TextAttacker
     kind: str
 
     def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
-        """See `TextAttacker`."""
+        """Attack as in `TextAttacker`."""
         written = self.first(texts, victim).texts
         return replace(self.second(written, victim), kind=self.kind, sources=texts)

@@ -17,15 +17,15 @@ ImageLoss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """Raise a per-sample loss inside a ball around each image, and inside [0, 1].
+    """Increase a per-sample loss within a ball around each image and within [0, 1].
 
-    Knows no model and no label: it is given what to increase. Parameters get no gradients, their `requires_grad`, the
-    train/eval mode and the global random state stay as they are, and it works inside `torch.no_grad()`.
+    The attack sees the loss only, no model and no labels. Parameters get no gradients; their `requires_grad`, the
+    train/eval mode and the global random state stay unchanged. It works inside `torch.no_grad()`.
 
     Args:
-        epsilon: radius of the ball, in pixels of [0, 1] for linf, in their Euclidean length for l2.
+        epsilon: radius of the ball in [0, 1] pixel units: largest change of a pixel for linf, Euclidean length for l2.
         step_size: length of one step in the same unit.
-        num_steps: gradient steps; 0 gives the random start.
+        num_steps: gradient steps; 0 returns the start.
         norm: "linf" or "l2".
         random_start: start uniformly in the ball (linf), or uniformly in direction and radius (l2), instead of at the
             image.
@@ -60,9 +60,9 @@ class PGD:
         """Attack a batch.
 
         Args:
-            images: in [0, 1], (batch, channels, height, width).
-            loss_fn: images to what to increase, one value per image, (batch,).
-            generator: of the random start, on the images' device; a fresh one seeded 0 when None.
+            images: clean images in [0, 1], (batch, channels, height, width).
+            loss_fn: maps images to the loss to increase, one value per image, (batch,).
+            generator: source of the random start, on the images' device; a fresh one seeded 0 when None.
 
         Returns:
             Adversarial images, detached, of the same shape and dtype.
@@ -72,7 +72,7 @@ class PGD:
     def climb(
         self, images: Tensor, direction: Callable[[Tensor], Tensor], generator: torch.Generator | None = None
     ) -> Tensor:
-        """The attack with `direction(adversarial images)`, of their shape, in place of the loss's gradient."""
+        """Attack along `direction(adversarial images)`, of the images' shape, instead of the gradient of a loss."""
         images = images.detach()
         if self.epsilon == 0:
             return images.clone()
@@ -82,7 +82,7 @@ class PGD:
         return (images + delta).clamp(0, 1)
 
     def start(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A random perturbation inside the ball and the pixel range, of the shape of `images`."""
+        """Return a random perturbation within the ball and the pixel range, of the shape of `images`."""
         if generator is None:
             generator = torch.Generator(images.device).manual_seed(0)
         if self.norm == "linf":
@@ -95,11 +95,11 @@ class PGD:
         return self.project(delta, images)
 
     def step(self, grad: Tensor) -> Tensor:
-        """The steepest step of `step_size` in this norm, for a gradient (batch, channels, height, width)."""
+        """Return the steepest step of `step_size` in this norm for a gradient (batch, channels, height, width)."""
         return self.step_size * (grad.sign() if self.norm == "linf" else unit(grad, (1, 2, 3)))
 
     def project(self, delta: Tensor, images: Tensor) -> Tensor:
-        """The nearest perturbation inside the ball, then inside the pixel range around `images`."""
+        """Project a perturbation onto the ball, then onto the pixel range around `images`."""
         if self.norm == "linf":
             delta = delta.clamp(-self.epsilon, self.epsilon)
         else:

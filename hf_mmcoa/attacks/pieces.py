@@ -1,4 +1,4 @@
-"""A per-image loss in pieces: the memory of an attack does not grow with its batch, its result does not change."""
+"""Compute a per-image loss in pieces, so that an attack's memory does not grow with its batch."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ..gradients import value_and_gradient
 from .pgd import ImageLoss
 
 RowsLoss = Callable[[Tensor, Tensor], Tensor]
-"""Images, and which rows of the batch they are, (images,), to what to increase, one value per image."""
+"""Maps images and their rows in the batch, (images,), to the loss to increase, one value per image."""
 
 
 def in_pieces(loss_fn: RowsLoss, batch_size: int, standing: Tensor | None = None) -> ImageLoss:
-    """The loss of a whole batch, computed and differentiated `batch_size` images at a time.
+    """Return the loss of a whole batch, computed and differentiated `batch_size` images at a time.
 
-    Each piece goes forwards and backwards before the next begins, so that the activations of one piece are in memory
-    and nothing is computed twice. For losses of which each value depends on its own image alone, and which are
-    differentiated in the images alone: those of attacks.
+    Each piece runs forward and backward before the next begins, so that only one piece's activations are in memory and
+    nothing is computed twice. Each value of the loss must depend on its own image only, and the loss is differentiated
+    with respect to the images only, as in attacks.
 
     Args:
-        loss_fn: the loss of some rows.
+        loss_fn: loss of given rows.
         batch_size: images at a time, at least 1.
-        standing: which rows are computed at all, (batch,), True or False; the others have loss and gradient 0, so that
-            a step leaves them where they are. `loss_fn` may change it.
+        standing: mask of the rows to compute, (batch,), boolean; the others get loss and gradient 0, so that a step
+            does not move them. `loss_fn` may change it.
 
     Returns:
-        Images (batch, channels, height, width) to losses, (batch,).
+        A function that maps images (batch, channels, height, width) to losses, (batch,).
     """
     return lambda images: _InPieces.apply(images, loss_fn, batch_size, standing)
 

@@ -1,7 +1,7 @@
-"""The texts that an attacker may put in each prompt's place, embedded once: the text side of attacks on both.
+"""Texts that may replace each class prompt, embedded once: the text side of multimodal attacks.
 
-A text's embedding does not depend on the image, so the worst texts for an image are an exact search over inner
-products. With a pool per prompt the attacker's answer to every step of an image attack costs one matrix product.
+A text's embedding does not depend on the image, so an exact search over inner products finds the worst texts for an
+image. With a pool per prompt, this search costs one matrix product per step of an image attack.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class PromptPools:
 
     Args:
         prompts: clean prompts, C texts.
-        text_attack: lists what may be written in place of each.
+        text_attack: attack that lists the possible replacements of each prompt.
         encoder: the model under attack.
     """
 
@@ -30,7 +30,7 @@ class PromptPools:
         self._encoder = encoder
         longest = max(map(len, self.texts))
         starts = [0, *torch.tensor([len(pool) for pool in self.texts]).cumsum(0).tolist()]
-        # Shorter pools are filled up with their clean prompt, which changes no minimum and no maximum.
+        # Shorter pools are padded with their clean prompt, which changes no minimum and no maximum.
         places = [
             [start + index if index < len(pool) else start for index in range(longest)]
             for start, pool in zip(starts, self.texts, strict=False)
@@ -40,29 +40,29 @@ class PromptPools:
         self._embeds, self._places = embeds, torch.tensor(places, device=embeds.device)  # (texts, dim), (C, longest)
 
     def logits(self, image_embeds: Tensor) -> Tensor:
-        """`s I P^T` under every text of every pool, (batch, C, longest pool), differentiable in the images."""
+        """Return the logits `s I P^T` of all texts of all pools, (batch, C, longest pool), differentiable."""
         scale = self._encoder.logit_scale.detach()
         return (scale * image_embeds @ self._embeds.T)[:, self._places]
 
     def worst_logits(self, image_embeds: Tensor, labels: Tensor, others: bool) -> Tensor:
-        """Class scores when the attacker picks the texts, (batch, C): the own class's lowest, the others' highest.
+        """Return the logits under the worst texts, (batch, C): the true class's lowest, the others' highest.
 
         Args:
             image_embeds: unit embeddings, (batch, dim).
-            labels: own class, (batch,).
-            others: whether the other classes' prompts are attacked too; their clean scores otherwise.
+            labels: true classes, (batch,).
+            others: attack the other classes' prompts too; if False, their clean prompts are used.
         """
         logits = self.logits(image_embeds)
         own = F.one_hot(labels, logits.shape[1]).bool()
         return torch.where(own, logits.amin(-1), logits.amax(-1) if others else logits[..., 0])
 
     def worst_prompts(self, image_embeds: Tensor, labels: Tensor, others: bool) -> list[list[str]]:
-        """The texts behind `worst_logits`: for each sample one prompt per class."""
+        """Return the texts that give `worst_logits`: one prompt per class for each sample."""
         logits = self.logits(image_embeds.detach())
         own = F.one_hot(labels, logits.shape[1]).bool()
         highest = logits.argmax(-1) if others else torch.zeros_like(own, dtype=torch.long)
         chosen = torch.where(own, logits.argmin(-1), highest)
-        # Past a pool's end stands its clean prompt once more.
+        # Past the end of a pool, its places repeat the clean prompt.
         return [
             [pool[index] if index < len(pool) else pool[0] for pool, index in zip(self.texts, row, strict=True)]
             for row in chosen.tolist()

@@ -1,4 +1,4 @@
-"""Keep the worst of several runs: what one random start misses, another finds."""
+"""Random restarts: keep the worst of several runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .pgd import ImageLoss
 class Restarts:
     """Run an image attack several times and keep, per sample, the result of largest loss.
 
-    One forward per run more than the attack itself. Attacking only the samples that still stand is left to the
-    caller, who knows what "standing" means (see `StrongAttack`).
+    Each run costs one forward pass more than the attack itself. Every run attacks all samples: the loss does not tell
+    which are misclassified already, so skipping these is left to the caller (see `StrongAttack`).
 
     Args:
-        attack: an image attack with a random part; without one every run is the same.
-        times: runs, at least 1.
+        attack: an image attack with a random part; without one all runs are the same.
+        times: number of runs, at least 1.
 
     Raises:
         ValueError: if `times` is below 1.
@@ -38,7 +38,7 @@ class Restarts:
             raise ValueError(f"`times` must be at least 1, got {self.times}.")
 
     def __call__(self, images: Tensor, loss_fn: ImageLoss, generator: torch.Generator | None = None) -> Tensor:
-        """See `ImageAttack`; all runs draw from one generator, so that their starts differ."""
+        """Attack as in `ImageAttack`; all runs draw from one generator, so that their starts differ."""
         if generator is None:
             generator = torch.Generator(images.device).manual_seed(0)
         best, best_loss = images.detach().clone(), torch.full((len(images),), float("-inf"), device=images.device)

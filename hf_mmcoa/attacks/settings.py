@@ -1,9 +1,9 @@
-"""What an attack may do, in one object: the specification that training and evaluation share.
+"""Attack budget and effort in one object: the specification that training and evaluation share.
 
 `ThreatModel` (evaluation) derives from `AttackSettings`, `MMCoAConfig` (training) takes its fields over as options, and
-`attacks.factory` makes attack objects from it: nobody lists its fields a second time. Fields marked `threat` say what
-the attacker is allowed; an evaluation takes them over from the training that it measures. The others say how hard the
-attacker tries. This module imports no torch, so that a command line can be parsed without it.
+`attacks.factory` builds attack objects from it, so that its fields are listed only once. Fields marked `threat` define
+the threat model; an evaluation takes them over from the training that it measures. The others set the effort of the
+attacker. This module imports no torch, so that a command line can be parsed without it.
 """
 
 # ruff: noqa: RUF009  (`_setting` is dataclasses.field)
@@ -24,7 +24,7 @@ PerturbAt = Literal["auto", "native", "model"]
 CandidateName = Literal["neighbours", "masked-lm", "hotflip", "wordnet"]
 
 THREATS = ("clean", "image", "text", "multimodal")
-"""What a model is measured under: nothing, and attacks on each modality and on both."""
+"""Threats that a model is evaluated under: none, attacks on each modality, and attacks on both."""
 
 IMAGE_ATTACKS = (
     "pgd-ce",
@@ -47,10 +47,10 @@ def _setting(default: Any, help: str, threat: bool = False) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
-    """The budget and the effort of an attacker of images and texts.
+    """The budget and the effort of attacks on images and texts.
 
-    Each field's `metadata["help"]` says what it is, with its unit and range; the command line shows the same text.
-    Defaults are those of MMCoA's release where it has the setting (arXiv:2404.19287, its training configuration).
+    Each field's `metadata["help"]` describes it with its unit and range; the command line shows the same text. Defaults
+    follow MMCoA's release where it has the setting (arXiv:2404.19287, its training configuration).
 
     Raises:
         ValueError: if a value is out of range, unknown, or of another type than its field.
@@ -106,7 +106,7 @@ class AttackSettings:
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # a frozen dataclass normalises its own fields this way
         if isinstance(self.temperature, str):
-            set_(self, "temperature", _as_number(self.temperature))  # a command line gives text
+            set_(self, "temperature", _as_number(self.temperature))  # a command line passes text
         check_types(self)
         set_(self, "epsilon", pixels("epsilon", self.epsilon))
         if self.step_size is None:
@@ -140,7 +140,7 @@ class AttackSettings:
 
     @property
     def pixel_radius(self) -> float:
-        """`epsilon` as a number."""
+        """Return `epsilon` as a number."""
         return float(self.epsilon or 0)
 
     @classmethod
@@ -155,9 +155,9 @@ class AttackSettings:
 
 
 def check_types(settings: Any) -> None:
-    """Raise ValueError, naming the field, if one holds another type than it is annotated with.
+    """Raise a ValueError that names the field if a value does not have the annotated type.
 
-    A specification may come from a file. One text may stand for a list of texts.
+    A specification may come from a file. A single text is accepted for a list of texts.
     """
     values = {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings)}
     hints = _hints(settings.__class__)
@@ -179,12 +179,12 @@ Config = TypeVar("Config", bound=type)
 
 
 def with_attack_settings(**defaults: Any) -> Callable[[Config], Config]:
-    """Give a dataclass-to-be the fields of `AttackSettings` that it does not have yet.
+    """Add to a class the fields of `AttackSettings` that it does not have yet.
 
-    For a class that cannot inherit from it, because it is not frozen. Put it below `@dataclass`.
+    This is for dataclasses that cannot inherit them because they are not frozen. Apply it below `@dataclass`.
 
     Args:
-        **defaults: defaults that differ.
+        **defaults: defaults that differ from those of `AttackSettings`.
     """
 
     def add(cls: Config) -> Config:
@@ -193,7 +193,7 @@ def with_attack_settings(**defaults: Any) -> Callable[[Config], Config]:
                 continue
             default = defaults.get(each.name, each.default)
             kind: Any = get_type_hints(AttackSettings)[each.name]
-            if each.name == "temperature":  # an argument parser reads text and knows no number beside a choice
+            if each.name == "temperature":  # an argument parser cannot mix a number with a Literal choice
                 kind = float | str | None
             elif default is None:
                 kind = kind | None

@@ -1,4 +1,4 @@
-"""Set-level guidance (SGA, arXiv:2307.14061): text and image in turn, each against several views of the other."""
+"""Set-level guidance (SGA, arXiv:2307.14061): text and image are attacked in turn, with the image at several scales."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)  # of the paper
 
 @dataclass(frozen=True, kw_only=True)
 class SGA:
-    """Text, image, text: each is made unlike what the other has become.
+    """Attack text, image and text again, each to lower its similarity to the current version of the other.
 
-    1. The caption least similar to the clean image at all scales; 2. the image, driven from that caption at all scales;
-    3. the caption least similar to the attacked image.
+    1. Choose the caption least similar to the clean image, summed over all scales. 2. Move the image away from that
+    caption at all scales. 3. Choose the caption least similar to the attacked image.
 
-    What is attacked: the prompt of the sample's own class, chosen anew for every sample among what `text_attack` may
-    write; the other classes keep their clean prompts.
+    Only the prompt of the true class is attacked, for each sample separately, among the texts within the budget of
+    `text_attack`; the other classes keep their clean prompts.
 
     Args:
-        text_attack: lists the texts within its budget.
-        image_attack: e.g. `PGD`; it gets minus the summed cosine similarity over the scales.
-        scales: sizes of the views, as fractions of the image's; each is scaled back to the image's own size.
+        text_attack: attack that lists the texts within its budget.
+        image_attack: attack such as `PGD`; it increases the negative sum of the cosine similarities over the scales.
+        scales: sizes of the views, as fractions of the image size; each view is scaled back to the image size.
 
     Raises:
         ValueError: if `scales` is empty or holds a number that is not positive.
@@ -55,7 +55,7 @@ class SGA:
         encoder: DualEncoder,
         generator: torch.Generator | None = None,
     ) -> AdversarialPairs:
-        """See `MultimodalAttack`."""
+        """Attack as in `MultimodalAttack`."""
         check_labels(images, labels, len(prompts))
         pools = PromptPools(prompts, self.text_attack, encoder)
         with torch.no_grad():
@@ -71,12 +71,12 @@ class SGA:
         return AdversarialPairs(adv_images, pools.worst_prompts(adv_embeds, labels, others=False))
 
     def _view_embeds(self, images: Tensor, encoder: DualEncoder) -> Tensor:
-        """Summed unit embeddings of the image at all scales, (batch, dim): inner products with it sum over scales."""
+        """Return the sum of the unit embeddings over all scales, (batch, dim); inner products add up likewise."""
         return torch.stack([encoder.encode_images(_scaled(images, scale)) for scale in self.scales]).sum(0)
 
 
 def _scaled(images: Tensor, scale: float) -> Tensor:
-    """The images at another size and back, so that the model sees other frequencies at the size that it knows."""
+    """Resize images to another scale and back, so that their frequencies change and the input size does not."""
     if scale == 1:
         return images
     height, width = images.shape[-2:]

@@ -1,4 +1,4 @@
-"""A strong white-box attack without black-box queries: several losses and targets, only on what still stands."""
+"""A strong white-box attack: several losses and targets, applied only to samples still classified correctly."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .settings import Norm
 
 @dataclass(frozen=True, kw_only=True)
 class StrongAttack:
-    """`APGD` on the `class` loss, then on the margin, then on the margin to each of the likeliest wrong classes.
+    """Run `APGD` on the `class` loss, then on the margin, then on the margin to each of the likeliest wrong classes.
 
-    A loss that is flat for one sample (a confident cross-entropy) is steep under another, and a sample falls when any
-    of them makes it. Built to leave no more robust accuracy than AutoAttack's `standard` does.
+    One loss can be flat for a sample (a confident cross-entropy) where another is steep; a sample counts as robust only
+    if all of them fail. The attack aims at a robust accuracy no higher than under AutoAttack's `standard`.
 
     Args:
         epsilon: radius of the ball, as in `PGD`.
         norm: "linf" or "l2".
-        num_steps: of each run.
-        num_targets: wrong classes tried one by one, as many as there are at most. 9 as AutoAttack.
+        num_steps: gradient steps of each run.
+        num_targets: wrong classes targeted one by one, at most all of them; 9 as in AutoAttack.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -49,11 +49,11 @@ class StrongAttack:
     def __call__(
         self, images: Tensor, logits_fn: LogitsFn, labels: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """See `ClassifierAttack`.
+        """Attack as in `ClassifierAttack`.
 
         Returns:
-            Per sample the first result that is misclassified, or the one of largest margin; an image that is
-            misclassified already comes back as it is.
+            For each sample the first misclassified result, or else the one with the largest margin; an image that is
+            misclassified already comes back unchanged.
 
         Raises:
             ValueError: if the labels do not fit the images and logits.

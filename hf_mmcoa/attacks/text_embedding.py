@@ -1,6 +1,4 @@
-"""Projected gradient descent on token embeddings: all that a substitution inside the ball could do, without a model of
-language.
-"""
+"""Projected gradient descent on token embeddings: it covers all word substitutions inside the ball, fluent or not."""
 
 from __future__ import annotations
 
@@ -17,23 +15,23 @@ from ..models.encoding import word_positions
 
 @dataclass(frozen=True, kw_only=True)
 class TextEmbeddingPGD:
-    """Raise a per-text loss by moving each word's token embedding inside an l2 ball (docs/methods.md, section 4).
+    """Increase a per-text loss by moving token embeddings inside an l2 ball (docs/methods.md, section 4).
 
-    Only word positions move: never BOS, the end-of-text token or the padding behind it. Lengths are given in units of
-    the embedding table's mean row norm, so that one `rho` means the same for every model.
+    Only word positions move, never BOS, the end-of-text token or the padding after it. Lengths are given in units of
+    the embedding table's mean row norm, so that the same `rho` is comparable between models.
 
     The attack returns the visited point of largest loss, the clean embeddings included. It starts at a random point of
-    the ball: a loss such as the distance from the clean text is stationary at the clean embeddings, where a first step
-    would follow nothing but the gradient's rounding.
+    the ball: a loss such as the distance from the clean text is stationary at the clean embeddings, where the first
+    step would only follow rounding errors of the gradient.
 
     Args:
-        rho: radius per token, in mean row norms of the table. 1 reaches about as far as a neighbouring word.
+        rho: radius per token, in mean row norms of the table. 1 is about the distance to a neighbouring word.
         step_size: length of a step in the same unit; `2.5 * rho / num_steps` when None (Madry et al.,
             arXiv:1706.06083).
         num_steps: gradient steps per start.
-        random_start: start at a point of the ball drawn uniformly in direction and radius, and not at the clean
+        random_start: start at a point of the ball drawn uniformly in direction and radius instead of at the clean
             embeddings.
-        restarts: runs, each from a start of its own.
+        restarts: number of runs, each from its own start.
 
     Raises:
         ValueError: if a setting is negative, `restarts` is 0, or there are several without a random start.
@@ -67,10 +65,10 @@ class TextEmbeddingPGD:
 
         Args:
             model: an unwrapped dual encoder.
-            input_ids: (texts, length), padded on the right.
+            input_ids: token ids, padded on the right, (texts, length).
             attention_mask: 1 on tokens, 0 on padding, (texts, length).
-            loss_fn: unit text embeddings (texts, dim) to what to increase, (texts,).
-            generator: of the random starts, on the model's device; a fresh one seeded 0 when None.
+            loss_fn: maps unit text embeddings (texts, dim) to the loss to increase, (texts,).
+            generator: source of the random starts, on the model's device; a fresh one seeded 0 when None.
 
         Returns:
             Perturbed token embeddings, detached, (texts, length, width): the `inputs_embeds` of `encoding.text_embeds`.
@@ -116,7 +114,7 @@ class TextEmbeddingPGD:
 
 
 def _random_in_ball(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Vectors of length at most 1, uniform in direction and radius, (texts, length, width), for each token its own."""
+    """Draw a vector in the unit ball for each token, uniform in direction and radius, (texts, length, width)."""
     noise = torch.randn(like.shape, generator=generator, device=like.device)
     radius = torch.rand(like.shape[:-1], generator=generator, device=like.device).unsqueeze(-1)
     return radius * unit(noise, -1)
