@@ -61,7 +61,7 @@ def report(name: str, runs: list[dict[str, Any]], **content: Any) -> dict[str, A
     """The JSON value of a benchmark: what was run, where, every run's figures, and `content`."""
     return {
         "benchmark": name,
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": {
             "processor": _processor(),

@@ -33,7 +33,7 @@ Changes = dict[int, str]
 
 @dataclass(frozen=True)
 class LegalTexts:
-    """What may be written in the place of each class prompt.
+    """The texts that may replace each class prompt.
 
     Args:
         pools: per class the clean prompt, then the other legal texts, each once.

@@ -144,7 +144,7 @@ class TextAdversary:
 
 @dataclass(frozen=True)
 class TextRobustness:
-    """What the three adversaries reach on the same pools; a sample robust under `all` is so under the other two.
+    """Robustness to the three adversaries on the same pools; a sample robust under `all` is so under the other two.
 
     Args:
         own: only the true class's prompt changes, chosen for the image.

@@ -119,9 +119,8 @@ class Evaluation:
 
     @cached_property
     def scale(self) -> Tensor:
-        """What multiplies the cosines inside an attack, scalar."""
-        own = self.encoder.logit_scale.detach()
-        return own if self.spec.temperature == "logit_scale" else torch.full_like(own, float(self.spec.temperature))
+        """Return the factor of the cosines inside an attack, scalar."""
+        return self.encoder.attacked_scale(self.spec.temperature)
 
     @cached_property
     def prompt_embeds(self) -> Tensor:
@@ -219,6 +218,11 @@ def prepare(
 
 
 def complete_attacks(attacks: Sequence[str]) -> tuple[str, ...]:
+    """Return the kinds of attack that are run, in the order of `ATTACKS`: multimodal ones bring image and text along.
+
+    Raises:
+        ValueError: if one is unknown.
+    """
     attacks = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     if unknown := [name for name in attacks if name not in ATTACKS]:
         raise ValueError(f"`attacks`: unknown {unknown}; choose from {', '.join(ATTACKS)}.")

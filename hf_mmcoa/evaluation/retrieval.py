@@ -182,9 +182,8 @@ class RetrievalTask:
 
     @cached_property
     def scale(self) -> Tensor:
-        """What multiplies the cosines inside an attack, scalar."""
-        own = self.encoder.logit_scale.detach()
-        return own if self.spec.temperature == "logit_scale" else torch.full_like(own, float(self.spec.temperature))
+        """Return the factor of the cosines inside an attack, scalar."""
+        return self.encoder.attacked_scale(self.spec.temperature)
 
     @cached_property
     def image_attacks(self) -> dict[str, ImageAttacker]:

@@ -87,6 +87,15 @@ class DualEncoder:
         """Return the inverse temperature after `exp`, scalar, with gradient; for a CLIP it is at most 100."""
         return logit_scale(self.towers)
 
+    def attacked_scale(self, temperature: float | str) -> Tensor:
+        """Return the factor of the cosines inside an attack, scalar, without gradient.
+
+        Args:
+            temperature: "logit_scale" for the model's own, or a number, as in `AttackSettings`.
+        """
+        own = self.logit_scale.detach()
+        return own if temperature == "logit_scale" else torch.full_like(own, float(temperature))
+
     @property
     def logit_bias(self) -> Tensor | None:
         """Return the bias that a SigLIP adds to its logits, scalar, with gradient; None for a CLIP."""

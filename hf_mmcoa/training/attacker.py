@@ -156,12 +156,9 @@ class Attacker:
 
     @property
     def attacked_scale(self) -> Tensor:
-        """What multiplies the cosines inside an attack, scalar."""
-        scale = self.encoder.dual.logit_scale.detach()
-        if not self.objective.attack_with_logit_scale:
-            return torch.ones_like(scale)
-        temperature = self.args.attack_settings.temperature
-        return scale if temperature == "logit_scale" else torch.full_like(scale, float(temperature))
+        """Return the factor of the cosines inside an attack, scalar."""
+        temperature = self.args.attack_settings.temperature if self.objective.attack_with_logit_scale else 1.0
+        return self.encoder.dual.attacked_scale(temperature)
 
     # Texts
 

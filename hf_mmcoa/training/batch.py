@@ -101,7 +101,7 @@ class BatchReader:
 
     @property
     def _reads_texts(self) -> bool:
-        """Whether the objective, or its image attack, reads any text."""
+        """Return whether the objective, or its image attack, reads any text."""
         return self.objective.image_attack_target == "class" or bool(
             self.objective.views & {"texts", "adv_texts", "prompts", "teacher_texts"}
         )

@@ -47,7 +47,7 @@ class LiveEncoder:
 
     @property
     def training(self) -> bool:
-        """Whether the model is in train mode."""
+        """Return whether the model is in train mode."""
         return bool(self.dual.model.training)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
