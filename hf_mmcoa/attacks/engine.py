@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -109,6 +109,7 @@ class LossAttack:
     attack: ImageAttack
     loss: ClassLoss
     restarts: int = 1
+    halving: HalvingOnOutOfMemory = field(default_factory=HalvingOnOutOfMemory, repr=False, compare=False)
     reads_rows: ClassVar[bool] = True
 
     def find(
@@ -125,7 +126,7 @@ class LossAttack:
             logits = logits_fn(images, rows)
             return self.loss(logits, labels[rows]), correct(logits.detach(), labels[rows])
 
-        return climb(self.attack, images, victim, generator, stop=stop)
+        return climb(self.attack, images, victim, generator, stop=stop, halving=self.halving)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,7 @@ class LogitsAttack:
 
     attack: ClassifierAttack
     restarts: int = 1
+    halving: HalvingOnOutOfMemory = field(default_factory=HalvingOnOutOfMemory, repr=False, compare=False)
     reads_rows: ClassVar[bool] = False
 
     def find(
@@ -157,7 +159,7 @@ class LogitsAttack:
         def logits(candidates: Tensor) -> Tensor:
             return logits_fn(candidates, torch.zeros(len(candidates), dtype=torch.long, device=candidates.device))
 
-        final = HalvingOnOutOfMemory()(trial, len(images), generator)
+        final = self.halving(trial, len(images), generator)
         return final, torch.ones_like(labels, dtype=torch.bool)
 
 

@@ -69,7 +69,7 @@ class HalvingOnOutOfMemory:
                 warnings.warn(
                     f"the attack of {batch_size} images at a time does not fit into memory: it is repeated with "
                     f"{size}, and with half of that as often as needed, to the same result. `attack_batch_size={size}` "
-                    "does so from the start, and silently.",
+                    "does so from the start, and silently, in training; in evaluation a smaller `batch_size`.",
                     UserWarning,
                     stacklevel=2,
                 )

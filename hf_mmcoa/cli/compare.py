@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io import printable
+from .launch import refuse_several_processes
 
 HELP = "compare training methods under one threat model"
 DESCRIPTION = """\
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from ..protocols.reading import read_protocol
 
     try:
+        refuse_several_processes("compare")
         protocol = read_protocol(args.comparison, args.data_dir, _changes(args))
         if args.dry_run:
             check_is_comparison(protocol)

@@ -43,6 +43,15 @@ def start_missing_processes() -> int | None:
         return started.wait()
 
 
+def refuse_several_processes(command: str) -> None:
+    """Raise ValueError if a launcher started several processes of a command that shares nothing among them."""
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ValueError(
+            f"`hf-mmcoa {command}` runs its cells in processes of its own, and {count} of it were launched: start it "
+            f"without a launcher, and give `--processes {count}` to run several cells at a time."
+        )
+
+
 def _runs_on_cpu() -> bool:
     """Return whether the launcher was given `--cpu`, or the machine has no accelerator."""
     if os.environ["ACCELERATE_USE_CPU"] == "True":

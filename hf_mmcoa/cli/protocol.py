@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from ..io import printable
+from .launch import refuse_several_processes
 
 HELP = "run a grid of trainings and evaluations, resumable cell by cell"
 DESCRIPTION = """\
@@ -26,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from ..protocols.reading import read_protocol
 
     try:
+        refuse_several_processes("protocol")
         protocol = read_protocol(args.protocol, args.data_dir)
         if args.dry_run:
             print(printable(plan_protocol(protocol, args.output, args.processes)))

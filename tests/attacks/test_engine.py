@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from hf_mmcoa.attacks.engine import LossAttack, attack_images, correct
+from hf_mmcoa.attacks.engine import LogitsAttack, LossAttack, attack_images, correct
 from hf_mmcoa.attacks.image_losses import class_loss
 from hf_mmcoa.attacks.pgd import PGD
 
@@ -84,3 +85,39 @@ def test_logits_that_are_not_finite_classify_nothing():
     nan = float("nan")
     logits = torch.tensor([[1.0, 0.0], [nan, nan], [0.0, 1.0], [float("inf"), 0.0]])
     assert correct(logits, torch.tensor([0, 0, 0, 0])).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("kind", [LossAttack, LogitsAttack])
+def test_an_attack_without_memory_is_halved_and_remembers_how_many_fit(kind):
+    """Evaluation goes the way of training: the same result, and one warning."""
+    encoder, limit = Encoder(), 4
+
+    def encode(images):
+        if len(images) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encoder(images)
+
+    pgd = PGD(epsilon=0.2, step_size=0.05, num_steps=4, random_start=False)
+    if kind is LossAttack:
+        attack = LossAttack(attack=pgd, loss=class_loss)
+    else:
+        attack = LogitsAttack(attack=lambda images, logits_fn, labels, generator: pgd(
+            images, lambda points: class_loss(logits_fn(points), labels), generator
+        ))  # fmt: skip
+    images = torch.linspace(0.2, 0.45, 6).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
+    labels = torch.zeros(6, dtype=torch.long)
+
+    def find():
+        def logits_fn(points, rows):
+            return 10 * encode(points) @ PROMPTS.T
+
+        return attack.find(images, labels, logits_fn, torch.Generator().manual_seed(0), False)[0]
+
+    with pytest.warns(UserWarning, match="in evaluation a smaller `batch_size`") as warned:
+        halved = find()
+        again = find()
+    limit = 6
+    assert len(warned) == 1 and torch.equal(halved, again)
+    encoder.calls.clear()
+    assert torch.equal(find(), halved) and max(encoder.calls) == 3  # what memory allowed
+    assert (halved - images).abs().amax() == pytest.approx(0.2, abs=1e-6)
