@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_mmcoa.evaluation.results import FORMAT, worst_case_attacks, worst_outcome
+from hf_mmcoa.evaluation.attack_names import worst_case_attacks, worst_outcome
+from hf_mmcoa.evaluation.results import FORMAT
 from hf_mmcoa.evaluation.statistics import wilson_interval
 from hf_mmcoa.evaluation.threat_model import ThreatModel
 
 OUTCOMES = {
     "clean": "1111111110",
     "image/pgd-ce": "1111000000",
-    "text/words": "1111110000",
-    "multimodal/independent": "1100000000",
+    "text/words/all": "1111110000",
+    "multimodal/independent/all": "1100000000",
 }
+SPEC = {"epsilon": 0.1, "candidates": "SynonymTable(3 words)", "text_adversaries": ("all",)}
 PASSED = {"check": "inside the ball", "passed": True, "detail": "largest perturbation 0.1 of 0.1"}
 
 
@@ -23,7 +25,7 @@ def make_result(
     """A complete result; `changes` that name a field of the threat model go there, others into the result."""
     outcomes = outcomes or OUTCOMES
     spec_changes = {name: value for name, value in changes.items() if name in ThreatModel.__dataclass_fields__}
-    spec = ThreatModel(**{"epsilon": 0.1, "candidates": "SynonymTable(3 words)", "seed": seed, **spec_changes})
+    spec = ThreatModel(**{**SPEC, "seed": seed, **spec_changes})
     total = len(outcomes["clean"])
     result: dict[str, Any] = {}
     for name, attacks in worst_case_attacks(list(outcomes)).items():
@@ -43,7 +45,7 @@ def make_result(
         "sanity": [PASSED],
         "class_names": ["cat", "dog"],
         "prompts": ["a photo of a cat", "a photo of a dog"],
-        "adv_prompts": {"text/words": ["a photo of a feline", "a photo of a hound"]},
+        "adv_prompts": {"text/words/all": ["a photo of a feline", "a photo of a hound"]},
         "row_ids": list(range(total)),
         "labels": [row % 2 for row in range(total)],
         "outcomes": outcomes,

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..losses import zero_shot_logits
+from .class_prompts import ClassPrompts, correct
 from .contracts import ClassifierAttack, ImageAttack
 from .out_of_memory import HalvingOnOutOfMemory
 from .pieces import in_pieces
@@ -206,9 +206,8 @@ def attack_images(
     labels: Tensor,
     *,
     encode: Callable[[Tensor], Tensor],
-    attacked_prompts: Tensor,
-    judged_prompts: Tensor,
-    scale: Tensor,
+    attacked: ClassPrompts,
+    judged: ClassPrompts,
     generator: torch.Generator,
     skip_fallen: bool,
 ) -> Attacked:
@@ -219,29 +218,37 @@ def attack_images(
         images: images in [0, 1], (batch, 3, h, w); all correctly classified so far.
         labels: class labels, (batch,).
         encode: maps images to unit embeddings, differentiable.
-        attacked_prompts: unit prompt embeddings that the attacker sees, (classes, dim).
-        judged_prompts: unit prompt embeddings that classify the result, (classes, dim).
-        scale: factor of the cosines inside the attack, scalar.
+        attacked: prompts that the attacker sees.
+        judged: prompts that classify the result.
         generator: source of the attack's random choices.
-        skip_fallen: stop attacking a sample once an iterate is misclassified. It has no effect if `attacked_prompts`
-            are not `judged_prompts`: such an attacker cannot tell and runs to the end.
+        skip_fallen: stop attacking a sample once an iterate is misclassified. It has no effect if `attacked` is not
+            `judged`: such an attacker cannot tell and runs to the end.
     """
+    stop = skip_fallen and attacked is judged
 
-    def logits_fn(candidates: Tensor, rows: Tensor) -> Tensor:
-        return zero_shot_logits(encode(candidates), attacked_prompts, scale)
+    def find(rows: Tensor) -> tuple[Tensor, Tensor]:
+        own = labels[rows]
 
-    stop = skip_fallen and attacked_prompts is judged_prompts
-    adv_images, active = attack.find(images, labels, logits_fn, generator, stop)
+        def logits_fn(candidates: Tensor, places: Tensor) -> Tensor:
+            return attacked.logits(encode(candidates), own[places])
+
+        return attack.find(images[rows], own, logits_fn, generator, stop)
+
+    adv_images, active = images.clone(), torch.ones_like(labels, dtype=torch.bool)
+    for rows in _batches(labels, apart=attacked.reads_labels and not attack.reads_rows):
+        adv_images[rows], active[rows] = find(rows)
     with torch.no_grad():
         embeds = encode(adv_images)
-        stands = correct(zero_shot_logits(embeds, judged_prompts, scale), labels)
+        stands = judged.correct(embeds, labels)
     # A narrowly misclassified sample must not become correct again through rounding in a differently sized batch.
     return Attacked(adv_images, embeds, stands & active)
 
 
-def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return whether each sample is classified correctly, (batch,); samples with non-finite logits are not."""
-    return (logits.argmax(1) == labels) & logits.isfinite().all(1)
+def _batches(labels: Tensor, apart: bool) -> list[Tensor]:
+    """Return the rows that are attacked together: all, or those of one label for an attack that does not tell rows."""
+    if not apart:
+        return [torch.arange(len(labels), device=labels.device)]
+    return [(labels == label).nonzero().squeeze(1) for label in labels.unique().tolist()]
 
 
 def seeded_generator(device: torch.device, *key: object) -> torch.Generator:

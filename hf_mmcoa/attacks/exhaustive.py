@@ -9,18 +9,20 @@ blocks of at most `BLOCK` scores, about 200 MB, plus a few (samples, classes) ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .contracts import EnumerableTextAttack, TextEncoder
-from .enumeration import BEAM_WIDTH, MAX_TEXTS, LegalTexts, legal_texts
+from .enumeration import BEAM_WIDTH, MAX_TEXTS, Harm, LegalTexts, legal_texts
 from .shared_choice import SharedChoice, choose_shared_texts
 
 BLOCK = 2**23  # scores at a time
+SHOWN = 20_000  # texts: some seconds of a small encoder
 
 
 class EncodedTexts:
@@ -30,16 +32,22 @@ class EncodedTexts:
         encode: texts to unit embeddings, (texts, dim): `DualEncoder.encode_texts`.
         batch_size: texts per call of `encode`. They go there in alphabetical order, so that texts of one batch begin
             alike and the encoder computes their shared beginning once.
+        progress: label of the progress bar that is shown from `SHOWN` texts on; None shows none.
     """
 
-    def __init__(self, encode: TextEncoder, batch_size: int = 256) -> None:
-        self._encode, self._batch_size = encode, batch_size
+    def __init__(self, encode: TextEncoder, batch_size: int = 256, progress: str | None = None) -> None:
+        self._encode, self._batch_size, self._progress = encode, batch_size, progress
         self._row_of: dict[str, int] = {}
         self._embeds: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of texts encoded so far: the attack's queries."""
         return len(self._row_of)
+
+    @property
+    def texts(self) -> Set[str]:
+        """Return the texts encoded so far."""
+        return self._row_of.keys()
 
     def rows(self, texts: Sequence[str]) -> Tensor:
         """Return the row of each text in `embeds`, (texts,); texts that are new are encoded first."""
@@ -58,8 +66,14 @@ class EncodedTexts:
             return
         known = len(self)
         table = self._embeds
+        starts = tqdm(
+            range(0, len(texts), self._batch_size),
+            desc=self._progress,
+            unit="batch",
+            disable=self._progress is None or len(texts) < SHOWN,
+        )
         with torch.no_grad():
-            for start in range(0, len(texts), self._batch_size):
+            for start in starts:
                 batch = texts[start : start + self._batch_size]
                 embeds = self._encode(batch).detach()
                 if embeds.ndim != 2 or len(embeds) != len(batch):
@@ -208,16 +222,27 @@ def attack_prompts(
     """
     _check(prompts, image_embeds, labels)
     encoded = EncodedTexts(encode)
+    harm = harm_to_images(encoded, image_embeds, labels)
+    legal = legal_texts(text_attack, prompts, max_texts=max_texts, harm=harm, beam_width=beam_width)
+    return attack_pools(legal, encoded, image_embeds, labels, num_random_starts=num_random_starts, seed=seed)
+
+
+def harm_to_images(encoded: EncodedTexts, image_embeds: Tensor, labels: Tensor) -> Harm:
+    """Return what a beam search goes by: how unlike the class's own images a text is, and how like the others'.
+
+    Args:
+        encoded: encodes the texts that it does not hold yet.
+        image_embeds: unit embeddings, (N, dim).
+        labels: own class, (N,).
+    """
 
     def harm(index: int, texts: list[str]) -> Tensor:
-        """Score texts by how unlike the class's own images they are, and by how like the others', (2, texts)."""
         scores = Scores(image_embeds, labels, encoded, [texts])
         own = scores.labels == index
         parts = [torch.stack([_mean(-part[own]), _mean(part[~own])]) for _, part in scores.of_pool(0)]
         return torch.cat(parts, dim=1)
 
-    legal = legal_texts(text_attack, prompts, max_texts=max_texts, harm=harm, beam_width=beam_width)
-    return attack_pools(legal, encoded, image_embeds, labels, num_random_starts=num_random_starts, seed=seed)
+    return harm
 
 
 def attack_pools(

@@ -16,6 +16,7 @@ from .co_attack import CoAttack
 from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
 from .engine import ImageAttacker, LogitsAttack, LossAttack
 from .image_losses import class_loss, margin_loss
+from .image_text_embedding import ImageTextPGD
 from .joint import Joint
 from .levenshtein import LevenshteinAttack
 from .perturbed_texts import CharacterAttacker, EmbeddingAttacker, InTurn, TextAttacker, WordAttacker
@@ -104,6 +105,11 @@ def character_attack(
 def embedding_attack(settings: AttackSettings) -> TextEmbeddingPGD:
     """Return the attack "embedding"."""
     return TextEmbeddingPGD(rho=settings.rho, num_steps=settings.num_text_steps, random_start=settings.random_start)
+
+
+def image_text_attack(settings: AttackSettings) -> ImageTextPGD:
+    """Return the attack on the embeddings of the own prompt that looks at the image."""
+    return ImageTextPGD(num_steps=settings.num_text_steps, restarts=settings.restarts if settings.random_start else 0)
 
 
 def text_attacker(

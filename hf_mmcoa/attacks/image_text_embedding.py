@@ -82,6 +82,7 @@ class ImageTextPGD:
         labels: Tensor,
         radii: Sequence[float],
         generator: torch.Generator | None = None,
+        restarts_at: Sequence[float] | None = None,
     ) -> RadiusCurve:
         """Attack at each radius, from the solution of the radius below among other starts.
 
@@ -94,6 +95,8 @@ class ImageTextPGD:
             labels: own class, (N,).
             radii: rising, per token, in mean row norms of the token-embedding table; 0 is the clean prompt.
             generator: of the random starts, on the model's device; a fresh one seeded 0 when None.
+            restarts_at: radii at which random starts are made too; all of them when None. At the others the attack only
+                goes on from the solution of the radius below, which is cheaper.
 
         Raises:
             ValueError: if the radii are negative or do not rise, or images and labels do not fit.
@@ -118,15 +121,16 @@ class ImageTextPGD:
             batch = _Batch(encoder, tokens, clean, images[rows], classes[rows])
             for radius in radii:
                 if radius > 0:
-                    self._attack(batch, radius * unit_length, generator)
+                    starts = self.restarts if restarts_at is None or radius in restarts_at else 0
+                    self._attack(batch, radius * unit_length, starts, generator)
                 parts.append(batch.margins.clone())
         by_batch = [torch.stack(parts[start : start + len(radii)]) for start in range(0, len(parts), len(radii))]
         margins = torch.cat(by_batch, dim=1).to(labels.device)
         return RadiusCurve(radii, margins < 0, margins)
 
-    def _attack(self, batch: _Batch, radius: Tensor, generator: torch.Generator) -> None:
+    def _attack(self, batch: _Batch, radius: Tensor, restarts: int, generator: torch.Generator) -> None:
         step_size = radius * (self.step_size if self.step_size is not None else 2.5 / max(self.num_steps, 1))
-        for start in range(self.restarts + 1):
+        for start in range(restarts + 1):
             rows = batch.standing()
             if len(rows) == 0:
                 return

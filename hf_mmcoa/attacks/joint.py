@@ -61,10 +61,11 @@ class Joint:
         """Attack as in `MultimodalAttack`; keep per sample the pair with the larger margin."""
         check_labels(images, labels, len(prompts))
         others = self.attacked_prompts == "all"
-        pools = PromptPools(prompts, self.text_attack, encoder)
+        pools = PromptPools(self.text_attack.variants(list(prompts)), encoder.encode_texts)
+        scale = encoder.logit_scale.detach()
 
         def loss_fn(adv_images: Tensor) -> Tensor:
-            return margin_loss(pools.worst_logits(encoder.encode_images(adv_images), labels, others), labels)
+            return margin_loss(pools.worst_logits(encoder.encode_images(adv_images), labels, others, scale), labels)
 
         adv_images = self.image_attack(images, loss_fn, generator)
         with torch.no_grad():

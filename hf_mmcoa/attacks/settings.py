@@ -38,6 +38,12 @@ IMAGE_ATTACKS = (
     "autoattack-apgd-t",
 )
 TEXT_ATTACKS = ("words", "characters", "embedding")
+TEXT_ADVERSARIES = ("blind", "shared", "own", "all")
+"""Who chooses the attacked class prompts. `blind`: the published search, one list of prompts for all images, found
+without looking at them. `shared`: the worst list of prompts for all images. `own`: only the true class's prompt is
+changed, to the worst text for the image. `all`: every class's prompt is, the ceiling."""
+MULTIMODAL_ADVERSARIES = {"co-attack": "blind", "sga": "own", "joint": "all"}
+"""The adversary that each multimodal attack is which chooses its texts itself."""
 MULTIMODAL_ATTACKS = ("independent", "adaptive", "co-attack", "sga", "joint")
 
 

@@ -57,7 +57,7 @@ class SGA:
     ) -> AdversarialPairs:
         """Attack as in `MultimodalAttack`."""
         check_labels(images, labels, len(prompts))
-        pools = PromptPools(prompts, self.text_attack, encoder)
+        pools = PromptPools(self.text_attack.variants(list(prompts)), encoder.encode_texts)
         with torch.no_grad():
             views = self._view_embeds(images, encoder)
             captions = pools.worst_prompts(views, labels, others=False)

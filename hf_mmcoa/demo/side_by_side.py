@@ -105,7 +105,7 @@ def attack_and_compare(
     """Attack one picture for each model separately; the same arguments give the same result.
 
     "image" runs the budget's image attacks and restarts one after the other until one succeeds. "words" runs its word
-    substitutions in every class's prompt. "text embedding" shifts the token embeddings of the prompts. "multimodal"
+    substitutions in the true class's prompt. "text embedding" shifts the token embeddings of the prompts. "multimodal"
     changes the words first and then the image, with knowledge of the changed words.
 
     Args:
@@ -128,7 +128,7 @@ def attack_and_compare(
     if label is not None and not 0 <= label < len(class_names):
         raise ValueError(f"`label` must lie in [0, {len(class_names)}), got {label}.")
     kinds, text_attack = ATTACKS[attack]
-    budget = replace(budget, text_attacks=(text_attack,))
+    budget = replace(budget, text_attacks=(text_attack,), text_adversaries=("own",))
     row = {"image": [to_rgb(picture)], "label": [label or 0]}
     dataset = datasets.Dataset.from_dict(
         row, features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
@@ -170,9 +170,12 @@ def _reading(evaluation: Evaluation, label: int | None) -> Reading:
 
     adv_prompts, adv_embeds = evaluation.prompts, clean_embeds
     if "text" in evaluation.attacks:
-        evaluation.texts.use(evaluation.texts.search())
-        (adv_embeds,) = evaluation.texts.embeds.values()  # one kind of text attack, one source
-        adv_prompts = next(iter(evaluation.texts.found.values()), adv_prompts)
+        texts, labels = evaluation.texts, torch.tensor([row["label"]], device=clean_embeds.device)
+        embeds = evaluation.encoder.encode_images(images)
+        texts.use(texts.search(embeds, labels))
+        (adv_prompts,) = texts.written(embeds, labels)
+        embedding = texts.embeds.get("text/embedding/blind")
+        adv_embeds = evaluation.encoder.encode_texts(adv_prompts) if embedding is None else embedding
     adv_images = images
     if "image" in evaluation.attacks:
         adv_images = attacked_image(evaluation, images, row, adv_embeds if "text" in evaluation.attacks else None)

@@ -6,111 +6,164 @@ when, and after how many interruptions.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..attacks.engine import ImageAttacker, Measured, attack_images, correct, seeded_generator
-from ..losses import zero_shot_logits
-from .attacked_texts import source_key
+from ..attacks import factory
+from ..attacks.class_prompts import ClassPrompts, FixedPrompts, correct
+from ..attacks.engine import ImageAttacker, Measured, attack_images, seeded_generator
+from ..attacks.settings import MULTIMODAL_ADVERSARIES
+from .attack_names import AttackName, source_suffix, worst_case_attacks
 from .prepare import Evaluation
+
+EMBEDDING_RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Multiples of rho at which the image-aware embedding attack is run, each from the solution of the one before."""
 
 
 def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) -> dict[str, Any]:
     """Return the outcomes of all attacks on one batch of `Evaluation.load`, as JSON values."""
     device = evaluation.prompt_embeds.device
     run = _Batch(evaluation, index, batch["images"].to(device), batch["labels"].to(device))
-    with torch.no_grad():
-        embeds = evaluation.encoder.encode_images(run.images)
-    logits = zero_shot_logits(embeds, evaluation.prompt_embeds, evaluation.scale)
-    if not logits.isfinite().all():
-        row = int((~logits.isfinite().all(1)).int().argmax())
+    if not run.logits.isfinite().all():
+        row = int((~run.logits.isfinite().all(1)).int().argmax())
         raise ValueError(
             f"the model gives non-finite logits for the clean image of row {batch['row_ids'][row]}: "
             "it is broken or overflows."
         )
-    predictions, clean = logits.argmax(1), correct(logits, run.labels)
-    outcomes = {"clean": clean}
     if "image" in evaluation.attacks:
-        outcomes |= run.image_attacks(clean)
+        run.attack_images()
     if "text" in evaluation.attacks:
-        outcomes |= {name: clean & run.correct(embeds, adv) for name, adv in evaluation.texts.embeds.items()}
+        run.attack_texts()
     if "multimodal" in evaluation.attacks:
         for source in evaluation.sources or ("",):
-            outcomes |= run.multimodal_attacks(outcomes, source)
+            for adversary in evaluation.spec.text_adversaries:
+                run.attack_both(adversary, source)
     return {
         "row_ids": batch["row_ids"].tolist(),
         "labels": batch["labels"].tolist(),
-        "predictions": predictions.tolist(),
-        "outcomes": {name: "".join("01"[robust] for robust in rows.tolist()) for name, rows in outcomes.items()},
+        "predictions": run.logits.argmax(1).tolist(),
+        "outcomes": {name: "".join("01"[robust] for robust in rows.tolist()) for name, rows in run.outcomes.items()},
+        "witnesses": run.witnesses,
+        "curve": run.curve,
+        "queries": dict(run.queries),
         "largest_perturbation": run.measured.largest,
         "pixel_range": run.measured.pixel_range,
     }
 
 
 class _Batch:
-    """The attacks on one batch, and the embeddings of the adversarial images that they found."""
+    """The attacks on one batch: which samples are robust to each, and what the image attacks found."""
 
     def __init__(self, evaluation: Evaluation, index: int, images: Tensor, labels: Tensor) -> None:
         self.evaluation, self.index, self.images, self.labels = evaluation, index, images, labels
         self.spec, self.texts = evaluation.spec, evaluation.texts
-        self.found: list[Tensor] = []  # (batch, dim) each; zeros where a sample was not attacked
+        with torch.no_grad():
+            self.embeds = evaluation.encoder.encode_images(images)  # (batch, dim)
+            self.logits = evaluation.clean_prompts.logits(self.embeds, labels)
+        self.outcomes = {"clean": correct(self.logits, labels)}
+        """Robust samples by attack, (batch,)."""
+        self.found: list[Tensor] = []
+        """Embeddings of adversarial images, (batch, dim) each; zeros where a sample was not attacked."""
+        self.witnesses: dict[str, list[list[str] | None]] = {}
+        """For attacks that choose texts by the image: the texts that misled it, None for the other samples."""
+        self.curve: list[int] = []
+        """Robust samples at each of `EMBEDDING_RADII`."""
+        self.queries: Counter[str] = Counter()
         self.measured = Measured(self.spec.norm)
 
-    def correct(self, embeds: Tensor, prompt_embeds: Tensor) -> Tensor:
-        """Return whether each sample is classified as its label, (batch,)."""
-        return correct(zero_shot_logits(embeds, prompt_embeds, self.evaluation.scale), self.labels)
+    @property
+    def clean(self) -> Tensor:
+        """Return which samples are classified correctly without an attack, (batch,)."""
+        return self.outcomes["clean"]
 
-    def image_attacks(self, clean: Tensor) -> dict[str, Tensor]:
-        """Return which samples are robust to each image attack against the clean prompts, (batch,) by attack."""
-        outcomes, robust = {}, clean
-        prompts = self.evaluation.attacker_embeds, self.evaluation.prompt_embeds
+    def attack_images(self) -> None:
+        """Run the image attacks against the clean prompts."""
+        robust = self.clean
         for name, attack in self.evaluation.image_attacks.items():
-            outcomes[f"image/{name}"], found = self._image_attack(attack, f"image/{name}", robust, *prompts)
+            key = f"image/{name}"
+            prompts = self.evaluation.attacker_prompts, self.evaluation.clean_prompts
+            self.outcomes[key], found = self._image_attack(attack, key, key, robust, *prompts)
             self.found += found
-            robust = outcomes[f"image/{name}"] if self.spec.skip_fallen else clean
-        return outcomes
+            robust = self.outcomes[key] if self.spec.skip_fallen else self.clean
 
-    def multimodal_attacks(self, outcomes: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Return which samples are robust to each multimodal attack with one source of substitutes.
+    def attack_texts(self) -> None:
+        """Classify the clean images with the attacked texts."""
+        for name, embeds in self.texts.embeds.items():
+            prompts = FixedPrompts(embeds, self.evaluation.scale)
+            self.outcomes[name] = self.clean & prompts.correct(self.embeds, self.labels)
+        by_image = [adversary for adversary in self.spec.text_adversaries if adversary in ("own", "all")]
+        for name, pools in self.texts.pools_by_attack().items():
+            for adversary in by_image:
+                key = str(AttackName.parse(name)._replace(adversary=adversary))
+                others = adversary == "all"
+                self.outcomes[key] = self.clean & pools.correct(self.embeds, self.labels, others)
+                self._keep_witnesses(key, pools.witnesses(self.embeds, self.labels, others))
+        if by_image and "embedding" in self.spec.text_attacks:
+            self._attack_embeddings()
 
-        Args:
-            outcomes: of the attacks so far.
-            source: its name.
-        """
-        texts = self.texts.realised(source)
-        robust = clean = outcomes["clean"]
-        if self.spec.skip_fallen:
-            for name, outcome in outcomes.items():
-                if name.startswith("image/") or name in texts:
-                    robust = robust & outcome
-        found: dict[str, Tensor] = {}
+    def _keep_witnesses(self, key: str, texts: list[tuple[str, str]]) -> None:
+        misled = (self.clean & ~self.outcomes[key]).tolist()
+        self.witnesses[key] = [list(pair) if fallen else None for pair, fallen in zip(texts, misled, strict=True)]
+
+    def _attack_embeddings(self) -> None:
+        """Move the token embeddings of the own prompt, for each image apart."""
+        key, rows = "text/embedding/own", self.clean.nonzero().squeeze(1)
+        robust = self.clean.clone()
+        self.curve = [len(rows)] * len(EMBEDDING_RADII)
+        if len(rows) and self.spec.rho > 0 and self.spec.num_text_steps > 0:
+            curve = factory.image_text_attack(self.spec).radius_curve(
+                self.evaluation.encoder,
+                self.evaluation.prompts,
+                self.embeds[rows],
+                self.labels[rows],
+                [multiple * self.spec.rho for multiple in EMBEDDING_RADII],
+                self._generator(key),
+                restarts_at=[self.spec.rho],
+            )
+            self.curve = curve.robust.sum(1).tolist()
+            robust[rows] = curve.robust[EMBEDDING_RADII.index(1.0)]
+        self.outcomes[key] = robust
+
+    def attack_both(self, adversary: str, source: str) -> None:
+        """Run the multimodal attacks of one adversary of the texts, with one source of substitutes."""
+        prompts = self.texts.prompts(adversary, source)
         for name in self.spec.multimodal_attacks:
-            key = source_key(f"multimodal/{name}", source, self.evaluation.sources)
+            own = MULTIMODAL_ADVERSARIES.get(name, adversary)
+            if adversary != (own if own in self.spec.text_adversaries else "all"):
+                continue
+            key = str(AttackName("multimodal", name, own, source_suffix(source, self.evaluation.sources)))
+            robust = self._robust_so_far(key) if self.spec.skip_fallen else self.clean
             if name == "independent":
-                found[key] = self._independent(robust, texts)
+                self.outcomes[key] = self._independent(robust, prompts)
             elif name == "adaptive":
-                found[key] = self._adaptive(key, robust, texts)
+                self.outcomes[key] = self._adaptive(key, robust, prompts)
             else:
-                found[key] = self._searching(name, key, robust, source)
-            robust = found[key] if self.spec.skip_fallen else clean
-        return found
+                self.outcomes[key] = self._searching(name, key, robust, source)
 
-    def _independent(self, robust: Tensor, texts: dict[str, Tensor]) -> Tensor:
+    def _robust_so_far(self, key: str) -> Tensor:
+        """Return which samples no attack has misled that the adversary of `key` could have run itself, (batch,)."""
+        parts = AttackName.parse(key)
+        middle = "".join(f"_{part}" for part in (parts.adversary, parts.source) if part)
+        attacks = worst_case_attacks([*self.outcomes, key])[f"multimodal{middle}_accuracy"]
+        return torch.stack([self.outcomes[name] for name in attacks if name != key]).all(0)
+
+    def _independent(self, robust: Tensor, prompts: dict[str, ClassPrompts]) -> Tensor:
         """Classify every adversarial image that was found with every attacked prompt that was found."""
-        for prompt_embeds in texts.values():
+        for each in prompts.values():
             for embeds in self.found:
-                robust = robust & self.correct(embeds, prompt_embeds)
+                robust = robust & each.correct(embeds, self.labels)
         return robust
 
-    def _adaptive(self, key: str, robust: Tensor, texts: dict[str, Tensor]) -> Tensor:
+    def _adaptive(self, key: str, robust: Tensor, prompts: dict[str, ClassPrompts]) -> Tensor:
         """Attack images against the attacked prompts: the attacker knows what will be read."""
         left = robust
-        for text, prompt_embeds in texts.items():
+        for text, each in prompts.items():
             for name, attack in self.evaluation.image_attacks.items():
                 attacked = left if self.spec.skip_fallen else robust
-                result, _ = self._image_attack(attack, f"{key}/{text}/{name}", attacked, prompt_embeds, prompt_embeds)
+                result, _ = self._image_attack(attack, f"{key}/{text}/{name}", key, attacked, each, each)
                 left = left & result
         return left
 
@@ -128,29 +181,33 @@ class _Batch:
         return left
 
     def _image_attack(
-        self, attack: ImageAttacker, key: str, robust: Tensor, attacked_prompts: Tensor, judged_prompts: Tensor
+        self, attack: ImageAttacker, seed: str, key: str, robust: Tensor, attacked: ClassPrompts, judged: ClassPrompts
     ) -> tuple[Tensor, list[Tensor]]:
         """Run one attack with its restarts: which samples are robust, and what embeddings each restart found."""
         left, found = robust.clone(), []
+
+        def encode(images: Tensor) -> Tensor:
+            self.queries[key] += len(images)
+            return self.evaluation.encoder.encode_images(images)
+
         for restart in range(attack.restarts):
             rows = (left if self.spec.skip_fallen else robust).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
-            attacked = attack_images(
+            result = attack_images(
                 attack,
                 self.images[rows],
                 self.labels[rows],
-                encode=self.evaluation.encoder.encode_images,
-                attacked_prompts=attacked_prompts,
-                judged_prompts=judged_prompts,
-                scale=self.evaluation.scale,
-                generator=self._generator(key, restart),
+                encode=encode,
+                attacked=attacked,
+                judged=judged,
+                generator=self._generator(seed, restart),
                 skip_fallen=self.spec.skip_fallen,
             )
-            self.measured.add(attacked.images, self.images[rows])
-            left[rows] &= attacked.stands
-            embeds = attacked.embeds.new_zeros(len(left), attacked.embeds.shape[1])
-            embeds[rows] = attacked.embeds
+            self.measured.add(result.images, self.images[rows])
+            left[rows] &= result.stands
+            embeds = result.embeds.new_zeros(len(left), result.embeds.shape[1])
+            embeds[rows] = result.embeds
             found.append(embeds)
         return left, found
 

@@ -1,12 +1,12 @@
 """Zero-shot accuracy of a dual encoder, clean and under image, text and multimodal attack: one call, one result.
 
-Prompts are attacked once for all images, since their attack needs no image and no label. Images are attacked in fixed
-batches of rows; what is kept of a batch is the outcome of every attack on every sample, and all numbers are computed
-from those.
+Every legal text is encoded once, before the first batch. Images are attacked in fixed batches of rows; what is kept of
+a batch is the outcome of every attack on every sample, and all numbers are computed from those.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from accelerate import Accelerator, PartialState
 from torch import nn
 
 from ..attacks.contracts import ImageAttack
+from ..attacks.image_text_embedding import radius_shares
 from ..data.columns import AUTO
 from ..substitutes.source import CandidateSource
-from .batch import evaluate_batch
+from .attack_names import worst_case_attacks, worst_outcome
+from .batch import EMBEDDING_RADII, evaluate_batch
 from .prepare import ATTACKS, Evaluation, prepare
-from .results import load_result, save_result, worst_case_attacks, worst_outcome
+from .results import load_result, save_result
 from .runner import Record, evaluated_model, process_state, result_names, run
 from .sanity import Finding, run_battery
 from .statistics import wilson_interval
@@ -83,9 +85,10 @@ def evaluate_robustness(
 
     Returns:
         A flat dictionary of JSON values: `clean_accuracy`; `image_accuracy`, `text_accuracy` and `multimodal_accuracy`,
-        the worst case per sample over that kind's attacks; `embedding_accuracy` and `worst_case_accuracy`; for each of
-        them its 95% interval, as in `image_accuracy_interval`, and its success rate among the correctly classified, as
-        in `image_attack_success_rate` (None if there are none); `attacks/<name>` and `outcomes`, one sign a sample, of
+        the worst case per sample over that kind's attacks; the same for each adversary of the texts, as in
+        `text_own_accuracy`; `embedding_accuracy` and `worst_case_accuracy`; for each of them its 95% interval, as in
+        `image_accuracy_interval`, and its success rate among the correctly classified, as in
+        `image_attack_success_rate` (None if there are none); `attacks/<name>` and `outcomes`, one sign a sample, of
         every attack; `attack_spec`, `sanity` and what else is needed to judge and redo it.
 
     Raises:
@@ -115,6 +118,7 @@ def evaluate_robustness(
         batch_size=batch_size,
         max_samples=max_samples,
     )
+    task.texts.progress = progress and state.is_main_process
     return run(
         ZeroShotTask(task),
         model,
@@ -134,7 +138,7 @@ class ZeroShotTask:
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation, self.texts, self.num_batches = evaluation, evaluation.texts, evaluation.num_batches
-        self.header, self.load = evaluation.header, evaluation.load
+        self.header, self.load, self.search = evaluation.header, evaluation.load, evaluation.search
 
     def attack(self, index: int, batch: dict[str, Any]) -> Record:
         """See `Task`."""
@@ -165,11 +169,41 @@ class ZeroShotTask:
         return {
             **numbers,
             **{f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()},
+            **self._embedding_curve(records, total),
             "class_names": evaluation.class_names,
             "prompts": evaluation.prompts,
-            "adv_prompts": evaluation.texts.found,
+            "adv_prompts": evaluation.texts.found.lists,
+            "searches": evaluation.texts.found.searches,
+            "queries": self._queries(records),
             "row_ids": evaluation.row_ids,
             "labels": evaluation.labels,
             "predictions": [prediction for record in records for prediction in record["predictions"]],
             "outcomes": outcomes,
+            "witnesses": {
+                name: [texts for record in records for texts in record["witnesses"][name]]
+                for name in records[0]["witnesses"]
+            },
+        }
+
+    def _queries(self, records: Sequence[Record]) -> dict[str, int]:
+        """Return how many texts and images each attack had the model encode, gradients not counted apart."""
+        counted = Counter(self.texts.found.queries)
+        for record in records:
+            counted.update(record["queries"])
+        return dict(counted)
+
+    def _embedding_curve(self, records: Sequence[Record], total: int) -> dict[str, Any]:
+        """Return the accuracy over the radius of the image-aware embedding attack, and what the radius amounts to."""
+        if not records[0]["curve"]:
+            return {}
+        spec, encoder = self.evaluation.spec, self.evaluation.encoder
+        share = float(radius_shares(encoder, self.evaluation.class_names, spec.rho).median())
+        robust = [sum(record["curve"][place] for record in records) for place in range(len(EMBEDDING_RADII))]
+        clean = sum(record["outcomes"]["clean"].count("1") for record in records)
+        return {
+            "embedding_curve": {
+                "radius": [0.0, *(multiple * spec.rho for multiple in EMBEDDING_RADII)],
+                "accuracy": [robust / total for robust in (clean, *robust)],
+                "share_of_nearest_class": [0.0, *(multiple * share for multiple in EMBEDDING_RADII)],
+            }
         }

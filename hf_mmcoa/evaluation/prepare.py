@@ -13,11 +13,14 @@ from typing import Any
 import datasets
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ..attacks import factory
+from ..attacks.class_prompts import FixedPrompts
 from ..attacks.contracts import ImageAttack
 from ..attacks.engine import ImageAttacker, LossAttack
 from ..attacks.image_losses import class_loss
+from ..attacks.settings import MULTIMODAL_ADVERSARIES, TEXT_ADVERSARIES
 from ..attacks.settings import THREATS as ATTACKS
 from ..data.benchmark_info import describe
 from ..data.columns import resolve_columns
@@ -29,11 +32,12 @@ from ..io import fingerprint
 from ..models.encoder import DualEncoder
 from ..substitutes.source import CandidateSource
 from ..zero_shot import ZeroShotClassifier
-from .attacked_texts import AttackedTexts
+from .attacked_texts import AttackedTexts, FoundTexts
 from .provenance import model_fingerprint, versions
 from .results import FORMAT
 from .threat_model import ThreatModel
 
+SHOWN = 10_000  # images whose clean embeddings are awaited with a progress bar
 HASHED_IMAGES = 64  # pictures that the data fingerprint reads, beside all rows and labels
 
 
@@ -117,6 +121,37 @@ class Evaluation:
 
     # Prompts
 
+    def search(self) -> FoundTexts:
+        """Attack the prompts as far as no single image decides."""
+        if not self.texts.chooses_by_image:
+            return self.texts.search()
+        embeds = self.clean_image_embeds()
+        return self.texts.search(embeds, torch.tensor(self.labels, device=embeds.device))
+
+    def clean_image_embeds(self) -> Tensor:
+        """Return the embeddings of all clean images, (samples, dim)."""
+        device, batches = self.prompt_embeds.device, range(self.num_batches)
+        shown = self.texts.progress and len(self.row_ids) > SHOWN
+        with torch.no_grad():
+            parts = [
+                self.encoder.encode_images(self.load(index)["images"].to(device))
+                for index in tqdm(batches, desc="clean images", unit="batch", disable=not shown)
+            ]
+        return torch.cat(parts)
+
+    @cached_property
+    def clean_prompts(self) -> FixedPrompts:
+        """The evaluator's prompts, as they classify."""
+        return FixedPrompts(self.prompt_embeds, self.scale)
+
+    @cached_property
+    def attacker_prompts(self) -> FixedPrompts:
+        """The prompts that an image attack is run against; the same object as `clean_prompts` where these are."""
+        template = self.spec.attacker_template
+        if template is None or template == self.spec.template:
+            return self.clean_prompts
+        return FixedPrompts(self.encoder.encode_texts(class_prompts(self.class_names, template)), self.scale)
+
     @cached_property
     def scale(self) -> Tensor:
         """Return the factor of the cosines inside an attack, scalar."""
@@ -126,14 +161,6 @@ class Evaluation:
     def prompt_embeds(self) -> Tensor:
         """Of the evaluator's prompts, (classes, dim)."""
         return self.classifier.prompt_embeds
-
-    @cached_property
-    def attacker_embeds(self) -> Tensor:
-        """Of the prompts that an image attack is run against, (classes, dim)."""
-        template = self.spec.attacker_template
-        if template is None or template == self.spec.template:
-            return self.prompt_embeds
-        return self.encoder.encode_texts(class_prompts(self.class_names, template))
 
     @cached_property
     def texts(self) -> AttackedTexts:
@@ -190,6 +217,8 @@ def prepare(
         perturb_at = benchmark.perturb_at if benchmark.name else perturbation_size("auto", dataset, image_size)
 
     sources: dict[str, CandidateSource] = {}
+    if bad := [name for name in (candidates if isinstance(candidates, Mapping) else ()) if name in TEXT_ADVERSARIES]:
+        raise ValueError(f"`candidates`: {bad} are names of adversaries in results; call the sources otherwise.")
     if "text" in attacks and "words" in spec.text_attacks:
         sources = factory.candidate_sources(candidates, spec.candidates, classifier.encoder)
         described = {name: repr(source) for name, source in sources.items()}
@@ -281,6 +310,13 @@ def _check_combination(
         searching = [name for name in spec.multimodal_attacks if name not in ("independent", "adaptive")]
         if searching and not sources:
             raise ValueError(f'{", ".join(searching)} search for words: add "words" to `text_attacks`.')
+        for name in searching:
+            needed = MULTIMODAL_ADVERSARIES[name]
+            if not {needed, "all"} & set(spec.text_adversaries):
+                raise ValueError(
+                    f'`multimodal_attacks` names {name!r}, which is the adversary "{needed}", and `text_adversaries` '
+                    f'leaves it out: add "{needed}" or "all" there.'
+                )
     for what, why in spec.zero_budgets().items():
         if what.split("/")[0] in attacks:
             warnings.warn(

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .attack_names import AttackName, worst_case_attacks
 from .pairs import Pairs, ranks_of_best
-from .results import worst_case_attacks
 from .statistics import wilson_interval
 
 DEPTHS = (1, 5, 10)
@@ -40,19 +40,23 @@ def all_ranks(images: Embeds, texts: Embeds, pairs: Pairs, multimodal: Sequence[
     met = {"clean": [(images["clean"], texts["clean"])]}  # sides: images, texts
     met |= {name: [(embeds, texts["clean"]) for embeds in found] for name, found in attacked_images.items()}
     met |= {words: [(images["clean"], embeds)] for words, embeds in texts.items() if words != "clean"}
-    sources = dict.fromkeys(words.partition(":")[2] for words in texts if words.startswith("text/words"))
+    parsed = {name: AttackName.parse(name) for name in texts if name != "clean"}
+    sources = dict.fromkeys(parts.source for parts in parsed.values() if parts.attack == "words")
     for source in sources or {"": None}:
-        end = f":{source}" if source else ""
-        realised = [f"text/words{end}", "text/characters"]
+        realised = [
+            name
+            for name, parts in parsed.items()
+            if parts.realised and (parts.attack != "words" or parts.source == source)
+        ]
         for name in multimodal:
             if name not in ("independent", "adaptive"):
                 continue
             sides = []
-            for words in (words for words in realised if words in texts):
+            for words in realised:
                 made_for_it = {key: found for key, found in runs.items() if key.startswith(f"{words}/")}
                 adv_images = attacked_images if name == "independent" else made_for_it
                 sides += [(embeds, texts[words]) for found in adv_images.values() for embeds in found]
-            met[f"multimodal/{name}{end}"] = sides
+            met[str(AttackName("multimodal", name, "blind", source))] = sides
     return {
         f"{attack}/{direction}": [
             max(ranks)
@@ -92,7 +96,7 @@ def recalls(ranks: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """Every number of a result, from the ranks alone: worst cases with their intervals, then single attacks."""
     attacks = list(dict.fromkeys(name.rpartition("/")[0] for name in ranks))
     numbers: dict[str, Any] = {}
-    for name, members in worst_case_attacks(attacks).items():
+    for name, members in worst_case_attacks(attacks, by_adversary=False).items():
         for direction in DIRECTIONS:
             worst = [max(column) for column in zip(*(ranks[f"{one}/{direction}"] for one in members), strict=True)]
             for depth in DEPTHS:

@@ -8,10 +8,15 @@ from typing import Any, TypedDict, get_type_hints
 
 from ..io import differences, read_json, write_json
 from ..schema import check_fields, short
+from .attack_names import AttackName, worst_cases, worst_outcome
 from .statistics import mcnemar
 from .threat_model import ThreatModel
 
-FORMAT = 1
+FORMAT = 2
+BLIND = 1
+"""Format of version 0.1, which knew one adversary of the texts and did not name it."""
+BLIND_SPEC = {"text_adversaries": ["blind"], "max_texts": 1_000_000}
+"""What its specifications leave out."""
 MAX_NAME = 1000  # characters of a model's, a data set's or an attack's name, which are shown in tables and pictures
 
 
@@ -41,6 +46,8 @@ class _Fields(_Required, total=False):
     adv_prompts: dict[str, list[str]]
     fingerprints: dict[str, str]
     sanity: list[dict[str, Any]]
+    searches: dict[str, str]
+    queries: dict[str, int]
 
 
 REQUIRED = tuple(get_type_hints(_Required))
@@ -70,8 +77,42 @@ def load_result(path: str | Path) -> dict[str, Any]:
         partial = partial_folder(path)
         rest = f" The finished batches in {partial} are intact." if partial.exists() else ""
         raise ValueError(f"{error} It was cut off or damaged: delete it and evaluate again.{rest}") from error
+    result = upgraded(result)
     validate(result, str(path))
     return result
+
+
+def upgraded(result: Any) -> Any:
+    """Return a result of version 0.1 in today's format: its attacks on texts were blind to the images, and say so now.
+
+    What "sga" and "joint" wrote for each image is called by the adversary that may write it.
+    """
+    if not isinstance(result, Mapping) or result.get("format") != BLIND:
+        return result
+    try:
+        spec = {**BLIND_SPEC, **result["attack_spec"]}
+        names = {name: todays_name(name) for name in result["outcomes"]}
+        named = {
+            key: {names.get(name, name): value for name, value in result[key].items()}
+            for key in TEXT_FIELDS
+            if key in result
+        }
+    except (KeyError, TypeError, AttributeError):
+        return result  # `validate` says what is wrong
+    single = {f"attacks/{old}": f"attacks/{new}" for old, new in names.items()}
+    fields = {single.get(key, key): value for key, value in result.items()}
+    return {**fields, **named, "attack_spec": spec, "format": FORMAT}
+
+
+TEXT_FIELDS = ("outcomes", "adv_prompts")
+
+
+def todays_name(name: str) -> str:
+    """Return today's name of an attack of version 0.1."""
+    parts = AttackName.parse(name)
+    if parts.kind not in ("text", "multimodal"):
+        return name
+    return str(parts._replace(adversary={"sga": "own", "joint": "all"}.get(parts.attack, "blind")))
 
 
 def validate(result: Any, name: str = "result") -> None:
@@ -171,54 +212,7 @@ def compare(
     return paired
 
 
-def worst_cases(result: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return, for each accuracy of a result, the attacks that it is the worst case over."""
-    return worst_case_attacks(list(result["outcomes"]))
-
-
-def worst_case_attacks(attacks: list[str]) -> dict[str, list[str]]:
-    """Return, for each accuracy, the attacks that it is the worst case over, sample by sample.
-
-    An attack "text/words:unseen" uses the substitutes of a further source, here "unseen", and counts towards that
-    source's accuracies only. The embedding attack counts towards no text accuracy, since no words realise it.
-
-    Args:
-        attacks: names of all attacks that were run, "clean" first.
-    """
-    groups = {"clean_accuracy": ["clean"]}
-    image = [name for name in attacks if name.startswith("image/")]
-    if image:
-        groups["image_accuracy"] = ["clean", *image]
-    # Attacks that use no substitutes count for every source.
-    sourceless = [name for name in attacks if name.startswith("text/") and name not in ("text/embedding", "text/words")]
-    sourceless = [name for name in sourceless if not _source(name)]
-    for source in dict.fromkeys(_source(name) for name in attacks):
-        middle = f"_{source}" if source else ""
-        own_words = [name for name in attacks if name.startswith("text/words") and _source(name) == source]
-        text = [*own_words, *sourceless]
-        both = [name for name in attacks if name.startswith("multimodal/") and _source(name) == source]
-        if text:
-            groups[f"text{middle}_accuracy"] = ["clean", *text]
-        if both:
-            groups[f"multimodal{middle}_accuracy"] = ["clean", *image, *text, *both]
-    if "text/embedding" in attacks:
-        groups["embedding_accuracy"] = ["clean", "text/embedding"]
-    if len(attacks) > 1:
-        groups["worst_case_accuracy"] = list(attacks)
-    return groups
-
-
-def worst_outcome(result: Mapping[str, Any], attacks: list[str]) -> str:
-    """Return one character a sample: "1" if it is classified correctly under every one of `attacks`, else "0"."""
-    outcomes = [result["outcomes"][attack] for attack in attacks]
-    return "".join("1" if set(column) == {"1"} else "0" for column in zip(*outcomes, strict=True))
-
-
 def partial_folder(path: str | Path) -> Path:
     """Return the folder that holds the finished batches of an evaluation until its result file is complete."""
     path = Path(path)
     return path.with_name(path.name + ".partial")
-
-
-def _source(attack: str) -> str:
-    return attack.partition(":")[2]

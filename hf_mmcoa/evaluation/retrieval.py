@@ -25,22 +25,25 @@ from torch import Tensor, nn
 from ..attacks import factory
 from ..attacks.engine import ImageAttacker, Measured, seeded_generator
 from ..attacks.image_losses import class_loss
+from ..attacks.settings import MULTIMODAL_ADVERSARIES
 from ..data.columns import AUTO
 from ..data.rows import collate
 from ..io import fingerprint, read_json, write_json
 from ..losses import zero_shot_logits
 from ..models.encoder import DualEncoder
 from ..substitutes.source import CandidateSource
-from .attacked_texts import AttackedTexts, source_key
+from .attack_names import AttackName, source_suffix
+from .attacked_texts import AttackedTexts, FoundTexts
 from .pairs import Pairs, own_against_others, ranks_of_best, ranks_of_logits, read_pairs
 from .prepare import ATTACKS, complete_attacks
 from .provenance import model_fingerprint, versions
 from .recalls import all_ranks, recalls
+from .results import BLIND, BLIND_SPEC, todays_name
 from .runner import Record, evaluated_model, process_state, result_names, run
 from .sanity import Finding, inside_ball, within_edit_budget, within_word_budget
 from .threat_model import ThreatModel
 
-FORMAT = 1
+FORMAT = 2
 
 
 def evaluate_retrieval(
@@ -209,6 +212,10 @@ class RetrievalTask:
             "row_ids": pairs.row_ids,
         }
 
+    def search(self) -> FoundTexts:
+        """See `Task`."""
+        return self.texts.search()
+
     def load(self, index: int) -> dict[str, Any]:
         """See `Task`."""
         rows = self.pairs.row_ids[index * self.batch_size : (index + 1) * self.batch_size]
@@ -239,8 +246,8 @@ class RetrievalTask:
                     "detail": f"mean {before / total:.4g} before, {after / total:.4g} after",
                 }
             )
-        for name, captions in self.texts.found.items():
-            if name == "text/characters":
+        for name, captions in self.texts.found.lists.items():
+            if AttackName.parse(name).attack == "characters":
                 findings.append(within_edit_budget(name, self.pairs.captions, captions, self.spec.max_edits))
             else:
                 findings.append(within_word_budget(name, self.pairs.captions, captions, self.spec.max_changes))
@@ -262,7 +269,9 @@ class RetrievalTask:
             **recalls(ranks),
             "captions": self.pairs.captions,
             "captions_of": self.pairs.captions_of,
-            "adv_captions": self.texts.found,
+            "adv_captions": self.texts.found.lists,
+            "searches": self.texts.found.searches,
+            "queries": self.texts.found.queries,
             "ranks": ranks,
         }
 
@@ -356,7 +365,8 @@ class _Batch:
     def _attack_both(self, name: str, source: str) -> None:
         """Run an attack that chooses the captions by the image: each image's first own caption is its label."""
         task, encoder = self.task, self.task.texts.remembering_encoder
-        key = source_key(f"multimodal/{name}", source, task.sources)
+        adversary = MULTIMODAL_ADVERSARIES[name]
+        key = str(AttackName("multimodal", name, adversary, source_suffix(source, task.sources)))
         labels = torch.tensor([own[0] for own in self.own], device=self.images.device)
         found = task.texts.multimodal_attack(name, source)(
             self.images,
@@ -390,7 +400,7 @@ def load_retrieval(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is none.
         ValueError: if it was cut off, is no result of retrieval, or its recalls are not those of its ranks.
     """
-    result = read_json(path)
+    result = _upgraded(read_json(path))
     if not isinstance(result, Mapping) or result.get("task") != "retrieval" or result.get("format") != FORMAT:
         raise ValueError(f"{path} is no result of `evaluate_retrieval` in format {FORMAT}.")
     try:
@@ -402,6 +412,19 @@ def load_retrieval(path: str | Path) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} is {result[wrong[0]]}, its ranks say {numbers[wrong[0]]}.")
     return dict(result)
+
+
+def _upgraded(result: Any) -> Any:
+    """Return a result of version 0.1 in today's format, in which attacks on texts say which adversary they are."""
+    if not isinstance(result, Mapping) or result.get("format") != BLIND or "ranks" not in result:
+        return result
+    ranks = {
+        f"{todays_name(name.rpartition('/')[0])}/{name.rpartition('/')[2]}": found
+        for name, found in result["ranks"].items()
+    }
+    kept = {name: value for name, value in result.items() if not name.startswith("attacks/")}
+    spec = {**BLIND_SPEC, **result["attack_spec"]}
+    return {**kept, **recalls(ranks), "ranks": ranks, "attack_spec": spec, "format": FORMAT}
 
 
 def _resolve(
@@ -427,6 +450,7 @@ def _resolve(
     described = {name: repr(source) for name, source in sources.items()}
     # There is no template to protect and no class name to forbid; every image meets every attack to its end.
     kept: dict[str, Any] = {"protect_template": False, "forbid_class_names": False, "skip_fallen": False}
+    kept["text_adversaries"] = ("blind",)
     kept |= {"perturb_at": perturb_at} | ({"candidates": described.get("", described)} if sources else {})
     spec = replace(spec, **kept)
     for what, why in spec.zero_budgets().items():

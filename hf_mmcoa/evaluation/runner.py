@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from ..data.benchmark_info import describe
 from ..io import printable
 from ..models.sharding import is_sharded
-from .attacked_texts import AttackedTexts
+from .attacked_texts import AttackedTexts, FoundTexts
 from .partial import PartialResults, header_differences
 from .results import MAX_NAME
 from .sanity import Finding, failed
@@ -41,6 +41,9 @@ class Task(Protocol):
 
     def header(self) -> dict[str, Any]:
         """Return all that decides the result, as JSON values."""
+
+    def search(self) -> FoundTexts:
+        """Return what the text attacks find that is the same for all images."""
 
     def load(self, index: int) -> dict[str, Any]:
         """Return the images and row ids of one batch."""
@@ -107,7 +110,7 @@ def run(
         records = _all_batches(task, partial, state, progress)
         findings = _on_main_process(lambda: task.check(records), state) if sanity else []
         numbers = task.summary(records)
-    last = ("captions", "captions_of", "outcomes", "ranks")  # long: after what people read
+    last = ("captions", "captions_of", "outcomes", "witnesses", "ranks")  # long: after what people read
     outcomes: dict[str, Any] = {key: numbers.pop(key) for key in last if key in numbers}
     result: dict[str, Any] = numbers | header | {"sanity": findings} | outcomes
     if state.is_main_process:
@@ -159,14 +162,14 @@ def _dataset_name(dataset: datasets.Dataset) -> str:
     return f"{name}/{split}" if split else str(name)
 
 
-def _attacked_texts(task: Task, partial: PartialResults, state: Any) -> dict[str, list[str]]:
+def _attacked_texts(task: Task, partial: PartialResults, state: Any) -> FoundTexts:
     """Return what the text attacks find, searched for once and by one process."""
 
-    def read_or_search() -> dict[str, list[str]]:
-        found = partial.read("texts")
-        if found is None:
-            found = task.texts.search()
-            partial.write("texts", found)
+    def read_or_search() -> FoundTexts:
+        if (kept := partial.read("texts")) is not None:
+            return FoundTexts(**kept)
+        found = task.search()
+        partial.write("texts", vars(found))
         return found
 
     # A process that read the file itself might find it written already, and not take part in the broadcast.

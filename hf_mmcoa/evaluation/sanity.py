@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attacks.engine import Attacked, ImageAttacker, attack_images, correct, perturbation_lengths, seeded_generator
+from ..attacks.class_prompts import correct
+from ..attacks.engine import Attacked, ImageAttacker, attack_images, perturbation_lengths, seeded_generator
 from ..attacks.image_losses import class_loss
 from ..data.rows import collate
 from ..gradients import value_and_gradient
 from ..losses import zero_shot_logits
 from ..substitutes.words import changed_words
+from .attack_names import AttackName
 from .prepare import Evaluation
 
 Finding = dict[str, Any]
@@ -47,8 +49,9 @@ def run_battery(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) ->
         )
         findings += _image_findings(evaluation, records)
     spec = evaluation.spec
-    for name, adv_prompts in evaluation.texts.found.items():
-        if name == "text/characters":
+    findings += evaluation.texts.found.findings
+    for name, adv_prompts in evaluation.texts.found.lists.items():
+        if AttackName.parse(name).attack == "characters":
             findings.append(within_edit_budget(name, evaluation.prompts, adv_prompts, spec.max_edits))
         else:
             findings.append(within_word_budget(name, evaluation.prompts, adv_prompts, spec.max_changes))
@@ -192,9 +195,8 @@ class _Probe:
             self.images,
             self.labels,
             encode=self.evaluation.encoder.encode_images,
-            attacked_prompts=self.evaluation.prompt_embeds,
-            judged_prompts=self.evaluation.prompt_embeds,
-            scale=self.evaluation.scale,
+            attacked=self.evaluation.clean_prompts,
+            judged=self.evaluation.clean_prompts,
             generator=seeded_generator(self.images.device, self.spec.seed, "sanity"),
             skip_fallen=True,
         )

@@ -12,11 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..attacks.settings import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, TEXT_ATTACKS, AttackSettings
+from ..attacks.settings import (
+    IMAGE_ATTACKS,
+    MULTIMODAL_ATTACKS,
+    TEXT_ADVERSARIES,
+    TEXT_ATTACKS,
+    AttackSettings,
+)
 from ..data.prompts import check_template
 from ..io import fingerprint
 
-__all__ = ["IMAGE_ATTACKS", "MULTIMODAL_ATTACKS", "PRESETS", "TEXT_ATTACKS", "PresetName", "ThreatModel"]
+__all__ = [
+    "IMAGE_ATTACKS",
+    "MULTIMODAL_ATTACKS",
+    "PRESETS",
+    "TEXT_ADVERSARIES",
+    "TEXT_ATTACKS",
+    "PresetName",
+    "ThreatModel",
+]
 
 PresetName = Literal["paper", "quick", "standard", "strong"]
 
@@ -27,6 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "step_size": 1 / 255,
         "num_steps": 100,
         "image_attacks": ("pgd-ce",),
+        "text_adversaries": ("blind",),
         "candidates": "masked-lm",
         "protect_template": False,
         "forbid_class_names": False,
@@ -69,8 +84,13 @@ class ThreatModel(AttackSettings):
         attacker_template: prompt template that image attacks are run against when the text is left alone; the
             evaluator's when None.
         text_attacks: names from `TEXT_ATTACKS`. "embedding" is a row of its own, since no words realise it.
+        text_adversaries: who chooses the attacked class prompts, from `TEXT_ADVERSARIES`: "blind", "shared", "own" or
+            "all". Captions (retrieval) have the adversary "blind" only.
+        max_texts: most legal texts of all classes together that an attack lists for "shared", "own" and "all"; two and
+            more changes are searched by a beam where they are more, one change that has more is an error.
         multimodal_attacks: names from `MULTIMODAL_ATTACKS`. "independent": images attacked on the clean prompts and
-            classified with the attacked ones. "adaptive": images attacked on the attacked prompts.
+            classified with the attacked ones. "adaptive": images attacked on the attacked prompts; for "own" and "all"
+            these are chosen anew at every step.
         skip_fallen: judge every iterate and stop attacking a sample once it is misclassified, within an attack and in
             the attacks after it, whose numbers count it as misclassified too. Off, every attack meets every correctly
             classified sample and is judged on its last iterate, so that its number is its own.
@@ -88,6 +108,8 @@ class ThreatModel(AttackSettings):
     image_attacks: tuple[str, ...] = ("pgd-ce",)
     attacker_template: str | None = None
     text_attacks: tuple[str, ...] = ("words",)
+    text_adversaries: tuple[str, ...] = ("shared", "own", "all")
+    max_texts: int = 1_000_000  # 2 GB of embeddings of a ViT-B/32; minutes of its text encoder on a GPU
     multimodal_attacks: tuple[str, ...] = ("independent",)
     skip_fallen: bool = True
 
@@ -96,6 +118,7 @@ class ThreatModel(AttackSettings):
         for name, known in (
             ("image_attacks", None),  # the evaluator takes attacks that a user brings
             ("text_attacks", TEXT_ATTACKS),
+            ("text_adversaries", TEXT_ADVERSARIES),
             ("multimodal_attacks", MULTIMODAL_ATTACKS),
         ):
             value = getattr(self, name)
@@ -105,6 +128,10 @@ class ThreatModel(AttackSettings):
             if len(set(value)) < len(value):
                 raise ValueError(f"`{name}` names an attack twice: {value}.")
             object.__setattr__(self, name, value)  # a frozen dataclass normalises its own fields this way
+        if not self.text_adversaries:
+            raise ValueError(f"`text_adversaries` is empty; choose from {', '.join(TEXT_ADVERSARIES)}.")
+        if self.max_texts < 1:
+            raise ValueError(f"`max_texts` must be at least 1, got {self.max_texts}.")
         if self.attacker_template is not None:
             check_template(self.attacker_template)
 

@@ -11,9 +11,17 @@ from typing import Any
 from ..evaluation.sanity import failed
 from ..evaluation.threat_model import ThreatModel
 from ..report.markdown import escape_markdown
-from ..report.table import accuracies, count, fraction
+from ..report.table import accuracies, accuracy_parts, count, fraction
 
 FALLEN = 0.5  # share of the clean accuracy; a model with less accuracy under an attack is called not robust to it
+
+CHOSEN = {
+    "blind": "found without the images",
+    "shared": "one list of prompts for all images",
+    "own": "the true class's prompt chosen for the image",
+    "all": "every prompt chosen for the image",
+}
+"""Who chose the attacked texts, by adversary."""
 
 
 def limits(result: Mapping[str, Any]) -> list[str]:
@@ -57,14 +65,18 @@ def _fallen(result: Mapping[str, Any]) -> list[str]:
         f"**Not robust to {_attack(name, label)}**: they reduce accuracy from {100 * clean:.1f}% to "
         f"{100 * result[name]:.1f}%."
         for name, label in labels.items()
-        if name not in ("clean_accuracy", "worst_case_accuracy") and result[name] < FALLEN * clean
+        if name not in ("clean_accuracy", "worst_case_accuracy")
+        and not accuracy_parts(name).adversary  # the worst case over the adversaries says it
+        and result[name] < FALLEN * clean
     ]
 
 
 def _attack(name: str, label: str) -> str:
     """Return the name of an attack, such as "text attacks (unseen substitutes)" for `text_unseen_accuracy`."""
+    label, _, adversary = label.partition(", ")
     kind, _, source = label.partition(" (")
-    return f"{escape_markdown(kind)} attacks" + (f" ({escape_markdown(source[:-1])} substitutes)" if source else "")
+    said = f"{escape_markdown(kind)} attacks" + (f" ({escape_markdown(source[:-1])} substitutes)" if source else "")
+    return said + (f", {CHOSEN[adversary]}" if adversary in CHOSEN else "")
 
 
 def _image(spec: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
@@ -88,6 +100,8 @@ def _text(spec: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     if "text_accuracy" not in result:
         return ["Word and character attacks were not run: robustness to them is unknown."]
     said = []
+    if "blind" in spec["text_adversaries"] and len(spec["text_adversaries"]) == 1:
+        said.append("Attacked texts were found without looking at the images: an exhaustive search finds worse ones.")
     if "words" in spec["text_attacks"]:
         sources = spec["candidates"] if isinstance(spec["candidates"], Mapping) else {"": spec["candidates"]}
         named = "; ".join(escape_markdown(f"{name}: {what}" if name else str(what)) for name, what in sources.items())

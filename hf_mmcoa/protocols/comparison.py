@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.attack_names import worst_cases, worst_outcome
 from ..evaluation.partial import header_differences
-from ..evaluation.results import load_result, worst_cases, worst_outcome
+from ..evaluation.results import load_result
 from ..evaluation.statistics import mcnemar, mean_interval, wilson_interval
 from ..io import differences, read_json, write_bytes, write_json, write_text
 from ..report.charts import dot_chart

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..attacks.class_prompts import FixedPrompts
 from ..attacks.engine import attack_images, seeded_generator
 from ..attacks.settings import THREATS
 from ..data.columns import AUTO
@@ -113,7 +114,7 @@ def attack_gallery(
 
     The threat model's image attacks and their restarts are run one after the other until one succeeds; the gallery
     shows the last step of the last attack that was run. Prompts are attacked by words if the threat model includes
-    that, else by characters, else not at all.
+    that, else by characters, else not at all, and by the adversary of the threat model that changes fewest prompts.
 
     Args:
         models: for each name a CLIPModel and its processor, in the order of display; models are in eval mode meanwhile.
@@ -179,11 +180,14 @@ def _draw(labels: Sequence[int], number: int, seed: int) -> list[int]:
 def _views(evaluation: Evaluation, rows: Sequence[Mapping[str, Any]]) -> list[View]:
     """Attack each row and return one model's view of it."""
     encoder, prompts = evaluation.encoder, evaluation.prompts
-    adv_prompts = next(iter(evaluation.texts.search().values()), prompts)  # words come before characters
-    clean_embeds, adv_embeds = evaluation.prompt_embeds, encoder.encode_texts(adv_prompts)
+    clean_embeds = evaluation.prompt_embeds
+    pictures = [row["image"][None].to(clean_embeds.device) for row in rows]  # images may differ in size
+    labels = torch.tensor([row["label"] for row in rows], device=clean_embeds.device)
+    every = torch.cat([encoder.encode_images(images) for images in pictures])
+    evaluation.texts.use(evaluation.texts.search(every, labels))
     views = []
-    for row in rows:
-        images = row["image"][None].to(clean_embeds.device)
+    for row, images, adv_prompts in zip(rows, pictures, evaluation.texts.written(every, labels), strict=True):
+        adv_embeds = encoder.encode_texts(adv_prompts)
         adv_images = attacked_image(evaluation, images, row)
         embeds, adv = encoder.encode_images(images), encoder.encode_images(adv_images)
         seen = {
@@ -216,9 +220,9 @@ def attacked_image(
             those of the evaluation.
     """
     spec = evaluation.spec
-    known, judged = evaluation.attacker_embeds, evaluation.prompt_embeds
+    known, judged = evaluation.attacker_prompts, evaluation.clean_prompts
     if prompt_embeds is not None:
-        known = judged = prompt_embeds
+        known = judged = FixedPrompts(prompt_embeds, evaluation.scale)
     for name, attack in evaluation.image_attacks.items():
         for restart in range(attack.restarts):
             attacked = attack_images(
@@ -226,9 +230,8 @@ def attacked_image(
                 images,
                 torch.tensor([row["label"]], device=images.device),
                 encode=evaluation.encoder.encode_images,
-                attacked_prompts=known,
-                judged_prompts=judged,
-                scale=evaluation.scale,
+                attacked=known,
+                judged=judged,
                 generator=seeded_generator(images.device, spec.seed, row["row_id"], name, restart),
                 skip_fallen=False,
             )

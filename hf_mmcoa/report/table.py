@@ -9,8 +9,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..attacks.settings import TEXT_ADVERSARIES
 from ..evaluation.statistics import mean_interval
 from ..io import differences, fingerprint, printable
 from .markdown import Verbatim, markdown_lines
@@ -20,6 +21,7 @@ Results = Mapping[str, "Result | Sequence[Result]"]
 
 # Fields of the threat model that may differ between results: another seed is a repetition, not another threat.
 REPETITION = ("seed",)
+WITH_ADVERSARIES = ("text", "multimodal")
 WIDEST_NAME = 60  # characters of a column in a terminal
 
 
@@ -52,23 +54,68 @@ def accuracies(results: Sequence[Result]) -> dict[str, str]:
     Example:
         >>> accuracies([{"text_accuracy": 0.5, "clean_accuracy": 0.9, "text_unseen_accuracy": 0.3}])
         {'clean_accuracy': 'clean', 'text_accuracy': 'text (known)', 'text_unseen_accuracy': 'text (unseen)'}
+        >>> accuracies([{"text_accuracy": 0, "text_own_accuracy": 0.3, "attack_spec": {"text_adversaries": ["own"]}}])
+        {'text_accuracy': 'text, own'}
     """
     found = list(dict.fromkeys(name for result in results for name in result if name.endswith("_accuracy")))
     order = ["clean", "image", "text", "embedding", "multimodal", "worst_case"]
+    strongest = _strongest(results)
 
-    def place(name: str) -> tuple[int, bool, int]:
-        kind, source = _kind_and_source(name)
-        return order.index(kind) if kind in order else len(order), bool(source), found.index(name)
+    def place(name: str) -> tuple[int, bool, int, int]:
+        kind, adversary, source = accuracy_parts(name)
+        first = next(at for at, other in enumerate(found) if accuracy_parts(other).source == source)
+        rank = TEXT_ADVERSARIES.index(adversary) if adversary else len(TEXT_ADVERSARIES)
+        return order.index(kind) if kind in order else len(order), bool(source), first, rank
 
-    several = {_kind_and_source(name)[0] for name in found if _kind_and_source(name)[1]}
+    several = {accuracy_parts(name).kind for name in found if accuracy_parts(name).source}
     labels = {}
     for name in sorted(found, key=place):
-        kind, source = _kind_and_source(name)
+        kind, adversary, source = accuracy_parts(name)
+        if adversary and adversary == strongest:
+            continue  # the same as without its name
         label = {"embedding": "text embedding", "worst_case": "worst case"}.get(kind, kind)
         if kind in several:
             label += f" ({source or _own_source(results)})"
+        if kind in WITH_ADVERSARIES and (adversary or strongest):
+            label += f", {adversary or strongest}"
         labels[name] = label
     return labels
+
+
+class AccuracyParts(NamedTuple):
+    """The parts of an accuracy's name; `adversary` and `source` may be empty."""
+
+    kind: str
+    adversary: str
+    source: str
+
+
+def accuracy_parts(name: str) -> AccuracyParts:
+    """Return the parts of a name.
+
+    Example:
+        >>> accuracy_parts("text_own_unseen_accuracy")
+        AccuracyParts(kind='text', adversary='own', source='unseen')
+    """
+    kind = name.removesuffix("_accuracy")
+    for known in WITH_ADVERSARIES:
+        if kind.startswith(f"{known}_"):
+            adversary, _, source = kind.removeprefix(f"{known}_").partition("_")
+            if adversary in TEXT_ADVERSARIES:
+                return AccuracyParts(known, adversary, source)
+            return AccuracyParts(known, "", kind.removeprefix(f"{known}_"))
+    return AccuracyParts(kind, "", "")
+
+
+def _strongest(results: Sequence[Result]) -> str:
+    """Return the adversary whose accuracy is the worst case over all of them: "all", or the only one, else ""."""
+    for result in results:
+        adversaries = result.get("attack_spec", {}).get("text_adversaries", ())
+        if "all" in adversaries or len(adversaries) == 1:
+            return "all" if "all" in adversaries else str(adversaries[0])
+        if adversaries:
+            return "worst"
+    return ""
 
 
 def robustness_table(results: Results) -> str:
@@ -126,6 +173,8 @@ def describe(spec: Mapping[str, Any]) -> str:
     }
     if spec["text_attacks"]:
         parts.append("text " + ", ".join(budgets.get(name, name) for name in spec["text_attacks"]))
+    if spec["text_attacks"] and (adversaries := spec.get("text_adversaries")):
+        parts.append("chosen " + ", ".join(adversaries))
     if spec["multimodal_attacks"]:
         parts.append("multimodal " + ", ".join(spec["multimodal_attacks"]))
     return "; ".join(parts)
@@ -190,15 +239,6 @@ def _cells(results: Results) -> tuple[list[str], list[list[str]]]:
             row.append(f"{100 * found.value:.1f}  {interval:>13}")
         rows.append(row)
     return header, rows
-
-
-def _kind_and_source(name: str) -> tuple[str, str]:
-    """Return ("text", "unseen") for "text_unseen_accuracy"."""
-    kind = name.removesuffix("_accuracy")
-    for prefix in ("text", "multimodal"):
-        if kind.startswith(f"{prefix}_"):
-            return prefix, kind.removeprefix(f"{prefix}_")
-    return kind, ""
 
 
 def _own_source(results: Sequence[Result]) -> str:

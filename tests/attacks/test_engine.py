@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_mmcoa.attacks.engine import LogitsAttack, LossAttack, attack_images, correct
+from hf_mmcoa.attacks.class_prompts import FixedPrompts, correct
+from hf_mmcoa.attacks.engine import LogitsAttack, LossAttack, attack_images
 from hf_mmcoa.attacks.image_losses import class_loss
 from hf_mmcoa.attacks.pgd import PGD
 
 # One grey value decides: above 0.5 is class 1.
-PROMPTS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+PROMPTS = FixedPrompts(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor(10.0))
 
 
 class Encoder:
@@ -23,7 +24,7 @@ class Encoder:
         return torch.stack([1 - mean, mean], 1)
 
 
-def attacked(values, num_steps=4, skip_fallen=True, judged=PROMPTS, attack=None):
+def attacked(values, num_steps=4, skip_fallen=True, judged=None, attack=None):
     encoder = Encoder()
     images = torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
     pgd = PGD(epsilon=0.2, step_size=0.05, num_steps=num_steps, random_start=False)
@@ -32,9 +33,8 @@ def attacked(values, num_steps=4, skip_fallen=True, judged=PROMPTS, attack=None)
         images,
         torch.zeros(len(values), dtype=torch.long),
         encode=encoder,
-        attacked_prompts=PROMPTS,
-        judged_prompts=judged,
-        scale=torch.tensor(10.0),
+        attacked=PROMPTS,
+        judged=judged or PROMPTS,
         generator=torch.Generator(),
         skip_fallen=skip_fallen,
     )
@@ -75,7 +75,7 @@ def test_an_iterate_that_fools_the_model_counts_although_the_last_one_does_not()
 
 
 def test_an_attacker_who_does_not_see_the_prompts_that_judge_goes_to_the_end():
-    judged = torch.tensor([[1.0, 0.5], [0.0, 1.0]])  # class 1 needs a mean above 2/3
+    judged = FixedPrompts(torch.tensor([[1.0, 0.5], [0.0, 1.0]]), torch.tensor(10.0))  # class 1 needs a mean above 2/3
     result, _ = attacked([0.48, 0.45], judged=judged)
     assert torch.allclose(result.images.mean((1, 2, 3)), torch.tensor([0.68, 0.65]), atol=1e-6)
     assert result.stands.tolist() == [False, True]
@@ -109,7 +109,7 @@ def test_an_attack_without_memory_is_halved_and_remembers_how_many_fit(kind):
 
     def find():
         def logits_fn(points, rows):
-            return 10 * encode(points) @ PROMPTS.T
+            return PROMPTS.logits(encode(points), labels[rows])
 
         return attack.find(images, labels, logits_fn, torch.Generator().manual_seed(0), False)[0]
 

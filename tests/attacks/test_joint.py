@@ -27,7 +27,7 @@ def test_beats_each_side_alone_and_both_apart(
 ) -> None:
     encoder = DualEncoder(tiny_clip, tiny_processor)
     with torch.no_grad():
-        pools = PromptPools(PROMPTS, WORDS, encoder)
+        pools = PromptPools(WORDS.variants(PROMPTS), encoder.encode_texts)
         clean_prompts = encoder.encode_texts(PROMPTS)
         adv_prompts = encoder.encode_texts(WORDS(PROMPTS, encoder.encode_texts))
 
@@ -41,7 +41,9 @@ def test_beats_each_side_alone_and_both_apart(
     )
 
     with torch.no_grad():
-        text_alone = margin_loss(pools.worst_logits(encoder.encode_images(images), LABELS, True), LABELS)
+        text_alone = margin_loss(
+            pools.worst_logits(encoder.encode_images(images), LABELS, True, encoder.logit_scale), LABELS
+        )
         image_alone = clean_loss(STEPS(images, clean_loss))
         independent = adaptive_loss(STEPS(images, clean_loss))
         adaptive = adaptive_loss(STEPS(images, adaptive_loss))

@@ -20,11 +20,14 @@ def test_worst_prompts_are_those_of_the_largest_margin_among_all_combinations(
     tiny_clip: CLIPModel, tiny_processor: CLIPProcessor, others: bool
 ) -> None:
     encoder = DualEncoder(tiny_clip, tiny_processor)
-    pools = PromptPools(PROMPTS, WORDS, encoder)
+    pools = PromptPools(WORDS.variants(PROMPTS), encoder.encode_texts)
     embeds = torch.nn.functional.normalize(torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), dim=1)
 
     with torch.no_grad():
-        logits, prompts = pools.worst_logits(embeds, LABELS, others), pools.worst_prompts(embeds, LABELS, others)
+        logits, prompts = (
+            pools.worst_logits(embeds, LABELS, others, encoder.logit_scale),
+            pools.worst_prompts(embeds, LABELS, others),
+        )
 
         for row, label in enumerate(LABELS.tolist()):
             choices = [pool if others or index == label else pool[:1] for index, pool in enumerate(pools.texts)]

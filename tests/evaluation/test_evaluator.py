@@ -83,22 +83,24 @@ def test_a_misclassified_sample_is_never_attacked_and_never_stands(model, proces
 
 
 def test_text_outcomes_are_those_of_a_classifier_that_reads_the_attacked_prompts(model, processor, dataset):
-    result = evaluate(model, processor, dataset, ["text"], candidates={"known": KNOWN, "unseen": UNSEEN})
-    assert result["adv_prompts"]["text/words"] == [
+    spec, sources = {"text_adversaries": ("blind", "shared", "own", "all")}, {"known": KNOWN, "unseen": UNSEEN}
+    result = evaluate(model, processor, dataset, ["text"], candidates=sources, threat_model=spec)
+    assert result["adv_prompts"]["text/words/blind"] == [
         f"This is a photo of a {word}" for word in ("feline", "hound", "auto")
     ]
     batch = pictures(dataset)
     for key, words in (("", ("feline", "hound", "auto")), (":unseen", ("kitty", "puppy", "wagon"))):
         expected = ZeroShotClassifier(model, processor, words)(batch["images"]).argmax(1) == batch["labels"]
-        assert result["outcomes"][f"text/words{key}"] == "".join("01"[stands] for stands in expected.tolist())
-    assert result["text_accuracy"] == result["attacks/text/words"] == 1
-    assert result["text_unseen_accuracy"] == result["attacks/text/words:unseen"] < 0.5
+        assert result["outcomes"][f"text/words/blind{key}"] == "".join("01"[stands] for stands in expected.tolist())
+    assert result["text_blind_accuracy"] == result["attacks/text/words/blind"] == 1
+    assert result["text_shared_unseen_accuracy"] <= result["text_blind_unseen_accuracy"] < 0.5
+    assert result["text_unseen_accuracy"] == result["text_all_unseen_accuracy"] <= result["text_own_unseen_accuracy"]
     assert result["attack_spec"]["candidates"] == {"known": repr(KNOWN), "unseen": repr(UNSEEN)}
 
 
 def test_multimodal_is_every_image_found_read_with_every_prompt_found(model, processor, dataset):
     attack = Fells(dataset, set(range(6)))
-    spec = {"skip_fallen": False}
+    spec = {"skip_fallen": False, "text_adversaries": ("blind",)}
     result = evaluate(
         model, processor, dataset, candidates={"known": UNSEEN}, image_attacks={"one": attack}, threat_model=spec
     )
@@ -107,16 +109,17 @@ def test_multimodal_is_every_image_found_read_with_every_prompt_found(model, pro
     images[:6] = images[:6].roll(1, 1)
     classifier = ZeroShotClassifier(model, processor, ("kitty", "puppy", "wagon"))
     both = classifier(images).argmax(1) == batch["labels"]
-    assert result["outcomes"]["multimodal/independent"] == "".join("01"[stands] for stands in both.tolist())
+    assert result["outcomes"]["multimodal/independent/blind"] == "".join("01"[stands] for stands in both.tolist())
     text_alone = classifier(batch["images"]).argmax(1) == batch["labels"]
     worst = both & text_alone & (torch.arange(24) >= 6)
     assert result["multimodal_accuracy"] == worst.sum().item() / 24
-    assert 0 < result["multimodal_accuracy"] < result["attacks/text/words"]
+    assert 0 < result["multimodal_accuracy"] < result["attacks/text/words/blind"]
 
 
 def test_an_independent_attack_looks_at_clean_prompts_and_an_adaptive_one_at_attacked_ones(model, processor, dataset):
     attack = Fells(dataset, set())
     spec = {"skip_fallen": False, "multimodal_attacks": ("independent", "adaptive"), "temperature": 5.0}
+    spec["text_adversaries"] = ("blind",)
     evaluate(
         model, processor, dataset, candidates=UNSEEN, image_attacks={"one": attack}, threat_model=spec, batch_size=24
     )
@@ -145,8 +148,14 @@ def test_image_attacks_can_be_run_on_another_prompt_than_the_one_that_judges(mod
 def test_embedding_attack_is_a_row_of_its_own(model, processor, dataset):
     spec = {"text_attacks": ("words", "embedding"), "rho": 1.0}
     result = evaluate(model, processor, dataset, ["text"], threat_model=spec)
-    assert result["embedding_accuracy"] == result["attacks/text/embedding"] < 0.5 < result["text_accuracy"]
+    blind, own = (result[f"attacks/text/embedding/{adversary}"] for adversary in ("blind", "own"))
+    assert result["embedding_accuracy"] <= min(blind, own) < 0.5 < result["text_accuracy"]
     assert result["worst_case_accuracy"] <= result["embedding_accuracy"]
+    curve = result["embedding_curve"]
+    assert curve["radius"] == [0, 0.25, 0.5, 1.0, 2.0, 4.0] and curve["accuracy"][0] == result["clean_accuracy"]
+    assert curve["accuracy"] == sorted(curve["accuracy"], reverse=True) and curve["accuracy"][3] == own
+    shares = curve["share_of_nearest_class"]
+    assert shares[0] == 0 and shares[5] == pytest.approx(16 * shares[1]) and 0 < shares[3] < 10
 
 
 def test_a_real_attack_breaks_the_model_and_a_larger_budget_breaks_it_more(model, processor, dataset):
@@ -165,13 +174,14 @@ def test_every_attack_of_the_strong_preset_runs(model, processor, dataset):
     names = {"pgd-ce", "pgd-margin", "strong"}
     assert {name.removeprefix("image/") for name in result["outcomes"] if name.startswith("image/")} == names
     both = {name.removeprefix("multimodal/") for name in result["outcomes"] if name.startswith("multimodal/")}
-    assert both == {"independent", "adaptive", "co-attack", "sga", "joint"}
+    looking = {f"{name}/{adversary}" for name in ("independent", "adaptive") for adversary in ("shared", "own", "all")}
+    assert both == looking | {"co-attack/blind", "sga/own", "joint/all"}
     assert [finding for finding in result["sanity"] if finding["passed"] is False] == []
 
 
-@pytest.mark.parametrize("name", ["co-attack", "sga", "joint"])
+@pytest.mark.parametrize("name", ["co-attack/blind", "sga/own", "joint/all"])
 def test_attacks_that_choose_texts_by_the_image_are_judged_with_their_own_texts(model, processor, dataset, name):
-    spec = {"epsilon": 0.1, "multimodal_attacks": (name,), "skip_fallen": False}
+    spec = {"epsilon": 0.1, "multimodal_attacks": (name.partition("/")[0],), "skip_fallen": False}
     result = evaluate(model, processor, dataset, threat_model=spec)
     assert result[f"attacks/multimodal/{name}"] < result["text_accuracy"]
     still = evaluate(model, processor, dataset, threat_model={**spec, "epsilon": 0.0001})
@@ -243,8 +253,9 @@ def test_epsilon_zero_equals_clean_and_warns(model, processor, dataset):
 def test_a_text_attack_without_budget_equals_clean_and_warns(model, processor, dataset, budget):
     with pytest.warns(UserWarning, match="text/words attack has no budget"):
         result = evaluate(model, processor, dataset, ["text"], threat_model=budget)
-    assert result["outcomes"]["text/words"] == result["outcomes"]["clean"]
-    assert result["adv_prompts"]["text/words"] == result["prompts"]
+    for adversary in ("shared", "own", "all"):
+        assert result["outcomes"][f"text/words/{adversary}"] == result["outcomes"]["clean"]
+    assert result["adv_prompts"]["text/words/shared"] == result["prompts"]
 
 
 # Bad input

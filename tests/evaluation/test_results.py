@@ -5,7 +5,8 @@ import json
 import pytest
 
 from hf_mmcoa.evaluation import ThreatModel, compare, load_result, save_result
-from hf_mmcoa.evaluation.results import FORMAT, partial_folder, worst_case_attacks
+from hf_mmcoa.evaluation.attack_names import worst_case_attacks
+from hf_mmcoa.evaluation.results import FORMAT, partial_folder
 
 
 def hand_made(clean="1111", image="1100", **changes):
@@ -116,10 +117,10 @@ def test_each_accuracy_is_the_worst_case_of_its_own_attacks():
     attacks = [
         "clean",
         "image/pgd-ce",
-        "text/words",
-        "text/words:unseen",
-        "text/characters",
-        "text/embedding",
+        "text/words/all",
+        "text/words/all:unseen",
+        "text/characters/all",
+        "text/embedding/own",
         "multimodal/joint",
         "multimodal/joint:unseen",
     ]
@@ -128,15 +129,15 @@ def test_each_accuracy_is_the_worst_case_of_its_own_attacks():
     assert groups == {
         "clean_accuracy": ["clean"],
         "image_accuracy": ["clean", "image/pgd-ce"],
-        "text_accuracy": ["clean", "text/words", "text/characters"],
-        "text_unseen_accuracy": ["clean", "text/words:unseen", "text/characters"],
-        "multimodal_accuracy": ["clean", "image/pgd-ce", "text/words", "text/characters", "multimodal/joint"],
+        "text_accuracy": ["clean", "text/words/all", "text/characters/all"],
+        "text_unseen_accuracy": ["clean", "text/words/all:unseen", "text/characters/all"],
+        "multimodal_accuracy": ["clean", "image/pgd-ce", "text/words/all", "text/characters/all", "multimodal/joint"],
         "multimodal_unseen_accuracy": [
             "clean",
             "image/pgd-ce",
-            "text/words:unseen",
-            "text/characters",
+            "text/words/all:unseen",
+            "text/characters/all",
             "multimodal/joint:unseen",
         ],
-        "embedding_accuracy": ["clean", "text/embedding"],
+        "embedding_accuracy": ["clean", "text/embedding/own"],
     }

@@ -74,22 +74,22 @@ def test_worst_cases_by_hand():
         "clean": eye,
         "image/one|0": swapped,
         "image/two|0": eye[[0, 2, 1]],
-        "text/words/one|0": eye,
-        "text/words/two|0": turned,
+        "text/words/blind/one|0": eye,
+        "text/words/blind/two|0": turned,
     }
-    ranks = recalls.all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
+    ranks = recalls.all_ranks(images, {"clean": eye, "text/words/blind": turned}, pairs, ("independent", "adaptive"))
     # A wrong unit vector ties with nothing but 0 with its own: rank 3, behind one and tied with the other.
     assert ranks["clean/image_to_text"] == ranks["clean/text_to_image"] == [1, 1, 1]
     assert ranks["image/one/image_to_text"] == [3, 3, 1] and ranks["image/two/image_to_text"] == [1, 3, 3]
-    assert ranks["text/words/text_to_image"] == [3, 3, 3]
+    assert ranks["text/words/blind/text_to_image"] == [3, 3, 3]
     # Turned texts are e1, e2, e0: swapped images (e1, e0, e2) give 1, 3, 3, the others (e0, e2, e1) give 3, 1, 3.
-    assert ranks["multimodal/independent/image_to_text"] == [3, 3, 3]
+    assert ranks["multimodal/independent/blind/image_to_text"] == [3, 3, 3]
     # Adaptive: only the images made for these texts count; the worst of turned (all found) and eye against turned.
-    assert ranks["multimodal/adaptive/text_to_image"] == [3, 3, 3]
-    images["text/words/one|0"] = turned
-    again = recalls.all_ranks(images, {"clean": eye, "text/words": turned}, pairs, ("independent", "adaptive"))
-    assert again["multimodal/adaptive/text_to_image"] == [1, 1, 1]
-    assert again["multimodal/independent/text_to_image"] == ranks["multimodal/independent/text_to_image"]
+    assert ranks["multimodal/adaptive/blind/text_to_image"] == [3, 3, 3]
+    images["text/words/blind/one|0"] = turned
+    again = recalls.all_ranks(images, {"clean": eye, "text/words/blind": turned}, pairs, ("independent", "adaptive"))
+    assert again["multimodal/adaptive/blind/text_to_image"] == [1, 1, 1]
+    assert again["multimodal/independent/blind/text_to_image"] == ranks["multimodal/independent/blind/text_to_image"]
     numbers = recalls.recalls(ranks)
     assert numbers["clean_image_to_text_recall_at_1"] == 1
     assert numbers["attacks/image/one/image_to_text_recall_at_1"] == pytest.approx(1 / 3)
@@ -111,6 +111,7 @@ def test_with_one_caption_a_class_it_is_zero_shot_classification(model, processo
         image_attacks=("pgd-ce", "pgd-margin"),
         multimodal_attacks=("independent", "adaptive"),
         skip_fallen=False,
+        text_adversaries=("blind",),
     )
     zero_shot = evaluate_robustness(
         model, processor, dataset, threat_model=spec, candidates=candidates, sanity=False, progress=False
@@ -135,7 +136,7 @@ def test_attacks_lower_recall_and_the_worst_case_is_the_lowest(model, processor)
         assert low <= recall["image"] <= high
     assert found["image_image_to_text_recall_at_1"] < found["image_image_to_text_recall_at_5"] == 1  # three captions
     assert all(finding["passed"] for finding in found["sanity"]) and len(found["sanity"]) == 3
-    assert found["adv_captions"]["text/words"][0] == "This is a photo of a kitty"
+    assert found["adv_captions"]["text/words/blind"][0] == "This is a photo of a kitty"
 
 
 def test_any_of_several_captions_is_a_hit(model, processor):
@@ -179,9 +180,9 @@ def test_several_sources_have_numbers_of_their_own(model, processor):
     sources = {"known": KNOWN, "unseen": UNSEEN}
     spec = ThreatModel.preset("standard", epsilon=0.05, num_steps=3)
     found = evaluate_retrieval(model, processor, captioned(6), spec, candidates=sources, progress=False)
-    assert set(found["adv_captions"]) == {"text/words", "text/words:unseen"}
+    assert set(found["adv_captions"]) == {"text/words/blind", "text/words/blind:unseen"}
     assert "multimodal_unseen_text_to_image_recall_at_10" in found
-    assert "attacks/multimodal/adaptive:unseen/image_to_text_recall_at_1" in found
+    assert "attacks/multimodal/adaptive/blind:unseen/image_to_text_recall_at_1" in found
     assert set(found["attack_spec"]["candidates"]) == {"known", "unseen"}
 
 
@@ -236,16 +237,17 @@ def test_every_attack_of_the_strong_preset_is_run(model, processor):
     data = captioned(6)
     found = evaluate_retrieval(model, processor, data, spec, candidates=KNOWN, progress=False)
     expected = ["clean", *(f"image/{name}" for name in spec.image_attacks)]
-    expected += ["text/words", "text/characters", "text/embedding"]
-    expected += [f"multimodal/{name}" for name in spec.multimodal_attacks]
+    expected += ["text/words/blind", "text/characters/blind", "text/embedding/blind"]
+    adversaries = {"co-attack": "blind", "sga": "own", "joint": "all"}
+    expected += [f"multimodal/{name}/{adversaries.get(name, 'blind')}" for name in spec.multimodal_attacks]
     assert {name.rpartition("/")[0] for name in found["ranks"]} == set(expected)
     assert (
         all(finding["passed"] for finding in found["sanity"]) and found["attack_spec"]["image_attacks"][-1] == "strong"
     )
     # The joint attack answers every image with its worst captions: nothing that takes one list for all does more harm.
-    joint = found["ranks"]["multimodal/joint/image_to_text"]
-    assert all(a >= b for a, b in zip(joint, found["ranks"]["text/words/image_to_text"], strict=True))
-    assert found["adv_captions"].keys() == {"text/words", "text/characters"}
+    joint = found["ranks"]["multimodal/joint/all/image_to_text"]
+    assert all(a >= b for a, b in zip(joint, found["ranks"]["text/words/blind/image_to_text"], strict=True))
+    assert found["adv_captions"].keys() == {"text/words/blind", "text/characters/blind"}
 
 
 def test_an_image_with_several_captions_meets_attacks_that_do_not_know_the_row(model, processor):
@@ -255,7 +257,7 @@ def test_an_image_with_several_captions_meets_attacks_that_do_not_know_the_row(m
     )
     ranks = found["ranks"]["image/strong/image_to_text"]
     assert sum(rank > 1 for rank in ranks) > sum(rank > 1 for rank in found["ranks"]["clean/image_to_text"])
-    assert len(found["ranks"]["multimodal/sga/text_to_image"]) == 6
+    assert len(found["ranks"]["multimodal/sga/own/text_to_image"]) == 6
 
 
 def test_an_interrupted_evaluation_goes_on_and_ends_the_same(model, processor, tmp_path, monkeypatch):

@@ -187,17 +187,17 @@ def test_ball_and_pixels(lengths, ranges, passed):
 )
 def test_words_are_counted(adv, changed):
     for budget in range(3):
-        finding = within_word_budget("text/words", ["a photo of a dog"], [adv], budget)
+        finding = within_word_budget("text/words/all", ["a photo of a dog"], [adv], budget)
         assert finding["passed"] is (changed <= budget)
 
 
 def test_characters_are_counted():
     assert levenshtein("kitten", "sitting") == 3 and levenshtein("", "ab") == 2 and levenshtein("ab", "ab") == 0
-    assert within_edit_budget("text/characters", ["dog", "cat"], ["dog", "cut"], 1)["passed"] is True
-    assert within_edit_budget("text/characters", ["dog", "cat"], ["dog", "cuts"], 1)["passed"] is False
+    assert within_edit_budget("text/characters/all", ["dog", "cat"], ["dog", "cut"], 1)["passed"] is True
+    assert within_edit_budget("text/characters/all", ["dog", "cat"], ["dog", "cuts"], 1)["passed"] is False
 
 
 def test_another_classes_prompt_is_found_out():
     prompts = ["a cat", "a dog"]
-    assert keeps_class("text/words", prompts, ["a cat", "a hound"])["passed"] is True
-    assert keeps_class("text/words", prompts, ["a Dog", "a hound"])["passed"] is False
+    assert keeps_class("text/words/all", prompts, ["a cat", "a hound"])["passed"] is True
+    assert keeps_class("text/words/all", prompts, ["a Dog", "a hound"])["passed"] is False

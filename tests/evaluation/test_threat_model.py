@@ -61,6 +61,8 @@ CHANGED = {
     "max_edits": 2,
     "rho": 0.5,
     "num_text_steps": 3,
+    "text_adversaries": ("own",),
+    "max_texts": 10,
     "multimodal_attacks": ("joint",),
     "skip_fallen": False,
     "seed": 1,

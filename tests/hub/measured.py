@@ -9,8 +9,8 @@ from hf_mmcoa.evaluation.provenance import model_fingerprint
 ROBUST = {
     "clean": "1111111110",
     "image/pgd-ce": "1111111000",
-    "text/words": "1111111100",
-    "multimodal/independent": "1111100000",
+    "text/words/all": "1111111100",
+    "multimodal/independent/all": "1111100000",
 }
 
 

@@ -233,7 +233,7 @@ def test_what_felled_the_model_is_said(tiny_clip):
         ({}, "Neither AutoAttack nor the ensemble"),
         ({"sanity": []}, "The sanity checks of the measurement were not run."),
         ({"sanity": [{**PASSED, "passed": False}]}, "**A sanity check of the measurement failed** (inside the ball"),
-        ({"num_candidates": 0}, "The budget of the attack text/words is zero (num\\_candidates=0)."),
+        ({"num_candidates": 0}, "The budget of the attack text/words/all is zero (num\\_candidates=0)."),
     ],
 )
 def test_what_was_not_tried_is_said(changes, sentence):
@@ -252,8 +252,8 @@ def test_what_was_tried_is_not_said_to_be_missing():
     ("kept", "sentence"),
     [
         (["clean", "image/pgd-ce"], "Word and character attacks were not run"),
-        (["clean", "text/words"], "Image attacks were not run"),
-        (["clean", "image/pgd-ce", "text/words"], "Image and text were not attacked together."),
+        (["clean", "text/words/all"], "Image attacks were not run"),
+        (["clean", "image/pgd-ce", "text/words/all"], "Image and text were not attacked together."),
     ],
 )
 def test_kinds_that_were_not_run_are_said(kept, sentence):

@@ -26,12 +26,12 @@ ROOT = Path(__file__).parents[2]
 TEXTS = {
     "clean": "1111111110",
     "image/pgd-ce": "1111000011",
-    "text/words": "1111110000",
-    "text/words:unseen": "1111001100",
-    "text/characters": "1111101111",
-    "text/embedding": "1110111111",
-    "multimodal/independent": "1111000000",
-    "multimodal/independent:unseen": "0011000000",
+    "text/words/all": "1111110000",
+    "text/words/all:unseen": "1111001100",
+    "text/characters/all": "1111101111",
+    "text/embedding/own": "1110111111",
+    "multimodal/independent/all": "1111000000",
+    "multimodal/independent/all:unseen": "0011000000",
 }
 
 
@@ -261,7 +261,7 @@ def test_the_command_writes_numbers_table_and_plot(finished):
     assert (ours["objective"], ours["settings"], ours["steps"]) == ("mmcoa", SETTINGS, [2])
     result = load_result(finished / "out" / ours["files"]["0"])
     assert ours["accuracies"]["clean_accuracy"]["by_seed"]["0"] == result["clean_accuracy"]
-    texts = ["text/words", "text/words:unseen", "text/characters", "text/embedding"]
+    texts = ["text/words/all", "text/words/all:unseen", "text/characters/all", "text/embedding/own"]
     assert [name for name in result["outcomes"] if name.startswith("text/")] == texts
     stands = [set(each) == {"1"} for each in zip(*(result["outcomes"][name] for name in texts), strict=True)]
     assert ours["accuracies"]["worst_text_accuracy"]["value"] == sum(stands) / 12

@@ -21,8 +21,8 @@ from hf_mmcoa.report.page import write_report
 AFTER = {
     **OUTCOMES,
     "image/pgd-ce": "1111111100",
-    "text/words": "1" * 9 + "0",
-    "multimodal/independent": "1" * 7 + "000",
+    "text/words/all": "1" * 9 + "0",
+    "multimodal/independent/all": "1" * 7 + "000",
 }
 EVIL = '<script>alert("x")</script>'
 
@@ -94,7 +94,7 @@ def test_foreign_text_is_escaped(tmp_path):
     result = make_result(
         model=EVIL,
         dataset=EVIL,
-        adv_prompts={"text/words": [f"a photo of a {EVIL}", "a photo of a hound"]},
+        adv_prompts={"text/words/all": [f"a photo of a {EVIL}", "a photo of a hound"]},
         sanity=[{"check": EVIL, "passed": False, "detail": EVIL}],
         versions={EVIL: EVIL},
         candidates=EVIL,
@@ -217,7 +217,7 @@ def test_nothing_readable_is_an_error_and_writes_nothing(tmp_path):
         {"sanity": 3},
         {"versions": "2.13"},
         {"fingerprints": []},
-        {"adv_prompts": {"text/words": [1, 2]}},
+        {"adv_prompts": {"text/words/all": [1, 2]}},
         {"adv_prompts": []},
         {"image_attack_success_rate": "high"},
     ],

@@ -21,9 +21,9 @@ def test_numbers_and_intervals_are_those_of_the_results():
 def test_rows_stand_in_reading_order_and_name_the_substitutes():
     more = {
         **OUTCOMES,
-        "text/words:unseen": "1000000000",
-        "multimodal/independent:unseen": "0" * 10,
-        "text/embedding": "1" * 10,
+        "text/words/all:unseen": "1000000000",
+        "multimodal/independent/all:unseen": "0" * 10,
+        "text/embedding/own": "1" * 10,
     }
     labels = accuracies([make_result(more)])
     assert list(labels.values()) == [

@@ -77,7 +77,7 @@ def hostile_result(**changes):
         candidates={HOSTILE: HOSTILE},
         class_names=[HOSTILE, "dog"],
         prompts=prompts,
-        adv_prompts={"text/words": [f"x {HOSTILE}", HOSTILE]},
+        adv_prompts={"text/words/all": [f"x {HOSTILE}", HOSTILE]},
         sanity=[{"check": HOSTILE, "passed": False, "detail": HOSTILE}],
         versions={HOSTILE: HOSTILE},
         **changes,
