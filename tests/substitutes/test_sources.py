@@ -15,10 +15,12 @@ from transformers import BertTokenizer, PreTrainedTokenizerFast
 from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.losses import coordinate_kl
 from hf_mmcoa.models import encoding
+from hf_mmcoa.substitutes.english import is_english
 from hf_mmcoa.substitutes.masked_lm import MaskedLMCandidates
 from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
 from hf_mmcoa.substitutes.wordnet import WordNetCandidates
+from hf_mmcoa.substitutes.words import STOP_WORDS
 
 VOCABULARY = "[PAD] [UNK] [CLS] [SEP] [MASK] a photo of dog hound puppy picture ##s ##let ##ling play sing ##ing ##er ,"
 TOKENS = {token: index for index, token in enumerate(VOCABULARY.split())}
@@ -256,7 +258,7 @@ def test_hotflip_ranks_by_the_brute_force_first_order_gain(tiny_clip, tiny_proce
     values = [gains[tokenizer.convert_tokens_to_ids(f"{each}</w>")] for each in found]
     assert values == sorted(values, reverse=True)
     words = [token[:-4] for token in tokenizer.get_vocab() if token.endswith("</w>") and token[:-4].isalpha()]
-    best = max((each for each in words if each.isascii() and each not in {"a", "of", "this", "is", "and", "near"}),
+    best = max((each for each in words if is_english(each) and each not in STOP_WORDS),
                key=lambda each: gains[tokenizer.convert_tokens_to_ids(f"{each}</w>")])  # fmt: skip
     assert found[0] == best and values[0] > 0
 
