@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hf_mmcoa.substitutes.words import STOP_WORDS, changed_words, replace_word, split_words
+from hf_mmcoa.substitutes import words
+from hf_mmcoa.substitutes.words import STOP_WORDS, changed_words, phrases_around, replace_word, split_words
 
 
 def words_of(text: str) -> list[str]:
@@ -15,6 +16,43 @@ def test_split_words_leaves_out_punctuation_and_keeps_apostrophes_and_digits():
     assert words_of("  It's a red-hot, 3rd_class café!") == ["It's", "a", "red", "hot", "3rd", "class", "café"]
     assert words_of("'quoted' -- ...") == ["quoted"]
     assert split_words("a, bc") == [(0, 1), (3, 5)]
+
+
+DECOMPOSED = "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        DECOMPOSED,
+        "\u0939\u093f\u0928\u094d\u0926\u0940",  # "Hindi" in Devanagari: its vowel signs compose with no letter
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian, a joiner inside
+        "\u0e17\u0e35\u0e48",  # Thai, two marks on one letter
+    ],
+)
+def test_combining_marks_stay_in_their_word(word):
+    assert words_of(f"a {word}, {word}!") == ["a", word, word]
+    assert replace_word(f"a {word}!", 1, "dog") == "a dog!"
+    assert changed_words(f"a {word} here", "a dog here")[0][1] == "dog"
+    assert words_of("\u0301\u2764\ufe0f") == [], "a mark without a letter is no word"
+
+
+def test_composed_and_decomposed_are_the_same_word():
+    assert changed_words(f"a {DECOMPOSED}", "a caf\u00e9") == []
+    assert words.words_of(f"A {DECOMPOSED.upper()}") == words.words_of("a caf\u00e9") == ["a", "caf\u00e9"]
+
+
+def test_phrases_end_at_punctuation_and_at_their_longest():
+    text = "one two_three, four-five six"
+    assert [phrase for _, phrase in phrases_around(text, 1, 9)] == ["two three", "one two", "one two three"]
+    assert list(phrases_around(text, 4, 2)) == [((4, 6), "five six"), ((3, 5), "four five")]
+    assert list(phrases_around(text, 0, 1)) == []
+
+
+def test_a_phrase_is_replaced_as_a_whole():
+    assert replace_word("A beer-mug, a mug!", (1, 3), "stein") == "A stein, a mug!"
+    with pytest.raises(IndexError, match=r"\(3, 5\) is not a word of 'a beer mug', which has 3"):
+        replace_word("a beer mug", (3, 5), "stein")
 
 
 def test_replace_word_touches_nothing_else():
