@@ -91,6 +91,9 @@ def legal_texts(
     if guarded := _only_other_classes(text_attack, [pool[0] for pool in pools if len(pool) == 1]):
         detail = f"all candidates of {_list(guarded)} name a class and were dropped (`forbid_class_names`)"
         findings.append(_finding("not every candidate names a class", False, detail))
+    if isinstance(grower, _Words) and (long := grower.too_long()):
+        detail = f"dropped, as they add more words than `max_changes` {grower.changes} allows: {_list(long)}"
+        findings.append(_finding("every candidate fits the budget", None, detail))
     if unused := _unused_table_keys(text_attack, prompts):
         findings.append(_finding("every key of the table occurs in a prompt", False, f"in no prompt: {_list(unused)}"))
     return LegalTexts(tuple(map(tuple, pools)), search, tuple(findings))
@@ -209,6 +212,11 @@ class _Words:
                 ]
             total += sum(ways)
         return total
+
+    def too_long(self) -> list[str]:
+        """Return the candidates that cost more than all changes of a text together."""
+        costs = {each: change_cost(place, each) for found in self._found for place in found for each in found[place]}
+        return [candidate for candidate, cost in costs.items() if cost > self.changes]
 
     def growth(self, changes: int) -> int:
         return sum(1 + sum(map(len, found.values())) for found in self._found)

@@ -8,6 +8,11 @@ piece alone gives the same token again, so only a list of words tells them apart
 forms. Names and abbreviations, which WordNet writes with capitals, are no substitutes of anything. Regular forms are
 recognised by WordNet's own endings. The list is part of this package, so that an attack does not depend on what else is
 installed; WordNet's licence, which goes with it, is in `wordnet.json`.
+
+In CLIP's vocabulary 32,647 tokens of letters alone end a word and are no stop words. 15,103 of them (46%) are not in
+the list. Of 200 drawn from those that are, 2 were no words to a reader ("khi", "nim"); of 200 drawn from those that are
+not, 6 were ("hotline", "bestie", "mentorship", "retweet", "timelapse", "roadshow"). What the list cannot find are
+endings that are also words: "ion", "able", "tics".
 """
 
 from __future__ import annotations

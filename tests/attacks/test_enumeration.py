@@ -186,6 +186,17 @@ def test_a_class_whose_every_candidate_is_another_class_is_named() -> None:
     assert passed is False and detail.startswith("all candidates of 'a cat' name a class")
 
 
+def test_candidates_too_long_for_the_budget_are_named() -> None:
+    words = {"zero": ("goose egg", "nil"), "one": ("a single thing",)}
+    found = findings(legal_texts(table(words), ["a zero", "a one"]))
+    assert found["every candidate fits the budget"] == (
+        None,
+        "dropped, as they add more words than `max_changes` 1 allows: 'goose egg', 'a single thing'",
+    )
+    assert found["every class has a candidate text"][0] is None
+    assert findings(legal_texts(table(words, max_changes=3), ["a zero", "a one"])) == {}
+
+
 def test_a_decomposed_prompt_and_key_are_the_composed_ones() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
