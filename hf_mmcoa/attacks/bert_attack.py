@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..losses import coordinate_kl
 from ..substitutes.source import CandidateSource
-from ..substitutes.words import STOP_WORDS, Place, replace_word, span_of, split_words, words_of
+from ..substitutes.words import STOP_WORDS, Place, change_cost, replace_word, span_of, split_words, words_of
 
 Encode = Callable[[list[str]], Tensor]
 Span = tuple[int, int]  # numbers of a place's first word and of the word after its last
@@ -124,6 +124,11 @@ class BertAttack:
         """
         texts = [unicodedata.normalize("NFC", text) for text in texts]
         return [self._variants(text, found) for text, found in zip(texts, self._proposed(texts), strict=True)]
+
+    def phrases(self, text: str) -> list[Span]:
+        """Return the places of the phrases of a text that change as one, for `substitutes.words.count_changes`."""
+        (found,) = self._proposed([unicodedata.normalize("NFC", text)])
+        return [(first, end) for first, end in found if end - first > 1]
 
     def _proposed(self, texts: list[str]) -> list[dict[Span, list[str]]]:
         """Return what the source proposes for every place of each text that may change, unfiltered."""
@@ -274,17 +279,6 @@ def _checked(encode: Encode, texts: list[str]) -> Tensor:
         row = int((~embeds.isfinite().all(1)).int().argmax())
         raise ValueError(f"`encode` gives a non-finite embedding for {texts[row]!r}: the model is broken or overflows.")
     return embeds
-
-
-def change_cost(place: Place, substitute: str) -> int:
-    """Return how many changes of `BertAttack` it takes to put a substitute in a place: one, and one per added word.
-
-    Example:
-        >>> change_cost((4, 6), "stein"), change_cost((4, 6), "glass stein"), change_cost(4, "goose egg")
-        (1, 1, 2)
-    """
-    first, end = span_of(place)
-    return 1 + max(len(words_of(substitute)) - (end - first), 0)
 
 
 def _apply(text: str, changes: Changes) -> str:

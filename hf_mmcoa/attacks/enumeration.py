@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..substitutes.words import words_of
-from .bert_attack import BertAttack, Changes, _apply, change_cost
+from ..substitutes.words import change_cost, words_of
+from .bert_attack import BertAttack, Changes, _apply
 from .contracts import EnumerableTextAttack
 from .levenshtein import LevenshteinAttack
 

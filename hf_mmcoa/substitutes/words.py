@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import SequenceMatcher
 
 Place = int | tuple[int, int]
@@ -135,3 +135,52 @@ def changed_words(before: str, after: str) -> list[tuple[str, str]]:
         return [pair for pair in zip(old, new, strict=True) if pair[0] != pair[1]]
     blocks = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     return [(" ".join(old[a:b]), " ".join(new[c:d])) for kind, a, b, c, d in blocks if kind != "equal"]
+
+
+def change_cost(place: Place, substitute: str) -> int:
+    """Return how many changes it is to put a substitute in a place: one, and one more for each word that it adds.
+
+    Example:
+        >>> change_cost((4, 6), "stein"), change_cost((4, 6), "glass stein"), change_cost(4, "goose egg")
+        (1, 1, 2)
+    """
+    first, end = span_of(place)
+    return 1 + max(len(words_of(substitute)) - (end - first), 0)
+
+
+def count_changes(before: str, after: str, phrases: Collection[tuple[int, int]] = ()) -> int:
+    """Return the fewest changes, counted by `change_cost`, that make one text of another.
+
+    It knows nothing of the attack that made the text, so it can check its budget. A word that was put in or taken out
+    is one change.
+
+    Args:
+        before: the text before.
+        after: the text after.
+        phrases: places in `before` that change as a whole.
+
+    Example:
+        >>> count_changes("a red beer mug", "a dark red stein", [(2, 4)]), count_changes("a beer mug", "a stein")
+        (2, 2)
+    """
+    old, new = words_of(before), words_of(after)
+    places = [*((index, index + 1) for index in range(len(old))), *phrases]
+    fewest: dict[tuple[int, int], int] = {(0, 0): 0}  # of the first so many words of each text
+
+    def reach(at: tuple[int, int], changes: int) -> None:
+        fewest[at] = min(changes, fewest.get(at, changes))
+
+    for i in range(len(old) + 1):
+        for j in range(len(new) + 1):
+            here = fewest[i, j]
+            if i < len(old) and j < len(new) and old[i] == new[j]:
+                reach((i + 1, j + 1), here)
+            if i < len(old):
+                reach((i + 1, j), here + 1)
+            if j < len(new):
+                reach((i, j + 1), here + 1)
+            for first, end in places:
+                if first == i:
+                    for stop in range(j + 1, len(new) + 1):
+                        reach((end, stop), here + 1 + max(stop - j - (end - first), 0))
+    return fewest[len(old), len(new)]

@@ -14,6 +14,7 @@ from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
+from hf_mmcoa.substitutes.words import count_changes
 
 TEMPLATE = "This is a photo of a {}"
 
@@ -173,6 +174,17 @@ def test_words_that_a_substitute_adds_count_and_no_word_changes_twice():
     assert BertAttack(candidates=MUGS, max_changes=3)(["a red beer mug"], encode) == ["a crimson big clay pot"]
     three = BertAttack(candidates=SynonymTable({"zero": ["round goose egg", "nil"]}))
     assert three.variants(["a zero"]) == [["a zero", "a nil"]], "three words for one are not one change"
+
+
+@pytest.mark.parametrize("max_changes", [1, 2, 3, 4])
+def test_no_text_exceeds_its_budget_by_an_independent_count(max_changes):
+    attack = BertAttack(candidates=MUGS, max_changes=max_changes)
+    text = "a red beer mug, a mug"
+    assert attack.phrases(text) == [(2, 4)]
+    counts = [count_changes(text, each, attack.phrases(text)) for each in attack.variants([text])[0]]
+    assert max(counts) == max_changes and counts.count(0) == 1
+    (adv_text,) = attack([text], Weights(red=0.2, mug=0.3, stein=0.9, cup=0.8, crimson=0.3))
+    assert 0 < count_changes(text, adv_text, attack.phrases(text)) <= max_changes
 
 
 def test_a_phrase_may_hold_a_stop_word_but_no_word_of_the_template():

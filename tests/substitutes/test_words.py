@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from hf_mmcoa.substitutes import words
-from hf_mmcoa.substitutes.words import STOP_WORDS, changed_words, phrases_around, replace_word, split_words
+from hf_mmcoa.substitutes.words import (
+    STOP_WORDS,
+    changed_words,
+    count_changes,
+    phrases_around,
+    replace_word,
+    split_words,
+)
 
 
 def words_of(text: str) -> list[str]:
@@ -78,6 +85,31 @@ def test_replace_word_names_a_wrong_index(index):
 )
 def test_changed_words(before, after, changes):
     assert changed_words(before, after) == changes
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "phrases", "changes"),
+    [
+        ("a dog", "A dog!", [], 0),
+        ("a dog", "a hound", [], 1),
+        ("one two", "two one", [], 2),
+        ("a zero", "a goose egg", [], 2),
+        ("a zero", "a round goose egg", [], 3),
+        ("a beer mug", "a stein", [], 2),
+        ("a beer mug", "a stein", [(1, 3)], 1),
+        ("a beer mug", "a glass krug", [(1, 3)], 1),
+        ("a beer mug", "a big clay pot", [(1, 3)], 2),
+        ("a chest of drawers", "a box of shelves", [(1, 4)], 1),
+        ("a red beer mug", "a crimson stein", [(2, 4)], 2),
+        ("beer mug dog", "stein big hound", [(0, 2)], 2),  # "stein big" for the mug
+        ("a bear", "a polar bear", [], 1),
+        ("a polar bear", "a bear", [], 1),
+        ("", "a dog", [], 2),
+        (f"a {DECOMPOSED}", "a caf\u00e9", [], 0),
+    ],
+)
+def test_count_changes(before, after, phrases, changes):
+    assert count_changes(before, after, phrases) == changes
 
 
 def test_stop_words_hold_function_words_and_no_class_names():
