@@ -27,8 +27,9 @@ MARKS = frozenset(
 
 # Letters and digits with their marks, and with apostrophes and the joiners of Indic and Persian script inside: "don't"
 # and "हिन्दी" are one word each, "red-hot" is two.
-_LETTERS = rf"[^\W_]+(?:[{''.join(sorted(MARKS))}]+[^\W_]*)*"
-WORD = re.compile(rf"{_LETTERS}(?:['\u2019\u200c\u200d]+{_LETTERS})*")
+_MARK = rf"(?=[^\x00-\x7f])[{''.join(sorted(MARKS))}]"  # the first half spares ASCII the search in a large set
+_LETTERS = rf"[^\W_]+(?:(?:{_MARK})+[^\W_]*)*"
+WORD = re.compile(rf"{_LETTERS}(?:['\u2019\u200c\u200d]{_LETTERS})*")
 _WITHIN_PHRASE = re.compile(r"[\s_/\-\u2010\u2011]+")
 
 # Function words only. Number words are left out on purpose: "one" and "two" are class names.

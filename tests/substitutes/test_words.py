@@ -22,6 +22,7 @@ def words_of(text: str) -> list[str]:
 def test_split_words_leaves_out_punctuation_and_keeps_apostrophes_and_digits():
     assert words_of("  It's a red-hot, 3rd_class café!") == ["It's", "a", "red", "hot", "3rd", "class", "café"]
     assert words_of("'quoted' -- ...") == ["quoted"]
+    assert words_of("rock''n") == ["rock", "n"]
     assert split_words("a, bc") == [(0, 1), (3, 5)]
 
 
