@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..substitutes.words import WORD
-from .bert_attack import BertAttack, _apply
+from ..substitutes.words import change_cost, words_of
+from .bert_attack import BertAttack, Changes, _apply
 from .contracts import EnumerableTextAttack
 from .levenshtein import LevenshteinAttack
 
@@ -27,8 +28,6 @@ BEAM_WIDTH = 16
 
 Harm = Callable[[int, list[str]], Tensor]
 """A class's number and some of its texts to how much harm each does, (criteria, texts)."""
-
-Changes = dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def legal_texts(
     for name, value in (("max_texts", max_texts), ("beam_width", beam_width)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    prompts, search = list(prompts), "exhaustive"
+    prompts, search = [unicodedata.normalize("NFC", prompt) for prompt in prompts], "exhaustive"
     grower = _grower(text_attack, prompts)
     if grower is None:
         pools = [list(pool) for pool in text_attack.variants(prompts)]
@@ -89,6 +88,12 @@ def legal_texts(
         width = _width(grower, number, max_texts, beam_width, harm)
         pools, search = _beam(grower, prompts, harm, width), f"beam of {width} texts"  # type: ignore[arg-type]
     pools, findings = _checked(prompts, pools, drop_shared)
+    if guarded := _only_other_classes(text_attack, [pool[0] for pool in pools if len(pool) == 1]):
+        detail = f"all candidates of {_list(guarded)} name a class and were dropped (`forbid_class_names`)"
+        findings.append(_finding("not every candidate names a class", False, detail))
+    if isinstance(grower, _Words) and (long := grower.too_long()):
+        detail = f"dropped, as they add more words than `max_changes` {grower.changes} allows: {_list(long)}"
+        findings.append(_finding("every candidate fits the budget", None, detail))
     if unused := _unused_table_keys(text_attack, prompts):
         findings.append(_finding("every key of the table occurs in a prompt", False, f"in no prompt: {_list(unused)}"))
     return LegalTexts(tuple(map(tuple, pools)), search, tuple(findings))
@@ -109,8 +114,16 @@ def unused_keys(keys: Iterable[str], prompts: Sequence[str]) -> list[str]:
         >>> unused_keys(["cat", "beer mug", "dog"], ["a photo of a Cat", "a photo of a beer mug"])
         ['dog']
     """
-    written = [f" {' '.join(WORD.findall(_normal(prompt)))} " for prompt in prompts]
-    return [key for key in keys if not any(f" {' '.join(WORD.findall(_normal(key)))} " in text for text in written)]
+    written = [f" {' '.join(words_of(prompt))} " for prompt in prompts]
+    return [key for key in keys if not any(f" {' '.join(words_of(key))} " in text for text in written)]
+
+
+def _only_other_classes(text_attack: object, prompts: list[str]) -> list[str]:
+    """Return those of the prompts without a legal text that have one if candidates may name classes."""
+    if not prompts or not isinstance(text_attack, BertAttack) or not text_attack.forbid_class_names:
+        return []
+    unguarded = replace(text_attack, forbid_class_names=False, max_changes=min(text_attack.max_changes, 1))
+    return [prompt for prompt, pool in zip(prompts, unguarded.variants(prompts), strict=True) if len(pool) > 1]
 
 
 def _unused_table_keys(text_attack: object, prompts: Sequence[str]) -> list[str]:
@@ -184,33 +197,39 @@ class _Words:
 
     def __init__(self, attack: BertAttack, prompts: list[str]) -> None:
         self._attack, self._prompts, self.changes = attack, prompts, attack.max_changes
-        self._places = [attack._attackable(prompt) if self.changes else [] for prompt in prompts]
-        self._found = attack.candidates(prompts, self._places, attack.num_candidates)
+        self._found = attack._proposed(prompts)
         self._changed: list[dict[str, Changes]] = [{prompt: {}} for prompt in prompts]
 
     def bound(self, changes: int) -> int:
         total = 0
-        for places, found in zip(self._places, self._found, strict=True):
-            ways = [1, *[0] * changes]  # texts with 0, 1, .. words changed: elementary symmetric sums
-            for place in places:
-                usable = len(found.get(place, []))
-                ways = [ways[0], *(ways[k] + usable * ways[k - 1] for k in range(1, changes + 1))]
+        for found in self._found:
+            ways = [1, *[0] * changes]  # texts that cost 0, 1, .. changes
+            for place, candidates in found.items():
+                costs = Counter(change_cost(place, candidate) for candidate in candidates)
+                ways = [
+                    ways[k] + sum(number * ways[k - cost] for cost, number in costs.items() if cost <= k)
+                    for k in range(changes + 1)
+                ]
             total += sum(ways)
         return total
 
+    def too_long(self) -> list[str]:
+        """Return the candidates that cost more than all changes of a text together."""
+        costs = {each: change_cost(place, each) for found in self._found for place in found for each in found[place]}
+        return [candidate for candidate, cost in costs.items() if cost > self.changes]
+
     def growth(self, changes: int) -> int:
-        return self.bound(1)
+        return sum(1 + sum(map(len, found.values())) for found in self._found)
 
     def all_texts(self) -> list[list[str]]:
-        return [self._attack._variants(*each) for each in zip(self._prompts, self._places, self._found, strict=True)]
+        return [self._attack._variants(*each) for each in zip(self._prompts, self._found, strict=True)]
 
     def grow(self, index: int, text: str) -> list[str]:
-        prompt, changes, found = self._prompts[index], self._changed[index][text], self._found[index]
-        for place in self._places[index]:
-            if place not in changes:
-                for candidate in self._attack._usable(prompt, changes, place, found.get(place, [])):
-                    grown = {**changes, place: candidate}
-                    self._changed[index].setdefault(_apply(prompt, grown), grown)
+        prompt, changes = self._prompts[index], self._changed[index][text]
+        for place, candidates in self._found[index].items():
+            for candidate in self._attack._usable(prompt, changes, place, candidates):
+                grown = {**changes, place: candidate}
+                self._changed[index].setdefault(_apply(prompt, grown), grown)
         return list(self._changed[index])
 
 
@@ -240,7 +259,7 @@ def _edit_bound(length: int, letters: int, edits: int) -> int:
 def _width(grower: _Grower, number: int, max_texts: int, beam_width: int, harm: Harm | None) -> int:
     """Return how many texts of each class the beam may extend, or raise where not even one fits."""
     one = grower.bound(1)
-    fits = (max_texts - one) // max(sum(grower.growth(changes) for changes in range(1, grower.changes)), 1)
+    fits = (max_texts - grower.growth(0)) // max(sum(grower.growth(changes) for changes in range(1, grower.changes)), 1)
     if harm is None or grower.changes < 2 or fits < 1:
         _raise_if_more(
             number,

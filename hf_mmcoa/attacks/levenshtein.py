@@ -3,11 +3,16 @@
 One search serves training (LEAF, arXiv:2506.03355: a random sample of slots and characters) and evaluation (Charmer,
 arXiv:2405.04346: all of them). A text of n characters has 2n + 1 slots: each character, and each gap around one. A slot
 is scored by putting a blank there; in the worst slots every character is tried, and deletion.
+
+A letter and the marks that combine with it ("हि") stay together, since a mark on another letter is no typing error: the
+letter, its marks and the gaps between them are no slots. Texts are attacked and returned composed (Unicode's NFC), so
+an accent that has a letter of its own ("é") is part of one character.
 """
 
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -15,7 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..substitutes.words import WORD
+from ..substitutes.words import MARKS, words_of
 from .contracts import TextEncoder
 from .image_losses import embedding_loss
 
@@ -88,6 +93,7 @@ class LevenshteinAttack:
         """
         if isinstance(texts, str):
             raise ValueError(f"`texts` must be a sequence of texts, got the string {texts!r}.")
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         distinct = list(dict.fromkeys(texts))
         if not distinct or self.max_edits == 0:
@@ -121,7 +127,8 @@ class LevenshteinAttack:
         if self.max_edits > 1:
             raise ValueError(f"`max_edits` must be at most 1 to list all variants, got {self.max_edits}.")
         everything = replace(self, num_samples=None)
-        slots = [range((2 * len(text) + 1) * self.max_edits) for text in texts]
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
+        slots = [_slots(text) if self.max_edits else [] for text in texts]
         return [
             list(dict.fromkeys([text, *(each for slot in own for each in everything._edits(text, slot, text))]))
             for text, own in zip(texts, slots, strict=True)
@@ -131,7 +138,8 @@ class LevenshteinAttack:
         self, texts: list[str], clean: Tensor, encode: TextEncoder, generator: torch.Generator
     ) -> list[list[int]]:
         """Return for each text the slots, of a sample or of all, where a blank moves the embedding furthest."""
-        slots = [_sample(2 * len(text) + 1, self.num_samples, generator) for text in texts]
+        free = [_slots(text) for text in texts]
+        slots = [[own[index] for index in _sample(len(own), self.num_samples, generator)] for own in free]
         blanked = [[_edit(text, slot, " ") for slot in own] for text, own in zip(texts, slots, strict=True)]
         scores = _distances(blanked, clean, encode)
         return [
@@ -147,7 +155,16 @@ class LevenshteinAttack:
         return [each for each in edited if each != text and not self._creates_word(original, each)]
 
     def _creates_word(self, original: str, text: str) -> bool:
-        return bool(self.dictionary) and not self.dictionary.isdisjoint(_words(text) - _words(original))
+        return bool(self.dictionary) and not self.dictionary.isdisjoint(
+            set(words_of(text)).difference(words_of(original))
+        )
+
+
+def _slots(text: str) -> list[int]:
+    """Return the slots at which an edit parts no letter from its marks."""
+    marks = [index for index, character in enumerate(text) if character in MARKS]
+    held = {slot for mark in marks for slot in (2 * mark - 1, 2 * mark, 2 * mark + 1)}  # what it is on, the gap, itself
+    return [slot for slot in range(2 * len(text) + 1) if slot not in held]
 
 
 def _edit(text: str, slot: int, character: str) -> str:
@@ -168,7 +185,3 @@ def _distances(trials: list[list[str]], clean: Tensor, encode: TextEncoder) -> l
         return [clean.new_zeros(0) for _ in trials]
     rows = torch.tensor([row for row, count in enumerate(counts) for _ in range(count)], device=clean.device)
     return list(embedding_loss(encode([text for own in trials for text in own]), clean[rows]).split(counts))
-
-
-def _words(text: str) -> set[str]:
-    return {word.casefold() for word in WORD.findall(text)}

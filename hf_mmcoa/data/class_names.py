@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ def readable_names(raw: Sequence[str], row: Benchmark | None = None, root: str =
     Raises:
         ValueError: if the names are synset ids and one of them is unknown.
     """
+    raw = [unicodedata.normalize("NFC", name) for name in raw]
     names = _synset_names(raw, root) if all(re.fullmatch(r"n\d{8}", name) for name in raw) else list(raw)
     synonyms = names != list(raw) or (row is not None and row.first_synonym)
     if row is not None:
@@ -155,9 +157,10 @@ def names_and_labels(
         everywhere = set(texts) | _words_of_all_splits(source, column, files)
         if None in everywhere:
             raise ValueError(f"row {texts.index(None)} has no label in column {column!r}; filter such rows out first.")
-        raw = sorted(everywhere)
+        composed = {text: unicodedata.normalize("NFC", text) for text in everywhere}  # two spellings are one class
+        raw = sorted(set(composed.values()))
         numbers = {name: number for number, name in enumerate(raw)}
-        return readable_names(raw, row, root), np.array([numbers[text] for text in texts], dtype=np.int64)
+        return readable_names(raw, row, root), np.array([numbers[composed[text]] for text in texts], dtype=np.int64)
     labels = np.concatenate([read_labels(part, column) for part in parts])
     if source.label_offset and labels.min() >= source.label_offset:  # a 0 means that they count from 0 after all
         labels = labels - source.label_offset

@@ -5,6 +5,7 @@ Two classes with the same prompt can never be told apart, so `class_prompts` war
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Sequence
 
@@ -15,13 +16,13 @@ _NAMED_COLLISIONS = 5  # a warning names this many groups and counts the rest
 
 
 def clean_class_name(name: str) -> str:
-    """Lower-case `name`, turn `_`, `-` and `/` into spaces, and collapse white space.
+    """Lower-case `name`, compose it (Unicode's NFC), turn `_`, `-` and `/` into spaces, and collapse white space.
 
     Example:
         >>> clean_class_name("Polka-dotted/Red_Panda ")
         'polka dotted red panda'
     """
-    return " ".join(name.lower().translate(_SEPARATORS).split())
+    return " ".join(unicodedata.normalize("NFC", name.lower()).translate(_SEPARATORS).split())
 
 
 def check_template(template: str) -> None:
@@ -41,7 +42,7 @@ def class_prompts(class_names: Sequence[str], template: str = DEFAULT_TEMPLATE, 
         clean: whether every name goes through `clean_class_name` first.
 
     Returns:
-        C prompts. Equal prompts are kept; one `UserWarning` counts them and names their classes.
+        C prompts, composed (NFC). Equal prompts are kept; one `UserWarning` counts them and names their classes.
 
     Raises:
         ValueError: if the template does not have exactly one `{}`, there are no names, or a name is no Unicode text or
@@ -63,7 +64,7 @@ def class_prompts(class_names: Sequence[str], template: str = DEFAULT_TEMPLATE, 
             )
         if not name.strip():
             raise ValueError(f"`class_names`: {original!r} is empty after clean-up; give it a name with letters.")
-    prompts = [template.replace("{}", name) for name in names]
+    prompts = [unicodedata.normalize("NFC", template.replace("{}", name)) for name in names]
     _warn_of_collisions(class_names, prompts)
     return prompts
 

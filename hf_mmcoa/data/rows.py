@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -141,7 +142,7 @@ class RowReader:
             text = text[0] if isinstance(text, list) and text else text
             if not isinstance(text, str):
                 raise ValueError(f"row {row_id} has no text in column {columns.text!r}, got {text!r}; filter it out.")
-            result["text"] = text
+            result["text"] = unicodedata.normalize("NFC", text)
         return {**result, "row_id": row_id}
 
     def _picture(self, value: Any, row_id: int) -> Tensor:

@@ -10,6 +10,7 @@ layer; the model's own forward does the rest, so its attention, pooling and `eos
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ def word_positions(model: nn.Module, input_ids: Tensor, attention_mask: Tensor |
 def tokenize(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], truncation: bool, offsets: bool = False
 ) -> dict[str, Tensor]:
-    """Tokenize texts as the model was trained to read them, onto its device.
+    """Tokenize texts as the model was trained to read them, composed (Unicode's NFC), onto its device.
 
     Args:
         model: an unwrapped dual encoder.
@@ -92,11 +93,13 @@ def tokenize(
 
     Returns:
         `input_ids` and `attention_mask`, (texts, length), padded on the right to the longest text, or to the context
-        length if the model reads padding. With `offsets` also `offset_mapping`, (texts, length, 2), in characters.
+        length if the model reads padding. With `offsets` also `offset_mapping`, (texts, length, 2), in characters of
+        the composed text.
     """
     kind, context = towers_of(model), int(model.config.text_config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+    composed = [unicodedata.normalize("NFC", text) for text in texts]
     encoded = tokenizer(
-        [text.lower() for text in texts] if kind.lowercase else texts,
+        [text.lower() for text in composed] if kind.lowercase else composed,
         padding=True,
         padding_side="right",
         pad_to_multiple_of=context if kind.reads_padding else None,

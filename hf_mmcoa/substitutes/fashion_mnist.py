@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from .source import Ranked
 from .synonyms import SynonymTable
-from .words import WORD
+from .words import Place, words_of
 
 # As `clean_class_name` returns them.
 CLASS_NAMES = (
@@ -25,7 +25,7 @@ class ClothingSynonyms(SynonymTable):
     def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
         """See `CandidateSource`."""
         return [
-            {index: [] if _is_t_shirt(text, index) else listed for index, listed in found.items()}
+            {place: [] if _is_t_shirt(text, place) else listed for place, listed in found.items()}
             for text, found in zip(texts, super().__call__(texts, words, num_candidates), strict=True)
         ]
 
@@ -38,9 +38,8 @@ class ClothingSynonyms(SynonymTable):
         return ClothingSynonyms(dict(known.table)), ClothingSynonyms(dict(unseen.table))
 
 
-def _is_t_shirt(text: str, index: int) -> bool:
-    words = [word.casefold() for word in WORD.findall(text)]
-    return words[max(index - 1, 0) : index + 1] == ["t", "shirt"]
+def _is_t_shirt(text: str, place: Place) -> bool:
+    return isinstance(place, int) and words_of(text)[max(place - 1, 0) : place + 1] == ["t", "shirt"]
 
 
 SYNONYMS = ClothingSynonyms(

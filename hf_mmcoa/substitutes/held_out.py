@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .source import CandidateSource
+from .source import CandidateSource, Ranked
 from .synonyms import SynonymTable
 
 
@@ -25,12 +25,10 @@ class HalfOf:
     part: Literal["known", "unseen"]
     seed: int = 0
 
-    def __call__(
-        self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int
-    ) -> list[dict[int, list[str]]]:
+    def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
         """See `CandidateSource`."""
         return [
-            {index: [word for word in ranked if self._has(word)][:num_candidates] for index, ranked in found.items()}
+            {place: [word for word in ranked if self._has(word)][:num_candidates] for place, ranked in found.items()}
             for found in self.source(texts, words, 2 * num_candidates)
         ]
 

@@ -11,17 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .source import CandidateSource, Ranked
+from .words import Place, span_of
 
 
 @dataclass(frozen=True)
 class LeftNeighboursCandidates:
-    """For each word, the candidates of `source` for the word before it; none for the first word."""
+    """For each word, the candidates of `source` for the word or the phrase before it; none for the first word."""
 
     source: CandidateSource
 
     def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
         """See `CandidateSource`."""
         left = [[word - 1 for word in own if word > 0] for own in words]
-        return [
-            {word + 1: listed for word, listed in found.items()} for found in self.source(texts, left, num_candidates)
-        ]
+        ranked: Ranked = []
+        for own, found in zip(words, self.source(texts, left, num_candidates), strict=True):
+            shifted: dict[Place, list[str]] = {}
+            for place, listed in found.items():
+                _, word = span_of(place)
+                if word in own:
+                    shifted[word] = (shifted.get(word, []) + listed)[:num_candidates]
+            ranked.append(shifted)
+        return ranked

@@ -1,7 +1,8 @@
 """The contract of a source of substitute words.
 
 A source proposes ranked candidates. `attacks.bert_attack` drops those that no attack may use: stop words, the word
-itself and class names. Every source takes many texts in one call, so that a model behind it runs in batches.
+itself, class names, and those with more words than the budget allows. Every source takes many texts in one call, so
+that a model behind it runs in batches.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-Ranked = list[dict[int, list[str]]]  # for each text, word number -> candidates, best first
+from .words import Place
+
+Ranked = list[dict[Place, list[str]]]  # for each text, word or phrase -> candidates, best first
 
 
 class CandidateSource(Protocol):
@@ -25,5 +28,6 @@ class CandidateSource(Protocol):
 
         Returns:
             For each text, a dictionary from word number to candidates, best first. A word without candidates may be
-            left out.
+            left out. A source that knows phrases adds those that hold one of the words, under the numbers of their
+            first word and of the word after them: `{4: ["cup"], (3, 5): ["stein"]}` in "a photo, a beer mug".
         """

@@ -1,32 +1,37 @@
-"""Substitutes from a given table of words."""
+"""Substitutes from a given table of words and phrases."""
 
 from __future__ import annotations
 
 import hashlib
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
 from .source import Ranked
-from .vocabulary import _word_at
-from .words import WORD
+from .words import WORD, Place, phrases_around, words_of
 
 
 @dataclass(frozen=True, repr=False)
 class SynonymTable:
-    """A list of substitutes for each word, in order of preference, looked up without regard to case.
+    """A list of substitutes for each word or phrase, in order of preference, looked up without regard to case.
+
+    A phrase ("beer mug") is found wherever its words follow each other, also as "beer-mug", and is replaced as a whole.
+    Where it holds another key ("mug"), the substitutes of both are candidates.
 
     Args:
-        synonyms: each word's substitutes; stored as `table`, a tuple of pairs, so that tables can be hashed.
+        synonyms: each key's substitutes; stored as `table`, a tuple of pairs, so that tables can be hashed.
 
     Raises:
-        ValueError: if a key is not a single word or occurs twice, a substitute holds no word, or a substitute is listed
-            more than once: an attacked text must keep its meaning, so a substitute must belong to one word only.
+        ValueError: if a key or a substitute holds no word, a key occurs twice, or a substitute is listed more than
+            once: an attacked text must keep its meaning, so a substitute must belong to one word only.
 
     Example:
         >>> SynonymTable({"zero": ("nought", "nil"), "one": ("unity",)})(["a photo of a Zero"], [[4]], 10)
         [{4: ['nought', 'nil']}]
+        >>> SynonymTable({"beer mug": ["stein"], "mug": ["cup"]})(["a photo of a beer mug"], [[4, 5]], 10)
+        [{4: [], (4, 6): ['stein'], 5: ['cup']}]
     """
 
     synonyms: InitVar[Mapping[str, Sequence[str]]]
@@ -34,22 +39,34 @@ class SynonymTable:
 
     def __post_init__(self, synonyms: Mapping[str, Sequence[str]]) -> None:
         for word, substitutes in synonyms.items():
-            if not WORD.fullmatch(word):
-                raise ValueError(f"`synonyms` has the key {word!r}; only single words are looked up.")
+            if not words_of(word):
+                raise ValueError(f"`synonyms` has the key {word!r}, which holds no word.")
             if isinstance(substitutes, str) or not all(WORD.search(substitute) for substitute in substitutes):
                 raise ValueError(f"`synonyms` of {word!r} must be a sequence of words, got {substitutes!r}.")
-        table = tuple((word.casefold(), tuple(substitutes)) for word, substitutes in synonyms.items())
-        _raise_if_repeated([word for word, _ in table], "has keys that differ in case only")
+        table = tuple(
+            (" ".join(words_of(word)), tuple(unicodedata.normalize("NFC", each) for each in substitutes))
+            for word, substitutes in synonyms.items()
+        )
+        _raise_if_repeated(
+            [word for word, _ in table], "has a key twice, but for case, hyphens or the encoding of accents"
+        )
         _raise_if_repeated([each.casefold() for _, listed in table for each in listed], "lists words more than once")
         object.__setattr__(self, "table", table)
 
     def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
         """See `CandidateSource`."""
-        table = dict(self.table)
-        return [
-            {index: list(table.get(_word_at(text, index).casefold(), ())[:num_candidates]) for index in indices}
-            for text, indices in zip(texts, words, strict=True)
-        ]
+        table = {word: list(listed[:num_candidates]) for word, listed in self.table}
+        longest = max((word.count(" ") + 1 for word in table), default=1)
+        ranked: Ranked = []
+        for text, indices in zip(texts, words, strict=True):
+            own = words_of(text)
+            found: dict[Place, list[str]] = {}
+            for index in indices:
+                found[index] = table.get(own[index], [])
+                phrases = phrases_around(text, index, longest) if longest > 1 else ()
+                found |= {place: table[phrase] for place, phrase in phrases if phrase in table}
+            ranked.append(found)
+        return ranked
 
     def __repr__(self) -> str:
         digest = hashlib.sha256(str(self.table).encode()).hexdigest()[:8]  # distinguishes two tables in a result file

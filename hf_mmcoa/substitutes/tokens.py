@@ -70,7 +70,7 @@ def _word_marker(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _whole_word(token: str, marker: str) -> str:
-    """Return the word that a token stands for, or "" if the token is only a piece of a word."""
+    """Return the letters of a token that may be a whole word, or "" if its mark says that it is a piece of one."""
     if marker == "##":
         return "" if token.startswith(marker) else token
     if marker == "</w>":

@@ -1,7 +1,12 @@
-"""Substitutes from CLIP's own vocabulary, by nearest neighbours in its token table or by HotFlip's first-order gain."""
+"""Substitutes from CLIP's own vocabulary, by nearest neighbours in its token table or by HotFlip's first-order gain.
+
+Both propose English words only. A vocabulary also holds pieces of words, names and abbreviations, and marks do not tell
+them apart (see `english`).
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +19,7 @@ from torch import Tensor, nn
 from ..gradients import gradient
 from ..losses import coordinate_kl
 from ..models import encoding
+from .english import is_english
 from .source import Ranked
 from .tokens import _check_tokenizer, _evaluating, _places, _whole_word, _word_marker
 from .words import STOP_WORDS, split_words
@@ -105,7 +111,7 @@ class HotFlipCandidates:
         if not asked or not vocabulary:
             return ranked
         table = encoding.token_table(self.model).float()
-        attacked = [texts[row] for row in asked]
+        attacked = [unicodedata.normalize("NFC", texts[row]) for row in asked]
         encoded = encoding.tokenize(self.model, self.tokenizer, attacked, truncation=True, offsets=True)
         offsets = encoded.pop("offset_mapping").tolist()
         all_places = _places(attacked, [words[row] for row in asked], offsets)
@@ -149,18 +155,17 @@ class HotFlipCandidates:
 
 def _word_at(text: str, index: int) -> str:
     start, end = split_words(text)[index]
-    return text[start:end]
+    return unicodedata.normalize("NFC", text[start:end])
 
 
 def _vocabulary_words(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[str]]:
-    """Return ids and words, by id, of the tokens that are whole words of ASCII letters and no stop words."""
+    """Return ids and words, by id, of the tokens that are English words and no stop words."""
     marker, special = _word_marker(tokenizer), set(tokenizer.all_special_ids)
     by_id = sorted((index, _whole_word(token, marker)) for token, index in tokenizer.get_vocab().items())
-    # Byte-level vocabularies write other alphabets in substitute characters, and ASCII letters as they are.
     words = {
         index: word
         for index, word in by_id
-        if word.isascii() and word.isalpha() and word.casefold() not in STOP_WORDS and index not in special
+        if index not in special and word.casefold() not in STOP_WORDS and is_english(word)
     }
     return list(words), list(words.values())
 

@@ -1,4 +1,4 @@
-"""Substitutes from WordNet: synonyms and hyponyms of a word."""
+"""Substitutes from WordNet: synonyms and hyponyms of a word or a phrase."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from .source import Ranked
-from .vocabulary import _word_at
-from .words import WORD
+from .words import WORD, Place, phrases_around, words_of
+
+LONGEST_PHRASE = 4  # "chest of drawers" has three words; longer class names are mostly descriptions
 
 
 @dataclass(frozen=True)
 class WordNetCandidates:
     """Synonyms of a word, then its hyponyms, over all its senses in WordNet's order. Needs `nltk`.
 
-    Only single words are proposed.
+    Phrases of up to four words that WordNet knows ("polar bear") are looked up too. What is proposed has at most as
+    many words as the place that it takes: only single words for a word.
 
     Args:
         root: folder with WordNet's own files, e.g. Debian's "/usr/share/wordnet"; None reads nltk's data.
@@ -36,18 +38,27 @@ class WordNetCandidates:
 
     def __call__(self, texts: Sequence[str], words: Sequence[Sequence[int]], num_candidates: int) -> Ranked:
         """See `CandidateSource`."""
-        return [
-            {index: self._relatives(_word_at(text, index))[:num_candidates] for index in indices}
-            for text, indices in zip(texts, words, strict=True)
-        ]
+        ranked: Ranked = []
+        for text, indices in zip(texts, words, strict=True):
+            own = words_of(text)
+            found: dict[Place, list[str]] = {}
+            for index in indices:
+                found[index] = self._relatives(own[index])[:num_candidates]
+                for place, phrase in phrases_around(text, index, LONGEST_PHRASE):
+                    if relatives := self._relatives(phrase):
+                        found[place] = relatives[:num_candidates]
+            ranked.append(found)
+        return ranked
 
-    def _relatives(self, word: str) -> list[str]:
-        synsets = self._wordnet.synsets(word)
+    def _relatives(self, phrase: str) -> list[str]:
+        """Return what WordNet has for the word or phrase, with spaces or with hyphens ("t-shirt")."""
+        words = phrase.split()
+        synsets = [each for join in ("_", "-")[: len(words)] for each in self._wordnet.synsets(join.join(words))]
         # nltk returns hyponyms in the order of a hash that differs between processes; offsets are WordNet's own order.
         hyponyms = (sorted(synset.hyponyms(), key=lambda each: each.offset()) for synset in synsets)
         relatives = [*synsets, *(each for found in hyponyms for each in found)]
-        lemmas = dict.fromkeys(lemma for synset in relatives for lemma in synset.lemma_names())
-        return [lemma for lemma in lemmas if WORD.fullmatch(lemma) and lemma.casefold() != word.casefold()]
+        lemmas = dict.fromkeys(lemma.replace("_", " ") for synset in relatives for lemma in synset.lemma_names())
+        return [lemma for lemma in lemmas if _plain(lemma, len(words)) and words_of(lemma) != words]
 
     @cached_property
     def _wordnet(self) -> Any:
@@ -65,6 +76,12 @@ class WordNetCandidates:
                 f"no WordNet in {self.root or 'the data folders of nltk'!r}. "
                 'Run nltk.download("wordnet"), or install Debian\'s wordnet-base and give root="/usr/share/wordnet".'
             ) from error
+
+
+def _plain(lemma: str, most: int) -> bool:
+    """Return whether a lemma is words and spaces alone, at most so many."""
+    words = lemma.split(" ")
+    return len(words) <= most and all(WORD.fullmatch(word) for word in words)
 
 
 def _read_wordnet(root: str) -> Any:

@@ -14,6 +14,7 @@ from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
+from hf_mmcoa.substitutes.words import count_changes
 
 TEMPLATE = "This is a photo of a {}"
 
@@ -145,8 +146,81 @@ def test_a_later_change_is_kept_only_if_the_kl_rises():
 
 def test_a_substitute_of_two_words_shifts_no_later_change():
     encode = Weights(zero=0.3, dog=0.2, goose=0.9, hound=0.6)
-    attack = BertAttack(candidates=SynonymTable({"zero": ["goose egg"], "dog": ["hound"]}), max_changes=2)
+    attack = BertAttack(candidates=SynonymTable({"zero": ["goose egg"], "dog": ["hound"]}), max_changes=3)
     assert attack(["a zero, a dog"], encode) == ["a goose egg, a hound"]
+
+
+MUGS = SynonymTable({"Beer mug": ["stein", "glass krug", "big clay pot"], "mug": ["cup"], "red": ["crimson"]})
+
+
+def test_a_phrase_and_a_word_in_it_are_both_candidates_and_the_phrase_is_one_change():
+    attack = BertAttack(candidates=MUGS, template="a photo of a {}")
+    assert attack.variants(["a photo of a beer mug"]) == [
+        ["a photo of a beer mug", "a photo of a stein", "a photo of a glass krug", "a photo of a beer cup"]
+    ]
+    for beer, mug in ((0.5, 0.1), (0.1, 0.5)):  # whichever of its words is visited first
+        encode = Weights(beer=beer, mug=mug, stein=2.5, cup=0.3)
+        assert attack(["a photo of a beer mug"], encode) == ["a photo of a stein"]
+    assert attack(["a photo of a beer mug"], Weights(mug=0.5, stein=0.6, cup=2.0)) == ["a photo of a beer cup"]
+
+
+def test_words_that_a_substitute_adds_count_and_no_word_changes_twice():
+    attack = BertAttack(candidates=MUGS, max_changes=2)
+    assert set(attack.variants(["a red beer mug"])[0]) == {
+        f"a {red} {mug}" for red in ("red", "crimson") for mug in ("beer mug", "stein", "glass krug", "beer cup")
+    } | {"a red big clay pot"}
+    encode = Weights(red=0.1, mug=0.4, big=1.5, crimson=0.3)
+    assert attack(["a red beer mug"], encode) == ["a red big clay pot"]
+    assert BertAttack(candidates=MUGS, max_changes=3)(["a red beer mug"], encode) == ["a crimson big clay pot"]
+    three = BertAttack(candidates=SynonymTable({"zero": ["round goose egg", "nil"]}))
+    assert three.variants(["a zero"]) == [["a zero", "a nil"]], "three words for one are not one change"
+
+
+@pytest.mark.parametrize("max_changes", [1, 2, 3, 4])
+def test_no_text_exceeds_its_budget_by_an_independent_count(max_changes):
+    attack = BertAttack(candidates=MUGS, max_changes=max_changes)
+    text = "a red beer mug, a mug"
+    assert attack.phrases(text) == [(2, 4)]
+    counts = [count_changes(text, each, attack.phrases(text)) for each in attack.variants([text])[0]]
+    assert max(counts) == max_changes and counts.count(0) == 1
+    (adv_text,) = attack([text], Weights(red=0.2, mug=0.3, stein=0.9, cup=0.8, crimson=0.3))
+    assert 0 < count_changes(text, adv_text, attack.phrases(text)) <= max_changes
+
+
+def test_a_phrase_may_hold_a_stop_word_but_no_word_of_the_template():
+    source = SynonymTable({"chest of drawers": ["dresser"], "photo of a chest": ["snapshot"], "a chest": ["box"]})
+    attack = BertAttack(candidates=source, template="a photo of a {}")
+    assert attack.variants(["a photo of a chest of drawers"])[0][1:] == ["a photo of a dresser"]
+    free = BertAttack(candidates=source, template="a photo of a {}", protect_template=False)
+    assert len(free.variants(["a photo of a chest of drawers"])[0]) == 4
+
+
+def test_a_phrase_puts_no_class_name_in_its_place():
+    names = ["ice bear", "polar bear", "Beer_Stein"]
+    source = SynonymTable({"polar bear": ["ice-bear", "white bear"], "mug": ["stein"], "small ice": ["tiny ice"]})
+    attack = BertAttack(candidates=source, class_names=names)
+    assert attack.variants(["a polar bear", "a beer mug"]) == [["a polar bear", "a white bear"], ["a beer mug"]]
+    assert attack.variants(["a small ice bear"]) == [["a small ice bear"]], "the name beside it stands"
+
+
+def test_any_source_of_plain_functions_may_propose_phrases_and_words_it_was_not_asked_for_are_ignored():
+    def source(texts, words, k):
+        return [{0: ["that"], 1: ["hound"], (1, 3): ["pair"], (2, 4): ["trio"]} for _ in texts]
+
+    attack = BertAttack(candidates=source)
+    assert attack.variants(["the dog with it"]) == [["the dog with it", "the hound with it", "the pair it"]]
+
+
+def test_decomposed_texts_names_and_templates_are_attacked_as_composed_ones():
+    cafe = "cafe\u0301"
+    attack = BertAttack(
+        candidates=SynonymTable({cafe: ["bar"], "pub": ["caf\u00e9"], "photo": ["print"]}),
+        template=f"{cafe} photo {{}}",
+        class_names=[cafe],
+    )
+    assert attack.variants([f"{cafe} photo {cafe}"]) == [["caf\u00e9 photo caf\u00e9", "caf\u00e9 photo bar"]]
+    assert attack([f"{cafe} photo {cafe}"], Weights()) == ["caf\u00e9 photo bar"]
+    assert attack.variants(["a pub"]) == [["a pub"]]
 
 
 @pytest.mark.parametrize("texts", [[], ["of the"], ["", "..."]])

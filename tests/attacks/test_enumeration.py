@@ -154,6 +154,56 @@ def test_keys_in_no_prompt_are_named() -> None:
     assert findings(legal)["every key of the table occurs in a prompt"] == (False, "in no prompt: 'dog'")
 
 
+def test_phrases_and_what_they_cost_are_predicted_and_listed() -> None:
+    words = {"beer mug": ("stein", "big clay pot"), "mug": ("cup",), "red": ("crimson", "dark red")}
+    for changes in (1, 2, 3):
+        attack = table(words, max_changes=changes)
+        (pool,) = legal_texts(attack, ["a red beer mug"]).pools
+        assert list(pool) == attack.variants(["a red beer mug"])[0]
+        # An upper bound: it also counts "beer mug" and "mug" changed together, which overlap.
+        assert len(pool) <= count_texts(attack, ["a red beer mug"]) <= 2 * len(pool)
+    assert count_texts(table(words), ["a red beer mug"]) == 4, "a text of each substitute that costs one change"
+
+
+def test_a_beam_over_phrases_stays_within_limit_and_budget() -> None:
+    words = {
+        "beer mug": ("stein", "big clay pot"),
+        "mug": ("cup",),
+        "red": ("crimson", "scarlet", "ruby", "cherry"),
+        "small": ("tiny", "minute", "little", "wee"),
+    }
+    attack = table(words, max_changes=2)
+    legal = legal_texts(attack, ["a small red beer mug"], max_texts=30, harm=longest, beam_width=1)
+    assert legal.search == "beam of 1 texts" and len(legal.pools[0]) <= 30
+    assert set(legal.pools[0]) < set(attack.variants(["a small red beer mug"])[0])
+
+
+def test_a_class_whose_every_candidate_is_another_class_is_named() -> None:
+    attack = table({"cat": ("dog",), "dog": ("hound",)}, class_names=["cat", "dog"])
+    legal = legal_texts(attack, ["a cat", "a dog"])
+    assert legal.pools == (("a cat",), ("a dog", "a hound"))
+    passed, detail = findings(legal)["not every candidate names a class"]
+    assert passed is False and detail.startswith("all candidates of 'a cat' name a class")
+
+
+def test_candidates_too_long_for_the_budget_are_named() -> None:
+    words = {"zero": ("goose egg", "nil"), "one": ("a single thing",)}
+    found = findings(legal_texts(table(words), ["a zero", "a one"]))
+    assert found["every candidate fits the budget"] == (
+        None,
+        "dropped, as they add more words than `max_changes` 1 allows: 'goose egg', 'a single thing'",
+    )
+    assert found["every class has a candidate text"][0] is None
+    assert findings(legal_texts(table(words, max_changes=3), ["a zero", "a one"])) == {}
+
+
+def test_a_decomposed_prompt_and_key_are_the_composed_ones() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        legal = legal_texts(table({"caf\u00e9": ("bar",)}), ["a cafe\u0301"])
+    assert legal.pools == (("a caf\u00e9", "a bar"),)
+
+
 def test_nothing_odd_gives_no_finding() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

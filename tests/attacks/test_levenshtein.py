@@ -99,6 +99,28 @@ def test_keeps_the_text_where_no_edit_moves_it() -> None:
     assert LevenshteinAttack(max_edits=2)(["cat"], lambda texts: torch.ones(len(texts), 2)) == ["cat"]
 
 
+HINDI = "\u0939\u093f\u0928\u094d\u0926\u0940"
+
+
+def test_no_edit_parts_a_letter_from_its_marks() -> None:
+    """The word is HI N+virama D+II: three letters, each with a mark, and nothing but gaps to edit."""
+    (variants,) = LevenshteinAttack(alphabet="x").variants([HINDI])
+    parts = [HINDI[:2], HINDI[2:4], HINDI[4:]]
+    assert variants == [HINDI, *("".join([*parts[:at], "x", *parts[at:]]) for at in range(4))]
+    for seed in range(5):
+        attack = LevenshteinAttack(max_edits=3, num_samples=5, alphabet="x")
+        (adv_text,) = attack([HINDI], encode, torch.Generator().manual_seed(seed))
+        assert all(part in adv_text for part in parts) and adv_text.count("x") == 3
+
+
+def test_a_decomposed_text_is_edited_as_the_composed_one() -> None:
+    attack = LevenshteinAttack(alphabet="x")
+    assert attack.variants(["cafe\u0301"]) == attack.variants(["caf\u00e9"])
+    assert "cafe" not in attack.variants(["cafe\u0301"])[0], "the accent alone is no character"
+    guarded = LevenshteinAttack(alphabet="\u00e9", dictionary=frozenset({"caf\u00e9"}))
+    assert "caf\u00e9" not in guarded.variants(["cafa"])[0]
+
+
 def test_more_than_one_edit_cannot_be_listed() -> None:
     with pytest.raises(ValueError, match="`max_edits` must be at most 1"):
         LevenshteinAttack(max_edits=2).variants(["cat"])

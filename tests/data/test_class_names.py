@@ -166,6 +166,14 @@ def test_word_labels_are_numbered_over_all_splits(tmp_path: Path) -> None:
     assert names_of(dataset) == ["cat", "dog", "owl"] and list(dataset["label"]) == [2, 1]
 
 
+def test_two_encodings_of_an_accent_are_one_label(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "test.parquet", label=["cafe\u0301", "owl", "caf\u00e9"])
+    dataset = load_benchmark(str(tmp_path))
+    assert names_of(dataset) == ["caf\u00e9", "owl"] and list(dataset["label"]) == [0, 1, 0]
+    with pytest.warns(UserWarning, match="stand for several classes: caf\u00e9"):
+        assert readable_names(["cafe\u0301", "caf\u00e9"]) == ["caf\u00e9 0", "caf\u00e9 1"]
+
+
 def test_names_that_collide_after_the_clean_up_stay_distinct(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", features=labels_of(["Red_Panda", "red panda", "Owl"]), label=[0, 1, 2])
     assert names_of(load_benchmark(str(tmp_path), split="train")) == ["Red_Panda", "red panda", "owl"]

@@ -29,6 +29,10 @@ def table(pictures: list[bytes | None], image: str = "image", **columns: list[An
     return datasets.Dataset.from_dict(rows, features=features)
 
 
+def test_captions_are_composed() -> None:
+    assert ImageRows(table([png(0)], text=["a cafe\u0301"]))[0]["text"] == "a caf\u00e9"
+
+
 def test_rows_have_pixels_label_text_and_row_id() -> None:
     dataset = table([png(0), png(51), png(255)], label=[2, 0, 1], text=["a", "b", "c"], other=[7, 8, 9])
     rows = ImageRows(dataset)

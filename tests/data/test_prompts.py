@@ -66,3 +66,11 @@ def test_many_collisions_name_five_groups_and_count_the_rest() -> None:
     names = [f"class{i}" for i in range(7)] + [f"Class{i}" for i in range(7)]
     with pytest.warns(UserWarning, match="7 distinct prompts for 14 classes.*and 2 more groups"):
         class_prompts(names)
+
+
+def test_decomposed_names_and_templates_are_composed() -> None:
+    assert clean_class_name("Cafe\u0301") == clean_class_name("CAF\u00c9") == "caf\u00e9"
+    assert class_prompts(["cafe\u0301"], "pla\u0302t: {}") == ["pl\u00e2t: caf\u00e9"]
+    assert class_prompts(["cafe"], "{}\u0301", clean=False) == ["caf\u00e9"], "also where name and template meet"
+    with pytest.warns(UserWarning, match="1 distinct prompts for 2 classes"):
+        class_prompts(["caf\u00e9", "cafe\u0301"], clean=False)

@@ -103,6 +103,13 @@ def test_text_ends_where_the_model_pools(encoder):
     )
 
 
+def test_both_encodings_of_an_accent_are_the_same_tokens(tiny_siglip, tiny_siglip_processor):
+    """CLIP's own tokenizer composes texts; SigLIP's would read "e" and an accent."""
+    encoder = DualEncoder(tiny_siglip, tiny_siglip_processor)
+    composed, decomposed = (encoder.tokenize([text])["input_ids"].tolist() for text in ("caf\u00e9", "cafe\u0301"))
+    assert composed == decomposed
+
+
 def test_given_token_embeddings_replace_the_tables(encoder):
     tokens = encoder.tokenize(TEXTS)
     with torch.no_grad():

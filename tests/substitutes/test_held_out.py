@@ -36,3 +36,12 @@ def test_a_table_is_split_word_by_word():
     assert isinstance(known, SynonymTable)
     for (word, listed), (same, others) in zip(known.table, unseen.table, strict=True):
         assert word == same and len(listed) == len(others) == 3 and not set(listed) & set(others)
+
+
+def test_a_source_of_phrases_is_split_too():
+    def phrases(texts, words, num_candidates):
+        return [{(1, 3): WORDS[:num_candidates]} for _ in texts]
+
+    known, unseen = known_and_unseen(phrases)
+    (a,), (b,) = (half(["a beer mug"], [[1]], 40) for half in (known, unseen))
+    assert set(a[1, 3]) | set(b[1, 3]) == set(WORDS) and set(a[1, 3]).isdisjoint(b[1, 3])

@@ -15,10 +15,12 @@ from transformers import BertTokenizer, PreTrainedTokenizerFast
 from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.losses import coordinate_kl
 from hf_mmcoa.models import encoding
+from hf_mmcoa.substitutes.english import is_english
 from hf_mmcoa.substitutes.masked_lm import MaskedLMCandidates
 from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
 from hf_mmcoa.substitutes.wordnet import WordNetCandidates
+from hf_mmcoa.substitutes.words import STOP_WORDS
 
 VOCABULARY = "[PAD] [UNK] [CLS] [SEP] [MASK] a photo of dog hound puppy picture ##s ##let ##ling play sing ##ing ##er ,"
 TOKENS = {token: index for index, token in enumerate(VOCABULARY.split())}
@@ -256,7 +258,7 @@ def test_hotflip_ranks_by_the_brute_force_first_order_gain(tiny_clip, tiny_proce
     values = [gains[tokenizer.convert_tokens_to_ids(f"{each}</w>")] for each in found]
     assert values == sorted(values, reverse=True)
     words = [token[:-4] for token in tokenizer.get_vocab() if token.endswith("</w>") and token[:-4].isalpha()]
-    best = max((each for each in words if each.isascii() and each not in {"a", "of", "this", "is", "and", "near"}),
+    best = max((each for each in words if is_english(each) and each not in STOP_WORDS),
                key=lambda each: gains[tokenizer.convert_tokens_to_ids(f"{each}</w>")])  # fmt: skip
     assert found[0] == best and values[0] > 0
 
@@ -295,13 +297,35 @@ def test_synonym_table_ignores_case_and_keeps_the_order():
     assert found == [{1: ["nought", "Nil"], 3: [], 6: ["unity"]}, {0: ["unity"]}]
 
 
+def test_synonym_table_finds_phrases_whole_and_the_words_in_them():
+    table = SynonymTable({"Beer-Mug": ("stein", "krug"), "mug": ("cup",), "chest of drawers": ("dresser",)})
+    texts = ["a beer mug, a beer, mug", "a MUG", "a chest of drawers"]
+    found = table(texts, [[1, 2, 4, 5], [1], [3]], 1)
+    assert found[0] == {1: [], 2: ["cup"], (1, 3): ["stein"], 4: [], 5: ["cup"]}, "a comma ends a phrase"
+    assert found[1:] == [{1: ["cup"]}, {3: [], (1, 4): ["dresser"]}]
+
+
+def test_synonym_table_reads_composed_and_decomposed_alike():
+    table = SynonymTable({"cafe\u0301": ("pla\u0302t",)})
+    assert table == SynonymTable({"caf\u00e9": ("pl\u00e2t",)})
+    assert table(["a caf\u00e9", "a CAFE\u0301"], [[1], [1]], 1) == [{1: ["pl\u00e2t"]}] * 2
+
+
+def test_a_split_keeps_phrase_keys():
+    known, unseen = SynonymTable({"beer mug": ("stein", "krug")}).split(seed=0)
+    both = [half(["a beer mug"], [[1]], 9)[0][1, 3] for half in (known, unseen)]
+    assert sorted(word for half in both for word in half) == ["krug", "stein"]
+
+
 @pytest.mark.parametrize(
     ("synonyms", "message"),
     [
         ({"zero": ("nil",), "one": ("unity", "NIL")}, "more than once: nil"),
         ({"zero": ("nil", "nil")}, "more than once: nil"),
-        ({"zero": ("nil",), "Zero": ("null",)}, "case only: zero"),
-        ({"polar bear": ("bear",)}, "'polar bear'; only single words"),
+        ({"zero": ("nil",), "Zero": ("null",)}, "encoding of accents: zero"),
+        ({"Beer-Mug": ("stein",), "beer mug": ("krug",)}, "encoding of accents: beer mug"),
+        ({"caf\u00e9": ("bar",), "cafe\u0301": ("pub",)}, "encoding of accents: caf\u00e9"),
+        ({"...": ("bear",)}, "'...', which holds no word"),
         ({"zero": "nil"}, "sequence of words, got 'nil'"),
         ({"zero": ("",)}, "sequence of words"),
     ],
@@ -348,5 +372,8 @@ def test_wordnet_gives_synonyms_then_hyponyms_as_single_words():
     dogs = found[0][0]
     assert dogs.index("puppy") < dogs.index("pooch") < dogs.index("toy"), "in WordNet's order, in every process"
     assert "puppy" in dogs and dogs.index("cad") < dogs.index("puppy"), "synonyms come before hyponyms"
-    assert not any("_" in word for word in dogs)
+    assert not any("_" in word or " " in word for word in dogs)
     assert found[1] == {0: []}
+    (found,) = source(["a Polar Bear, a t shirt"], [[1, 4]], 40)
+    assert "ice bear" in found[1, 3] and "jersey" in found[4, 6], "phrases are looked up with spaces and hyphens"
+    assert all(len(each.split()) <= 2 for each in found[1, 3])
