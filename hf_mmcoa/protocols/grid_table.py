@@ -9,7 +9,7 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..report.markdown import Verbatim, escape_markdown, markdown_lines
-from ..report.table import accuracies, describe, estimate
+from ..report.table import accuracies, describe, estimate, interval_sentence
 from .protocol import Cell, Protocol, shots_name
 
 CHART_FILE = "comparison.png"
@@ -45,8 +45,8 @@ def comparison_table(
         lines += accuracy_table(numbers).splitlines()
         lines += ["", f"![accuracy of each method]({CHART_FILE})", ""]
         lines += [
-            "Bold: best of its column, if its paired test against the runner-up is significant (p < 0.05 and, over "
-            "several seeds, an interval of the difference above 0).",
+            "Bold: best of its column, if the difference from the runner-up is significant: p < 0.05 and an interval "
+            "above 0.",
             "",
         ]
     if numbers["tests"]:
@@ -99,10 +99,12 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
         "",
         difference_table(numbers),
         "",
-        "Difference in points, method minus reference, with its 95% t-interval over the seeds that both have (none for "
-        "one seed), and the exact McNemar p. The test pools the samples of these seeds, each sample once a seed "
-        f"({pairs} pairs): it speaks of these trained models, the interval of the methods. The p are not corrected for "
-        f"the number of tests: {len(tests)} a column.",
+        "Difference in points, method minus reference, with its 95% interval: over images for clean and image "
+        "accuracies, over classes for all others, and over the seeds that both have if these are several. The p is of "
+        "a paired test on the samples of these seeds "
+        f"({pairs} pairs), in which an image under all seeds (exact McNemar for one seed), or all images of a class, "
+        "change sides together: it speaks of these trained models, the interval of the methods. The p are not "
+        f"corrected for the number of tests: {len(tests)} a column.",
     ]
 
 
@@ -125,10 +127,8 @@ def _training(numbers: Mapping[str, Any]) -> list[str]:
 def _test(found: Mapping[str, Any] | None) -> Verbatim:
     if found is None:
         return _NONE
-    text = f"{100 * found['difference']:+.1f}"
-    if found["difference_interval"]:
-        low, high = found["difference_interval"]
-        text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    low, high = found["difference_interval"]
+    text = f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
     return Verbatim(f"{text}, p {'< 0.001' if found['p_value'] < 0.001 else '= ' + format(found['p_value'], '.3f')}")
 
 
@@ -184,7 +184,7 @@ def _shots(name: str) -> str:
 def _specification(protocol: Protocol, finished: Finished) -> list[str]:
     """State the conditions under which the numbers were measured."""
     lines = [
-        "Accuracy in percent with its 95% interval: Student's t over seeds, Wilson's for one seed. Image, text and "
+        f"Accuracy in percent. {interval_sentence(len({cell.seed for cell, _ in finished}) > 1)} Image, text and "
         "multimodal are the worst case per sample over that kind's attacks.",
         "",
     ]

@@ -139,7 +139,7 @@ def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
                 label=_chart_name(one, series),
             )
         low, high = axes.get_xlim()
-        axes.set_xlim(max(0, low - 2), min(100.5, high + 2))
+        axes.set_xlim(max(-1, low - 2), min(101, high + 2))
         axes.set_ylim(-3, 103)
         axes.set_xlabel("clean accuracy, percent")
         axes.set_ylabel(f"{accuracies([{str(robust): 0}])[str(robust)]} accuracy, percent")
