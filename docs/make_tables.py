@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
-from hf_mmcoa.report.table import describe, markdown_table
+from hf_mmcoa.report.table import describe, interval_sentence, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -38,8 +38,9 @@ def table(name: str) -> str:
     results = read(RESULTS / name)
     runs = next(iter(results.values()))
     first = runs[0]
-    seeds = f"{len(runs)} seeds, 95% t-intervals over them" if len(runs) > 1 else "one seed, 95% Wilson intervals"
-    note = f"{describe(first['attack_spec'])}. {first['num_samples']} test samples, {seeds}."
+    seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
+    intervals = interval_sentence(averaged=len(runs) > 1)
+    note = f"{describe(first['attack_spec'])}. {first['num_samples']} test samples, {seeds}. {intervals}"
     return f"{markdown_table(results)}\n\n{note}"
 
 
@@ -61,7 +62,7 @@ def numbers_of(name: str) -> dict[str, Any]:
 
 
 def conditions(name: str, numbers: dict[str, Any]) -> str:
-    """The threat model of a comparison, its samples and its training, in two sentences."""
+    """The threat model of a comparison, its samples, its training, and what the intervals generalise over."""
     methods = numbers["methods"].values()
     file = next(file for method in methods for file in method["files"].values())
     result = json.loads((RESULTS / "comparisons" / name / file).read_text())
@@ -70,8 +71,8 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
     alike = not any("num_steps" in (method["settings"] or {}) for method in methods)
     attack = numbers["specification"]["training"].get("num_steps") if alike else None
     return (
-        f"{describe(result['attack_spec'])}. {result['num_samples']} test samples, {seeds} seeds, 95% t-intervals over "
-        f"them; {steps} gradient steps{f' with PGD-{attack}' if attack else ''}."
+        f"{describe(result['attack_spec'])}. {result['num_samples']} test samples, {seeds} seeds; {steps} gradient "
+        f"steps{f' with PGD-{attack}' if attack else ''}. {interval_sentence(averaged=seeds != '1')}"
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from hf_mmcoa.evaluation.attack_names import worst_case_attacks, worst_outcome
 from hf_mmcoa.evaluation.results import FORMAT
-from hf_mmcoa.evaluation.statistics import wilson_interval
 from hf_mmcoa.evaluation.threat_model import ThreatModel
+from hf_mmcoa.evaluation.uncertainty import interval_fields
 
 OUTCOMES = {
     "clean": "1111111110",
@@ -27,11 +27,12 @@ def make_result(
     spec_changes = {name: value for name, value in changes.items() if name in ThreatModel.__dataclass_fields__}
     spec = ThreatModel(**{**SPEC, "seed": seed, **spec_changes})
     total = len(outcomes["clean"])
+    labels = changes.get("labels", [row % 2 for row in range(total)])
     result: dict[str, Any] = {}
     for name, attacks in worst_case_attacks(list(outcomes)).items():
-        stands = worst_outcome({"outcomes": outcomes}, attacks).count("1")
-        result[name] = stands / total
-        result[f"{name}_interval"] = wilson_interval(stands, total)
+        outcome = worst_outcome({"outcomes": outcomes}, attacks)
+        result[name] = outcome.count("1") / total
+        result |= interval_fields(name, outcome, labels, attacks)
     result |= {f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()}
     result |= {
         "format": FORMAT,
@@ -47,7 +48,7 @@ def make_result(
         "prompts": ["a photo of a cat", "a photo of a dog"],
         "adv_prompts": {"text/words/all": ["a photo of a feline", "a photo of a hound"]},
         "row_ids": list(range(total)),
-        "labels": [row % 2 for row in range(total)],
+        "labels": labels,
         "outcomes": outcomes,
     }
     return {**result, **{name: value for name, value in changes.items() if name not in spec_changes}}

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.sanity import failed
     from ..models.encoder import load_clip
     from ..report.gallery import attack_gallery, gallery_path, save_gallery
-    from ..report.table import robustness_table
+    from ..report.table import interval_sentence, robustness_table
 
     try:
         _check_gallery(args)
@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     if accelerator.is_main_process:
         retrieval = args.task == "retrieval"
         print(retrieval_table(result) if retrieval else robustness_table({Path(args.model).name: result}))
+        if not retrieval:
+            print(interval_sentence(averaged=False))
         for finding in findings:
             print(f"sanity check failed: {finding['check']}: {printable(finding['detail'])}", file=sys.stderr)
         if args.output:

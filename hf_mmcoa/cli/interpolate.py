@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models.encoder import load_clip
     from ..models.weights import interpolate
     from ..protocols.interpolation import sweep, write_summary
-    from ..report.table import robustness_table
+    from ..report.table import interval_sentence, robustness_table
 
     names = (args.pretrained, args.robust or args.adapter)
     try:
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     findings = [(alpha, finding) for alpha, result in results.items() for finding in failed(result["sanity"])]
     if accelerator.is_main_process:
         print(robustness_table({f"alpha {alpha:g}": result for alpha, result in results.items()}))
+        print(interval_sentence(averaged=False))
         for alpha, finding in findings:
             what = printable(f"{finding['check']}: {finding['detail']}")
             print(f"alpha {alpha:g}: sanity check failed: {what}", file=sys.stderr)

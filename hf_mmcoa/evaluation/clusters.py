@@ -2,20 +2,21 @@
 
 One attacked prompt decides all images of its class, so ten classes with 36 images each say little more than ten
 outcomes do. What is resampled here are classes, and seeds and word splits where there are several, never images alone.
+scipy.stats is imported where it is used, as in `statistics`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 EXACT_FLIPS = 4096  # sign patterns that are all tried
 FEW = 6  # below it the means of all clusters lie on one side of the truth in over 1 of 20 cases: 2 / 2**clusters
+RARE = 4  # below it so few clusters differ from the others that a resample often has none of them
 BATCH = 2**22  # weights drawn at a time, 32 MB
 
 Array = NDArray[np.float64]
@@ -57,7 +58,9 @@ def cluster_interval(
 
     Where all resamples agree, as with 0 of n, the interval is that of as many independent outcomes as the smallest
     level has clusters: Clopper and Pearson's at 0 and 1, Wilson's in between. No resample leaves the range of the
-    clusters' means, so below `FEW` clusters the interval is widened to hold Wilson's too. `method` says so.
+    clusters' means, so below `FEW` clusters the interval is widened to hold Student's t interval on the logit scale
+    too, which stays inside (0, 1). Where all but a few clusters have the same mean, fewer than `RARE`, it is widened to
+    hold Wilson's with the number of clusters as n. `method` says so.
 
     Args:
         outcomes: one per sample, True or False or numbers in [0, 1], (N,).
@@ -81,6 +84,18 @@ def cluster_interval(
         )
     if not levels:
         raise ValueError('`levels` must name at least one level, for instance {"class": labels}.')
+    found, rare = _bootstrap(values, levels, confidence, num_resamples, seed)
+    for total in rare:
+        low, high, name = _interval_of_few(found.estimate, total, confidence)
+        method = f"{found.method}, widened to {name}'s with n = {total}: few clusters differ"
+        found = replace(found, low=min(low, found.low), high=max(high, found.high), method=method)
+    return found
+
+
+def _bootstrap(
+    values: Array, levels: Mapping[str, Sequence[object]], confidence: float, num_resamples: int, seed: int
+) -> tuple[ClusterInterval, list[int]]:
+    """Return the interval, and the sizes of those levels in which only few clusters differ from the others."""
     numbered = {name: _numbered(clusters, len(values), name) for name, clusters in levels.items()}
     varying = {name: codes for name, codes in numbered.items() if codes.max() > 0}
     estimate = float(values.mean())
@@ -88,21 +103,59 @@ def cluster_interval(
     names = tuple(varying)
     low = high = estimate
     if varying:
+        from scipy import stats
+
         means = _resampled_means(values, list(varying.values()), num_resamples, np.random.default_rng(seed))
-        freedom = _freedom(values, list(varying.values()))
-        # A bootstrap's variance is that of n, not n - 1.
-        tail = stats.norm.cdf(math.sqrt(1 + 1 / freedom) * stats.t.ppf((1 - confidence) / 2, freedom))
+        variance, freedom = _variance(values, list(varying.values()))
+        quantile = float(stats.t.ppf((1 + confidence) / 2, freedom))
+        tail = stats.norm.cdf(-math.sqrt(1 + 1 / freedom) * quantile)  # a bootstrap's variance is that of n, not n - 1
         low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
     if high - low > 1e-12:
         method = f"cluster bootstrap over {' and '.join(names)}, expanded percentile, {num_resamples} resamples"
         if freedom + 1 < FEW:
-            wider = _interval_of_few(estimate, freedom + 1, confidence)
-            low, high = min(low, wider[0]), max(high, wider[1])
-            method += f", widened to {wider[2]}'s with n = {freedom + 1:.3g}: too few clusters to resample"
-        return ClusterInterval(estimate, low, high, fewest, names, method)
+            half = quantile * math.sqrt(variance) / (estimate * (1 - estimate))
+            centre = math.log(estimate / (1 - estimate))
+            low, high = min(low, _logistic(centre - half)), max(high, _logistic(centre + half))
+            method += f", widened to Student's t on the logit scale (df {freedom:.3g}): too few clusters to resample"
+        rare = [size for codes in varying.values() if (size := _few_differ(values, codes))]
+        return ClusterInterval(estimate, low, high, fewest, names, method), rare
     low, high, name = _interval_of_few(estimate, fewest, confidence)
     method = f"{name} with the number of clusters as n ({fewest}): the resamples do not vary"
-    return ClusterInterval(estimate, low, high, fewest, names, method)
+    return ClusterInterval(estimate, low, high, fewest, names, method), []
+
+
+def paired_cluster_interval(
+    first: ArrayLike, second: ArrayLike, levels: Mapping[str, Sequence[object]], confidence: float = 0.95
+) -> ClusterInterval:
+    """Return an interval of the mean difference, second minus first, of two models on the same samples.
+
+    It is `cluster_interval` of each sample's (1 + difference) / 2, scaled back, so it stays inside [-1, 1]. Where the
+    two agree in all clusters, or all but a few have the same difference, it is widened to hold Newcombe's (1998): the
+    intervals of both shares of samples that only one of the two has, with the number of clusters as n, added in square.
+
+    Args:
+        first, second: outcomes of the two models on the same samples, (N,).
+        levels: as of `cluster_interval`.
+        confidence: of the interval.
+
+    Example:
+        >>> found = paired_cluster_interval([1] * 40, [1] * 40, {"class": [0, 1, 2, 3] * 10})  # four classes agree
+        >>> [round(end, 2) for end in (found.low, found.estimate, found.high)]
+        [-0.6, 0.0, 0.6]
+    """
+    one, other = _pair(first, second)
+    gain = other - one
+    found, rare = _bootstrap((1 + gain) / 2, levels, confidence, 4000, 0)
+    low, high = 2 * found.low - 1, 2 * found.high - 1
+    if not gain.any():
+        low, high, rare = 0.0, 0.0, [found.num_clusters]
+    estimate, up, down = float(gain.mean()), float(gain.clip(0).mean()), float((-gain).clip(0).mean())
+    for total in rare:
+        less, more, _ = _interval_of_few(up, total, confidence)
+        fewer, worse, _ = _interval_of_few(down, total, confidence)
+        low = min(low, max(-1.0, estimate - math.hypot(up - less, worse - down)))
+        high = max(high, min(1.0, estimate + math.hypot(more - up, down - fewer)))
+    return replace(found, estimate=estimate, low=low, high=high)
 
 
 def paired_cluster_test(
@@ -130,9 +183,7 @@ def paired_cluster_test(
         >>> paired_cluster_test([1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1])  # two clusters: 2 of 4 patterns
         0.5
     """
-    one, other = _checked(first), _checked(second)
-    if one.shape != other.shape:
-        raise ValueError(f"`first` and `second` must be outcomes of the same samples, got {one.size} and {other.size}.")
+    one, other = _pair(first, second)
     sums = np.bincount(_numbered(clusters, len(one), "clusters"), weights=one - other)
     sums = sums[np.abs(sums) > 1e-12]  # a cluster without a difference is the same under both signs
     if sums.size == 0:
@@ -195,29 +246,50 @@ def _resampled_means(
     sums = np.bincount(cell_of.ravel(), weights=values)
     counts = np.bincount(cell_of.ravel()).astype(float)
     sizes = [int(codes.max()) + 1 for codes in levels]
+    shares = [np.full(size, 1 / size) for size in sizes]
+    if len(sums) == math.prod(sizes):  # crossed: clusters of the same outcomes are drawn as one, which is much faster
+        table = np.stack([sums, counts], axis=-1).reshape(*sizes, 2)
+        for axis, size in enumerate(sizes):
+            rows = np.moveaxis(table, axis, 0)
+            _, kept, alike = np.unique(rows.reshape(size, -1), axis=0, return_index=True, return_counts=True)
+            table, shares[axis] = np.moveaxis(rows[kept], 0, axis), alike / size
+        sums, counts = table.reshape(-1, 2).T
+        cells = np.indices([len(share) for share in shares]).reshape(len(sizes), -1)
     means = []
     step = max(1, BATCH // max(len(sums), *sizes))
     for start in range(0, num_resamples, step):
         draws = min(step, num_resamples - start)
         weights = np.ones((draws, len(sums)))
-        for size, codes in zip(sizes, cells, strict=True):
-            weights *= generator.multinomial(size, np.full(size, 1 / size), draws)[:, codes]
+        for size, share, codes in zip(sizes, shares, cells, strict=True):
+            weights *= generator.multinomial(size, share, draws)[:, codes]
         totals = weights @ counts
         means.append((weights @ sums)[totals > 0] / totals[totals > 0])
     return np.concatenate(means)
 
 
-def _freedom(values: Array, levels: list[NDArray[np.intp]]) -> float:
-    """Return Satterthwaite's degrees of freedom of the mean's variance, summed over the levels' own."""
+def _variance(values: Array, levels: list[NDArray[np.intp]]) -> tuple[float, float]:
+    """Return the variance of the mean, summed over the levels' own, and Satterthwaite's degrees of freedom of it."""
     variances, freedoms = [], []
     for codes in levels:
         means = np.bincount(codes, weights=values) / np.bincount(codes)
         variances.append(float(means.var(ddof=1)) / len(means))
         freedoms.append(len(means) - 1)
-    if sum(variances) == 0:
-        return float(min(freedoms))
+    total = sum(variances)
+    if total == 0:
+        return 0.0, float(min(freedoms))
     parts = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
-    return sum(variances) ** 2 / parts
+    return total, total**2 / parts
+
+
+def _few_differ(values: Array, codes: NDArray[np.intp]) -> int:
+    """Return the number of clusters if they are not few and fewer than `RARE` differ from the most common mean."""
+    means = np.bincount(codes, weights=values) / np.bincount(codes)
+    _, alike = np.unique(means.round(12), return_counts=True)
+    return means.size if means.size >= FEW and means.size - alike.max() < RARE else 0
+
+
+def _logistic(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0  # exp(709) is the largest
 
 
 def _interval_of_few(fraction: float, total: float, confidence: float) -> tuple[float, float, str]:
@@ -225,10 +297,19 @@ def _interval_of_few(fraction: float, total: float, confidence: float) -> tuple[
     if fraction in (0.0, 1.0):  # nothing happened in any of n: (1 - p)^n = tail
         reach = 1 - tail ** (1 / total)
         return (0.0, reach, "Clopper-Pearson") if fraction == 0 else (1 - reach, 1.0, "Clopper-Pearson")
+    from scipy import stats
+
     square = float(stats.norm.ppf(tail)) ** 2 / total
     centre = (fraction + square / 2) / (1 + square)
     half = math.sqrt(square * fraction * (1 - fraction) + square**2 / 4) / (1 + square)
     return centre - half, centre + half, "Wilson"
+
+
+def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Array, Array]:
+    one, other = _checked(first), _checked(second)
+    if one.shape != other.shape:
+        raise ValueError(f"`first` and `second` must be outcomes of the same samples, got {one.size} and {other.size}.")
+    return one, other
 
 
 def _checked(outcomes: ArrayLike) -> Array:

@@ -25,8 +25,8 @@ from .prepare import ATTACKS, Evaluation, prepare
 from .results import load_result, save_result
 from .runner import Record, evaluated_model, process_state, result_names, run
 from .sanity import Finding, run_battery
-from .statistics import wilson_interval
 from .threat_model import ThreatModel
+from .uncertainty import interval_fields
 
 
 def evaluate_robustness(
@@ -87,7 +87,8 @@ def evaluate_robustness(
         A flat dictionary of JSON values: `clean_accuracy`; `image_accuracy`, `text_accuracy` and `multimodal_accuracy`,
         the worst case per sample over that kind's attacks; the same for each adversary of the texts, as in
         `text_own_accuracy`; `embedding_accuracy` and `worst_case_accuracy`; for each of them its 95% interval, as in
-        `image_accuracy_interval`, and its success rate among the correctly classified, as in
+        `image_accuracy_interval`, what that generalises over ("images" or "classes", see `uncertainty`), as in
+        `image_accuracy_interval_over`, and its success rate among the correctly classified, as in
         `image_attack_success_rate` (None if there are none); `attacks/<name>` and `outcomes`, one sign a sample, of
         every attack; `attack_spec`, `sanity` and what else is needed to judge and redo it.
 
@@ -160,9 +161,9 @@ class ZeroShotTask:
         total, correct = len(outcomes["clean"]), outcomes["clean"].count("1")
         numbers: dict[str, Any] = {}
         for name, attacks in worst_case_attacks(list(outcomes)).items():
-            robust = worst_outcome({"outcomes": outcomes}, attacks).count("1")
-            numbers[name] = robust / total
-            numbers[f"{name}_interval"] = wilson_interval(robust, total)
+            outcome = worst_outcome({"outcomes": outcomes}, attacks)
+            robust = outcome.count("1")
+            numbers |= {name: robust / total, **interval_fields(name, outcome, evaluation.labels, attacks)}
             if name != "clean_accuracy":
                 rate = name.removesuffix("_accuracy") + "_attack_success_rate"
                 numbers[rate] = 1 - robust / correct if correct else None

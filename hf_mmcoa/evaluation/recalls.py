@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .attack_names import AttackName, worst_case_attacks
+from .clusters import cluster_interval
 from .pairs import Pairs, ranks_of_best
 from .statistics import wilson_interval
 
@@ -92,8 +93,24 @@ def retrieval_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def recalls(ranks: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Every number of a result, from the ranks alone: worst cases with their intervals, then single attacks."""
+def recalls(ranks: Mapping[str, Sequence[int]], captions_of: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return every number of a result from its ranks: worst cases with their intervals, then single attacks.
+
+    Intervals generalise over images. Captions of one image are not independent, nor are images that share a caption:
+    images and captions that are connected form one cluster. Where each query is alone in its cluster, the interval is
+    Wilson's.
+
+    Args:
+        ranks: as of `all_ranks`.
+        captions_of: for each image the places of its own captions.
+
+    Raises:
+        ValueError: if `captions_of` is not of as many images and captions as there are ranks.
+    """
+    images, captions = (len(ranks[f"clean/{direction}"]) for direction in DIRECTIONS)
+    if len(captions_of) != images or not all(0 <= place < captions for own in captions_of for place in own):
+        raise ValueError(f"`captions_of` must name captions of {images} images, each in 0 to {captions - 1}.")
+    clusters = dict(zip(DIRECTIONS, _connected(captions_of, captions), strict=True))
     attacks = list(dict.fromkeys(name.rpartition("/")[0] for name in ranks))
     numbers: dict[str, Any] = {}
     for name, members in worst_case_attacks(attacks, by_adversary=False).items():
@@ -102,9 +119,30 @@ def recalls(ranks: Mapping[str, Sequence[int]]) -> dict[str, Any]:
             for depth in DEPTHS:
                 hits, key = sum(rank <= depth for rank in worst), f"{direction}_recall_at_{depth}"
                 numbers[f"{name.removesuffix('accuracy')}{key}"] = hits / len(worst)
-                numbers[f"{name.removesuffix('accuracy')}{key}_interval"] = wilson_interval(hits, len(worst))
+                interval = _interval([rank <= depth for rank in worst], clusters[direction])
+                numbers[f"{name.removesuffix('accuracy')}{key}_interval"] = interval
     return numbers | {
         f"attacks/{name}_recall_at_{depth}": sum(rank <= depth for rank in found) / len(found)
         for name, found in ranks.items()
         for depth in DEPTHS
     }
+
+
+def _interval(hits: Sequence[bool], clusters: Sequence[int]) -> list[float]:
+    if len(set(clusters)) == len(clusters):
+        return wilson_interval(sum(hits), len(hits))
+    found = cluster_interval(hits, {"images": clusters})
+    return [found.low, found.high]
+
+
+def _connected(captions_of: Sequence[Sequence[int]], num_captions: int) -> tuple[list[int], list[int]]:
+    """Return the number of the connected part that each image, and each caption, belongs to."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    images = [image for image, own in enumerate(captions_of) for _ in own]
+    captions = [caption for own in captions_of for caption in own]
+    nodes = len(captions_of) + num_captions
+    edges = (images, [len(captions_of) + caption for caption in captions])
+    _, parts = connected_components(coo_array(([1] * len(images), edges), shape=(nodes, nodes)), directed=False)
+    return parts[: len(captions_of)].tolist(), parts[len(captions_of) :].tolist()

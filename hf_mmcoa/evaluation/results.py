@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, get_type_hints
 
 from ..io import differences, read_json, write_json
 from ..schema import check_fields, short
 from .attack_names import AttackName, worst_cases, worst_outcome
-from .statistics import mcnemar
 from .threat_model import ThreatModel
+from .uncertainty import Unit, paired_test
 
 FORMAT = 2
 BLIND = 1
@@ -32,8 +33,8 @@ class _Required(TypedDict):
 
 
 class _Fields(_Required, total=False):
-    """The fields of a result that code here relies on; beside them are `<name>_accuracy`, `<name>_interval` and
-    `attacks/<name>`.
+    """The fields of a result that code here relies on; beside them are `<name>_accuracy`, those of `interval_fields`
+    and `attacks/<name>`.
     """
 
     training_seed: int
@@ -148,7 +149,9 @@ def validate(result: Any, name: str = "result") -> None:
 def _check_fields(result: Mapping[str, Any], name: str) -> None:
     """Raise ValueError, naming the field, unless each field has its type: the file may come from anywhere."""
     fractions = [key for key in result if key.endswith("_accuracy") or key.startswith("attacks/")]
-    types = dict.fromkeys(fractions, float) | {key: list[float] for key in result if key.endswith("_interval")}
+    ends: dict[str, Any] = {"_interval": list[float], "_interval_over": Unit, "_effective_samples": float}
+    types = dict.fromkeys(fractions, float)
+    types |= {key: kind for end, kind in ends.items() for key in result if key.endswith(end)}
     try:
         check_fields(result, get_type_hints(_Fields) | types)
     except ValueError as error:
@@ -163,7 +166,7 @@ def _check_fields(result: Mapping[str, Any], name: str) -> None:
 
 def compare(
     first: Mapping[str, Any], second: Mapping[str, Any], ignore: tuple[str, ...] = ()
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Compare two models on the same samples under the same threat model, paired by sample.
 
     Args:
@@ -173,8 +176,9 @@ def compare(
 
     Returns:
         For each accuracy that both results hold: `first`, `second`, `difference` (second minus first), `only_first` and
-        `only_second`, the numbers of samples that only one of the two classifies correctly, and `p_value` of the exact
-        McNemar test on these.
+        `only_second`, the numbers of samples that only one of the two classifies correctly, and of the paired test
+        `p_value`, `test` and what it is `over`: "McNemar" over "images" where prompts are not attacked, else
+        "sign flips" over "classes", because one attacked prompt decides all images of its class.
 
     Raises:
         ValueError: if the specifications, the rows or the labels differ; the message says where.
@@ -199,15 +203,11 @@ def compare(
         if name not in worst_cases(second):
             continue
         a, b = (worst_outcome(result, worst_cases(result)[name]) for result in (first, second))
-        only_first = sum(x > y for x, y in zip(a, b, strict=True))
-        only_second = sum(x < y for x, y in zip(a, b, strict=True))
         paired[name] = {
             "first": first[name],
             "second": second[name],
             "difference": second[name] - first[name],
-            "only_first": only_first,
-            "only_second": only_second,
-            "p_value": mcnemar(only_first, only_second),
+            **asdict(paired_test([a], [b], first["labels"], worst_cases(first)[name])),
         }
     return paired
 

@@ -113,9 +113,10 @@ def evaluate_retrieval(
     Returns:
         A flat dictionary of JSON values: `clean_image_to_text_recall_at_1`, `image_text_to_image_recall_at_5` and so on
         for every threat, direction and depth, each the worst case per query over the threat's attacks and with its 95%
-        interval in `..._interval`; `attacks/<name>/<direction>_recall_at_<k>`; `ranks`, "<attack>/<direction>" to one
-        rank a query (1 is the best), in the order of `row_ids` or of `captions`; `captions`, `captions_of` (for each
-        image the places of its own), `adv_captions`; `attack_spec`, `sanity` and what else is needed to judge it.
+        interval over images in `..._interval`; `attacks/<name>/<direction>_recall_at_<k>`; `ranks`,
+        "<attack>/<direction>" to one rank a query (1 is the best), in the order of `row_ids` or of `captions`;
+        `captions`, `captions_of` (for each image the places of its own), `adv_captions`; `attack_spec`, `sanity` and
+        what else is needed to judge it.
 
     Raises:
         ValueError: for an empty or streamed data set, no caption column, a row without a caption, fewer than two
@@ -266,7 +267,7 @@ class RetrievalTask:
             own_texts = [text for record in records for text in record["own_texts"][name]]
             ranks[f"{name}/text_to_image"] = self._ranks_of_captions(own_texts, images[name], texts["clean"])
         return {
-            **recalls(ranks),
+            **recalls(ranks, self.pairs.captions_of),
             "captions": self.pairs.captions,
             "captions_of": self.pairs.captions_of,
             "adv_captions": self.texts.found.lists,
@@ -399,19 +400,22 @@ def load_retrieval(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it was cut off, is no result of retrieval, or its recalls are not those of its ranks.
+
+    Intervals are computed from the ranks again: older files hold some that took the captions of an image for
+    independent.
     """
     result = _upgraded(read_json(path))
     if not isinstance(result, Mapping) or result.get("task") != "retrieval" or result.get("format") != FORMAT:
         raise ValueError(f"{path} is no result of `evaluate_retrieval` in format {FORMAT}.")
     try:
         ThreatModel.from_dict(result["attack_spec"])
-        numbers = recalls(result["ranks"])
-        wrong = [name for name, value in numbers.items() if result[name] != value]
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        numbers = recalls(result["ranks"], result["captions_of"])
+        wrong = [name for name, value in numbers.items() if not name.endswith("_interval") and result[name] != value]
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError, IndexError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} is {result[wrong[0]]}, its ranks say {numbers[wrong[0]]}.")
-    return dict(result)
+    return {**result, **numbers}
 
 
 def _upgraded(result: Any) -> Any:
@@ -424,7 +428,7 @@ def _upgraded(result: Any) -> Any:
     }
     kept = {name: value for name, value in result.items() if not name.startswith("attacks/")}
     spec = {**BLIND_SPEC, **result["attack_spec"]}
-    return {**kept, **recalls(ranks), "ranks": ranks, "attack_spec": spec, "format": FORMAT}
+    return {**kept, **recalls(ranks, result["captions_of"]), "ranks": ranks, "attack_spec": spec, "format": FORMAT}
 
 
 def _resolve(

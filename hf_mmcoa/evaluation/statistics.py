@@ -1,13 +1,9 @@
-"""Confidence intervals and paired tests on accuracies, by scipy.
+"""The interval of an accuracy and the test of a difference over independent images, by scipy; others: `uncertainty`.
 
 scipy.stats is imported where it is used: importing it takes half a second, which `hf-mmcoa --help` need not wait for.
 """
 
 from __future__ import annotations
-
-import math
-import statistics
-from collections.abc import Sequence
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> list[float]:
@@ -35,33 +31,6 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> lis
     low, high = binomtest(successes, total).proportion_ci(confidence, method="wilson")
     # Exact at both ends, where rounding would leave the proportion itself outside its interval.
     return [float(low) if successes else 0.0, float(high) if successes < total else 1.0]
-
-
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> list[float]:
-    """Return Student's t interval of a mean, for instance of an accuracy over seeds.
-
-    Args:
-        values: one value a seed, at least two.
-        confidence: coverage of the interval, in (0, 1).
-
-    Returns:
-        [low, high]; not clipped to [0, 1].
-
-    Raises:
-        ValueError: if there are fewer than two values: one seed has no spread.
-
-    Example:
-        >>> [round(bound, 3) for bound in mean_interval([0.70, 0.72, 0.74])]
-        [0.67, 0.77]
-    """
-    if len(values) < 2:
-        raise ValueError(f"`values` must hold at least two, got {len(values)}: one seed says nothing about the spread.")
-    from scipy.stats import t  # not its `interval`, which is nan for equal values
-
-    quantile = float(t.ppf((1 + confidence) / 2, len(values) - 1))
-    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return [mean - half, mean + half]
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -29,7 +29,7 @@ from ..file_names import PICTURE_FILE
 from ..io import printable
 from ..report.markdown import Verbatim, escape_markdown
 from ..report.picture import threat_sentence
-from ..report.table import accuracies, describe, fraction, markdown_table
+from ..report.table import accuracies, describe, estimate, fraction, interval_sentence, markdown_table
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.masked_lm import MASKED_LM
@@ -142,6 +142,7 @@ def card_of(
             name=name,
             summary=Verbatim(" ".join(filter(None, (_summary(checkpoint, base, dataset), note)))),
             inside=Verbatim(_inside(checkpoint)),
+            intervals=interval_sentence(averaged=False),
             usage=Verbatim(_usage(checkpoint, measured, where, base)),
             sections=[_section_context(section) for section in measured.sections],
             retrievals=[
@@ -376,7 +377,10 @@ def _licences(license: str | None, base: str | None, dataset: str | None, measur
 
 
 def _eval_results(section: Section) -> list[EvalResult]:
-    """Return the checkpoint's own numbers of a section, as fractions, each with its interval and its threat model."""
+    """Return the checkpoint's own numbers of a section, as fractions, each with its interval and its threat model.
+
+    `interval_over` says what an interval generalises over, "images" or "classes".
+    """
     result = section.result
     spec = result["attack_spec"]
     name, split = _dataset_and_split(result)
@@ -398,9 +402,14 @@ def _eval_results(section: Section) -> list[EvalResult]:
             metric_type="accuracy",
             metric_name=metric(key, label),
             metric_value=result[key],
-            metric_args={"interval_95": list(result[f"{key}_interval"]), "num_samples": result["num_samples"]},
+            metric_args={
+                "interval_95": [found.low, found.high],
+                "interval_over": found.over,
+                "num_samples": result["num_samples"],
+            },
         )
         for key, label in accuracies([result]).items()
+        for found in [estimate([result], key)]
     ]
 
 

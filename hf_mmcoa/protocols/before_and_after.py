@@ -26,7 +26,7 @@ from ..models.encoder import load_clip
 from ..models.lora import merge
 from ..report.gallery import attack_gallery, gallery_path, save_gallery
 from ..report.picture import save_picture
-from ..report.table import robustness_table
+from ..report.table import interval_sentence, robustness_table
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.named import candidate_source
@@ -146,7 +146,7 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
         save_picture(gallery, output / PICTURE_FILE)
     trainer.save_model(str(output))
     if args.should_save:
-        print(f"\n{robustness_table(results)}\n")
+        print(f"\n{robustness_table(results)}\n{interval_sentence(averaged=False)}\n")
         print(f"model    {output}  ({type(model).__name__}.from_pretrained reads it)")
         print(f"numbers  {output / ROBUSTNESS_FILE}\npicture  {output / PICTURE_FILE}")
         print(f"card     {output / CARD_FILE}  (`hf-mmcoa push` publishes the folder)")

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.attack_names import worst_cases, worst_outcome
+from ..evaluation.attack_names import AttackName, worst_cases, worst_outcome
 from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result
-from ..evaluation.statistics import mcnemar, mean_interval, wilson_interval
+from ..evaluation.uncertainty import difference_interval, interval_fields, paired_test
 from ..io import differences, read_json, write_bytes, write_json, write_text
 from ..report.charts import dot_chart
 from ..report.load import named_path, read_results, result_files
-from ..report.table import Estimate, accuracies, check_comparable, estimate
+from ..report.table import Estimate, accuracies, check_comparable, estimate, main_columns
 from .cells import result_path
 from .grid import Failures, locked, run_cells
 from .grid_table import CHART_FILE, comparison_table
@@ -240,8 +241,8 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
 
     Returns:
         `columns`: label of each accuracy. `methods`: for each name its `objective`, `settings`, `seeds`, `files`,
-        `steps` and `accuracies`, which hold for each column `value`, `low` and `high` (95%, over seeds) and `by_seed`.
-        `reference`: its name. `tests`: for each name and column the `paired_test` against the reference. `best`: for
+        `steps` and `accuracies`, which hold for each column `value`, `low` and `high` (95%), what these are `over` and
+        `by_seed`. `reference`: its name. `tests`: for each name and column what `compare_with` returns. `best`: for
         each column the best row, the runner-up, their test and whether the difference is `significant`. `versions`:
         version of each library.
 
@@ -263,7 +264,7 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
     named = {row.name: row for row in rows}
     against = named.get(reference if reference is not None else (trained or list(named))[0])
     tests = {
-        row.name: {column: paired_test(row, against, column) for column in columns}
+        row.name: {column: compare_with(row, against, column) for column in columns}
         for row in rows
         if against is not None and row is not against
     }
@@ -287,12 +288,14 @@ def with_text_attacks(result: Mapping[str, Any]) -> dict[str, Any]:
     added = [WORST_TEXT, *_single_texts(result)] if len(_texts(result)) > 1 else []
     found = dict(result)
     for name in added:
-        stands, total = worst_outcome(result, _attacks(result)[name]).count("1"), result["num_samples"]
-        found |= {name: stands / total, f"{name}_interval": wilson_interval(stands, total)}
+        attacks = _attacks(result)[name]
+        outcome = worst_outcome(result, attacks)
+        found[name] = outcome.count("1") / len(outcome)
+        found |= interval_fields(name, outcome, result["labels"], attacks)
     return found
 
 
-def paired_test(row: Row, reference: Row, column: str) -> dict[str, Any] | None:
+def compare_with(row: Row, reference: Row, column: str) -> dict[str, Any] | None:
     """Compare a row with a reference on the same samples and seeds; return None if they share no seed.
 
     Args:
@@ -301,37 +304,38 @@ def paired_test(row: Row, reference: Row, column: str) -> dict[str, Any] | None:
         column: name of an accuracy.
 
     Returns:
-        `seeds`: seeds of both rows. `difference`: row minus reference, mean over these seeds, and
-        `difference_interval`: its 95% t interval (None for one seed). `pairs`: number of samples of all these seeds
-        together; `only_method` and `only_reference`: how many of them only one row classifies correctly; `p_value`: of
-        the exact McNemar test on these. A sample counts once per seed: the test is about these trained models, the
-        interval about the method.
+        `seeds`: seeds of both rows. `difference`: row minus reference, mean over these seeds;
+        `difference_interval`: its 95% interval and `interval_over` what that generalises over, "seeds and classes".
+        `pairs`: number of samples of all these seeds together; `only_method` and `only_reference`: how many of them
+        only one row classifies correctly; `p_value`, `test` and what it is `over`: of the paired test on these, in
+        which the samples of a class, or a sample under all seeds, change sides together. The test is about these
+        trained models, the interval about the method.
     """
     seeds = sorted(set(row.results) & set(reference.results))
     shared = [(row.results[seed], reference.results[seed]) for seed in seeds]
     if not seeds or any(column not in result for pair in shared for result in pair):
         return None
-    only_method = only_reference = pairs = 0
-    for own, other in shared:
-        a, b = (worst_outcome(result, _attacks(result)[column]) for result in (own, other))
-        only_method += sum(x > y for x, y in zip(a, b, strict=True))
-        only_reference += sum(x < y for x, y in zip(a, b, strict=True))
-        pairs += len(a)
-    gains = [own[column] - other[column] for own, other in shared]
+    attacks = _attacks(shared[0][0])[column]
+    labels = shared[0][0]["labels"]
+    ours, theirs = ([worst_outcome(pair[side], attacks) for pair in shared] for side in (0, 1))
+    found, interval = paired_test(ours, theirs, labels, attacks), difference_interval(theirs, ours, labels, attacks)
     return {
         "seeds": seeds,
-        "difference": sum(gains) / len(gains),
-        "difference_interval": mean_interval(gains) if len(gains) > 1 else None,
-        "pairs": pairs,
-        "only_method": only_method,
-        "only_reference": only_reference,
-        "p_value": mcnemar(only_method, only_reference),
+        "difference": interval.estimate,
+        "difference_interval": [interval.low, interval.high],
+        "interval_over": " and ".join(interval.generalises_over),
+        "pairs": len(seeds) * len(labels),
+        "only_method": found.only_first,
+        "only_reference": found.only_second,
+        "p_value": found.p_value,
+        "test": found.test,
+        "over": found.over,
     }
 
 
 def comparison_chart(numbers: Mapping[str, Any], dark: bool = False) -> bytes:
     """Draw the numbers of `compare_rows` as PNG: methods by their worst case, a dot with its interval per threat."""
-    columns = [name for name in numbers["columns"] if name.startswith(PLOTTED)]
+    columns = [name for name in main_columns(numbers["columns"]) if name.startswith(PLOTTED)]
     points = {
         name: {column: _estimate(found) for column, found in method["accuracies"].items() if column in columns}
         for name, method in numbers["methods"].items()
@@ -341,6 +345,11 @@ def comparison_chart(numbers: Mapping[str, Any], dark: bool = False) -> bytes:
 
 def _estimate(found: Mapping[str, Any]) -> Estimate:
     return Estimate(**{each.name: found[each.name] for each in dataclasses.fields(Estimate)})
+
+
+def _estimate_of(row: Row, column: str) -> Estimate:
+    results = list(row.results.values())
+    return estimate(results, column, _attacks(results[0])[column])
 
 
 def _attacks(result: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -354,8 +363,10 @@ def _texts(result: Mapping[str, Any]) -> list[str]:
 
 def _single_texts(result: Mapping[str, Any]) -> list[str]:
     """Return the text attacks without a column of their own, which exist where characters are attacked beside words."""
-    texts = _texts(result)
-    return [f"attacks/{name}" for name in texts if name != "text/embedding"] if "text/characters" in texts else []
+    parsed = {name: AttackName.parse(name) for name in _texts(result)}
+    if not any(parts.attack == "characters" for parts in parsed.values()):
+        return []
+    return [f"attacks/{name}" for name, parts in parsed.items() if parts.realised]
 
 
 def _columns(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -371,11 +382,11 @@ def _columns(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _single_label(name: str, labels: Mapping[str, str]) -> str:
-    """Return "words (unseen)" for "attacks/text/words:unseen"; the first source is named as in the text's column."""
-    kind, _, source = name.removeprefix("attacks/text/").partition(":")
-    if kind == "characters":
-        return kind
-    return f"{kind} ({source})" if source else labels["text_accuracy"].replace("text", kind, 1)
+    """Return "words (unseen), own" for "attacks/text/words/own:unseen"; the first source is named as in the text's."""
+    parts = AttackName.parse(name.removeprefix("attacks/"))
+    own = labels["text_accuracy"].partition(", ")[0].replace("text", parts.attack, 1)
+    label = f"{parts.attack} ({parts.source})" if parts.source else own if parts.attack == "words" else parts.attack
+    return f"{label}, {parts.adversary}"
 
 
 def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -384,7 +395,7 @@ def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
     for column in columns:
         if all(column in result for result in results):
             by_seed = {str(seed): result[column] for seed, result in row.results.items()}
-            found[column] = {**asdict(estimate(results, column)), "by_seed": by_seed}
+            found[column] = {**asdict(_estimate_of(row, column)), "by_seed": by_seed}
     return {
         "objective": row.method.objective if row.method else None,
         "settings": dict(row.method.settings) if row.method else None,
@@ -398,18 +409,17 @@ def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
 def _best(rows: Sequence[Row], column: str) -> dict[str, Any] | None:
     """Return the best row of a column, the runner-up and their test.
 
-    The difference is significant only if the samples say so and, where there are several seeds, the seeds too: many
-    samples of a few lucky seeds prove nothing about a method.
+    The difference is significant only if the samples or classes say so and, where there are several seeds, the seeds
+    too: many samples of a few lucky seeds prove nothing about a method.
     """
     ranked = sorted(
         (row for row in rows if all(column in result for result in row.results.values())),
-        key=lambda row: -estimate(list(row.results.values()), column).value,
+        key=lambda row: -statistics.fmean(result[column] for result in row.results.values()),
     )
     if len(ranked) < 2:
         return None
-    test = paired_test(ranked[0], ranked[1], column)
-    interval = test["difference_interval"] if test else None
-    significant = bool(test and test["p_value"] < SIGNIFICANT and (interval is None or interval[0] > 0))
+    test = compare_with(ranked[0], ranked[1], column)
+    significant = bool(test and test["p_value"] < SIGNIFICANT and test["difference_interval"][0] > 0)
     return {"method": ranked[0].name, "runner_up": ranked[1].name, "significant": significant, "test": test}
 
 

@@ -9,9 +9,14 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..report.markdown import Verbatim, escape_markdown, markdown_lines
-from ..report.table import accuracies, describe, estimate
+from ..report.table import accuracies, describe, estimate, interval_sentence, main_columns
 from .protocol import Cell, Protocol, shots_name
 
+ADVERSARIES = (
+    "blind: the published search, one list of prompts for all images, found without them. shared: the worst list of "
+    "prompts for all images. own: only the true class's prompt changes, to the worst text for the image. all: every "
+    "prompt does."
+)
 CHART_FILE = "comparison.png"
 _NONE = Verbatim("-")
 Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
@@ -42,13 +47,16 @@ def comparison_table(
     if protocol.description:
         lines += [escape_markdown(protocol.description.strip()), ""]
     if numbers["methods"]:
-        lines += accuracy_table(numbers).splitlines()
+        main = main_columns(numbers["columns"])
+        lines += accuracy_table(numbers, list(main.values())).splitlines()
         lines += ["", f"![accuracy of each method]({CHART_FILE})", ""]
         lines += [
-            "Bold: best of its column, if its paired test against the runner-up is significant (p < 0.05 and, over "
-            "several seeds, an interval of the difference above 0).",
+            "Bold: best of its column, if the difference from the runner-up is significant: p < 0.05 and an interval "
+            "above 0.",
             "",
         ]
+        if further := [label for name, label in numbers["columns"].items() if name not in main]:
+            lines += ["## By adversary of the texts", "", accuracy_table(numbers, further), "", ADVERSARIES, ""]
     if numbers["tests"]:
         lines += [*_tests(numbers), ""]
     if finished:
@@ -97,12 +105,14 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
     return [
         f"## Against {escape_markdown(numbers['reference'])}",
         "",
-        difference_table(numbers),
+        difference_table(numbers, list(main_columns(numbers["columns"]).values())),
         "",
-        "Difference in points, method minus reference, with its 95% t-interval over the seeds that both have (none for "
-        "one seed), and the exact McNemar p. The test pools the samples of these seeds, each sample once a seed "
-        f"({pairs} pairs): it speaks of these trained models, the interval of the methods. The p are not corrected for "
-        f"the number of tests: {len(tests)} a column.",
+        "Difference in points, method minus reference, with its 95% interval: over images for clean and image "
+        "accuracies, over classes for all others, and over the seeds that both have if these are several. The p is of "
+        "a paired test on the samples of these seeds "
+        f"({pairs} pairs), in which an image under all seeds (exact McNemar for one seed), or all images of a class, "
+        "change sides together: it speaks of these trained models, the interval of the methods. The p are not "
+        f"corrected for the number of tests: {len(tests)} a column.",
     ]
 
 
@@ -125,10 +135,8 @@ def _training(numbers: Mapping[str, Any]) -> list[str]:
 def _test(found: Mapping[str, Any] | None) -> Verbatim:
     if found is None:
         return _NONE
-    text = f"{100 * found['difference']:+.1f}"
-    if found["difference_interval"]:
-        low, high = found["difference_interval"]
-        text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    low, high = found["difference_interval"]
+    text = f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
     return Verbatim(f"{text}, p {'< 0.001' if found['p_value'] < 0.001 else '= ' + format(found['p_value'], '.3f')}")
 
 
@@ -151,7 +159,7 @@ def _missing(protocol: Protocol, finished: Finished, failures: Mapping[str, str]
 
 
 def _table(protocol: Protocol, finished: Finished) -> list[str]:
-    labels = accuracies([result for _, result in finished])
+    labels = main_columns(accuracies([result for _, result in finished]))
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for cell, result in finished:
         key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", cell.method.name)
@@ -184,7 +192,7 @@ def _shots(name: str) -> str:
 def _specification(protocol: Protocol, finished: Finished) -> list[str]:
     """State the conditions under which the numbers were measured."""
     lines = [
-        "Accuracy in percent with its 95% interval: Student's t over seeds, Wilson's for one seed. Image, text and "
+        f"Accuracy in percent. {interval_sentence(len({cell.seed for cell, _ in finished}) > 1)} Image, text and "
         "multimodal are the worst case per sample over that kind's attacks.",
         "",
     ]

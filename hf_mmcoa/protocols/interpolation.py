@@ -16,7 +16,7 @@ from ..io import write_bytes, write_json, write_text
 from ..models.weights import check_mixable, interpolate
 from ..report.charts import Series, interpolation_chart
 from ..report.markdown import escape_markdown
-from ..report.table import accuracies, describe, markdown_table
+from ..report.table import accuracies, describe, estimate, interval_sentence, markdown_table
 
 
 def check_alphas(alphas: Sequence[float]) -> list[float]:
@@ -96,14 +96,17 @@ def write_summary(results: Mapping[float, Mapping[str, Any]], output: str | Path
     table = markdown_table({f"alpha {alpha:g}": result for alpha, result in results.items()})
     first = next(iter(results.values()))
     labels = accuracies(list(results.values()))
-    points = [
-        {"alpha": alpha, "result": f"alpha-{alpha:.10g}.json"}
-        | {name: result[name] for label in labels for name in (label, f"{label}_interval") if name in result}
-        for alpha, result in results.items()
-    ]
+    points: list[dict[str, Any]] = []
+    for alpha, result in results.items():
+        points.append({"alpha": alpha, "result": f"alpha-{alpha:.10g}.json"})
+        for name in filter(result.__contains__, labels):
+            found = estimate([result], name)
+            points[-1] |= {name: result[name], f"{name}_interval": [found.low, found.high]}
+            points[-1][f"{name}_interval_over"] = found.over
     shared = ("dataset", "num_samples", "attack_spec", "seed", "versions")
     summary = {"pretrained": names[0], "robust": names[1], "points": points, **{name: first[name] for name in shared}}
-    caption = f"{describe(first['attack_spec'])}. {first['num_samples']} samples of {first['dataset']}, 95% intervals."
+    caption = f"{describe(first['attack_spec'])}. {first['num_samples']} samples of {first['dataset']}. "
+    caption += interval_sentence(averaged=False)
     write_json(summary, files[0])
     title = f"# Between {escape_markdown(names[0])} and {escape_markdown(names[1])}"
     formula = "weights = (1 - alpha) pretrained + alpha robust; accuracies in percent"

@@ -17,6 +17,7 @@ from .table import Estimate, accuracies, estimate
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#b0578d", "#a87900", "#3a9bd0", "#5b6670")
 DARK_COLOURS = ("#f4904f", "#5bb5ec", "#35c79a", "#e39bc4", "#edc04c", "#8fd0f5", "#aab4bd")
 MARKERS = "osD^vPX"
+OVER = "accuracy, percent\n95% intervals over images (clean, image) or classes (all others)"  # and seeds, if several
 NARROW = (4.4, 3.4)  # inches: the text of a wider chart is too small on a phone
 
 
@@ -114,10 +115,10 @@ def accuracy_chart(series: Sequence[Series], dark: bool = False) -> bytes:
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 20))
-        axes.set_xlabel("accuracy, percent")
+        axes.set_xlabel(OVER)
         axes.grid(axis="y", visible=False)
 
-    return _draw((6.4, 1 + len(labels) * (0.12 + 0.17 * len(series))), dark, draw)
+    return _draw((6.4, 1.15 + len(labels) * (0.12 + 0.17 * len(series))), dark, draw)
 
 
 def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
@@ -139,7 +140,7 @@ def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
                 label=_chart_name(one, series),
             )
         low, high = axes.get_xlim()
-        axes.set_xlim(max(0, low - 2), min(100.5, high + 2))
+        axes.set_xlim(max(-1, low - 2), min(101, high + 2))
         axes.set_ylim(-3, 103)
         axes.set_xlabel("clean accuracy, percent")
         axes.set_ylabel(f"{accuracies([{str(robust): 0}])[str(robust)]} accuracy, percent")
@@ -189,10 +190,10 @@ def dot_chart(points: Mapping[str, Mapping[str, Estimate]], labels: Mapping[str,
         axes.set_ylim(-0.5, len(order) - 0.5)
         axes.set_xlim(-1.5, 101.5)
         axes.set_xticks(range(0, 101, 20))
-        axes.set_xlabel("accuracy, percent, with 95% intervals")
+        axes.set_xlabel(OVER)
         axes.grid(axis="y", visible=False)
 
-    return _draw((7.6, 1.1 + 0.42 * len(order)), dark, draw, columns=4)
+    return _draw((7.6, 1.25 + 0.42 * len(order)), dark, draw, columns=4)
 
 
 def _kind(name: str) -> str:

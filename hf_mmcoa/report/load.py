@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ..evaluation.attack_names import worst_cases, worst_outcome
 from ..evaluation.results import MAX_NAME, load_result, validate
 from ..io import printable, read_json
 from ..schema import check_fields
@@ -123,6 +124,10 @@ def _check_shown(result: Mapping[str, Any]) -> None:
         low, high = interval
         if not 0 <= low <= result[name] <= high <= 1:
             raise ValueError(f"{name} is {result[name]} and its interval [{low}, {high}], not fractions in order.")
+        if name in worst_cases(result):  # of which `estimate` computes the interval
+            share = worst_outcome(result, worst_cases(result)[name]).count("1") / result["num_samples"]
+            if share != result[name]:
+                raise ValueError(f"{name} is {result[name]}, its outcomes say {share}.")
     rates = [name for name in result if name.endswith("_attack_success_rate")]
     check_fields(result, {"sanity": list[_Finding], **dict.fromkeys(rates, float | None)})
     for prompts in result.get("adv_prompts", {}).values():

@@ -24,7 +24,16 @@ from .load import LoadedResult, load_results, tell_models_apart
 from .markdown import escape_markdown, markdown_lines
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
 from .recall_tables import RecallTable, recall_tables
-from .table import Estimate, accuracies, describe, estimate, fraction, markdown_table, setting_differences
+from .table import (
+    Estimate,
+    accuracies,
+    describe,
+    estimate,
+    fraction,
+    interval_sentence,
+    markdown_table,
+    setting_differences,
+)
 
 TEMPLATE = "report_template.html"
 
@@ -277,7 +286,7 @@ def _percent(found: Estimate) -> dict[str, Any]:
 
 
 def _paired(series: Sequence[Series], name: str) -> str:
-    """Return the paired difference of two single results, second minus first, with McNemar's p-value."""
+    """Return the paired difference of two single results, second minus first, with the p-value of `compare`."""
     if len(series) != 2 or any(len(one.results) != 1 for one in series):
         return ""
     try:
@@ -287,7 +296,8 @@ def _paired(series: Sequence[Series], name: str) -> str:
     if name not in found:
         return ""
     p_value = found[name]["p_value"]
-    return f"{100 * found[name]['difference']:+.1f} points, p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
+    shown = "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
+    return f"{100 * found[name]['difference']:+.1f} points, p {shown} over {found[name]['over']}"
 
 
 def _attack_rows(series: Sequence[Series]) -> list[dict[str, Any]]:
@@ -428,7 +438,7 @@ def _markdown(
             "",
             markdown_table({one.name: one.results for one in section.series}),
             "",
-            _interval_sentence(context["averaged"]),
+            interval_sentence(context["averaged"]),
             "",
         ]
         lines += [f"![Accuracy under each threat](accuracy-{number}.png)", ""]
@@ -453,11 +463,6 @@ def _difference_sentence(differences: Sequence[str], text: Callable[[str], str] 
         f"This section and section 1 differ in {'; '.join(map(text, differences))} (there and here), "
         "so their numbers cannot be compared."
     )
-
-
-def _interval_sentence(averaged: bool) -> str:
-    wilson = "Intervals hold 95%: Wilson's for one result"
-    return f"{wilson}, Student's t over repetitions for a mean of several." if averaged else f"{wilson}."
 
 
 # Pictures inside the page
@@ -485,5 +490,5 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(difference_sentence=_difference_sentence, interval_sentence=_interval_sentence)
+    environment.globals.update(difference_sentence=_difference_sentence, interval_sentence=interval_sentence)
     return environment

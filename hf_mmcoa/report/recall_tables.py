@@ -1,4 +1,4 @@
-"""Retrieval results as tables of a report: recall in both directions, each with its interval."""
+"""Retrieval results as tables of a report: recall in both directions, each with its interval over images."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Show results as one table, for a terminal or in Markdown: every accuracy with its interval.
 
-A column shows one result, or the mean of several of one model (seeds). Columns of different threat models are refused:
+A column shows one result, or the mean of several of one model (seeds). What an interval generalises over is in
+`interval_sentence`. Columns of different threat models are refused:
 side by side they would be read as a comparison.
 """
 
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..attacks.settings import TEXT_ADVERSARIES
-from ..evaluation.statistics import mean_interval
+from ..evaluation.attack_names import AttackName, worst_cases, worst_outcome
+from ..evaluation.clusters import cluster_interval
+from ..evaluation.uncertainty import accuracy_interval
 from ..io import differences, fingerprint, printable
 from .markdown import Verbatim, markdown_lines
 
@@ -27,25 +30,55 @@ WIDEST_NAME = 60  # characters of a column in a terminal
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """An accuracy and its 95% interval, as fractions, over `count` results."""
+    """An accuracy, or its mean over several results, and its 95% interval, as fractions.
+
+    Args:
+        value, low, high: the accuracy and the ends of its interval.
+        count: number of results.
+        over: what the interval generalises over, "seeds and classes".
+    """
 
     value: float
     low: float
     high: float
     count: int
+    over: str
 
 
-def estimate(results: Sequence[Result], name: str) -> Estimate:
-    """Return a single result's accuracy with its Wilson interval, or the mean of several with Student's t interval.
+def estimate(results: Sequence[Result], name: str, attacks: Sequence[str] | None = None) -> Estimate:
+    """Return an accuracy, or its mean over several results, with the interval of `accuracy_interval`.
 
-    The t interval describes the spread between results, not the finite number of samples. It is clipped to [0, 1].
+    The interval is computed from the outcomes, also that of a single result: older files hold intervals of text
+    accuracies that took images of one class for independent. Without outcomes it is the one that a single result holds,
+    and that of several is over seeds alone.
+
+    Args:
+        results: one result, or one a seed, on the same samples.
+        name: of the accuracy.
+        attacks: what it is the worst case over; as in the results when None.
     """
-    values = [result[name] for result in results]
-    if len(values) == 1:
-        low, high = results[0][f"{name}_interval"]
+    values, first = [result[name] for result in results], results[0]
+    if attacks is None and "outcomes" in first:
+        attacks = worst_cases(first).get(name)
+    if attacks is not None:
+        found = accuracy_interval([worst_outcome(one, list(attacks)) for one in results], first["labels"], attacks)
+        low, high, over = found.low, found.high, " and ".join(found.generalises_over)
+    elif len(results) == 1:
+        (low, high), over = first[f"{name}_interval"], first.get(f"{name}_interval_over", "images")
     else:
-        low, high = mean_interval(values)
-    return Estimate(value=statistics.fmean(values), low=max(0.0, low), high=min(1.0, high), count=len(values))
+        found = cluster_interval(values, {"seeds": range(len(values))})
+        low, high, over = found.low, found.high, "seeds"
+    return Estimate(value=statistics.fmean(values), low=low, high=high, count=len(values), over=over)
+
+
+def interval_sentence(averaged: bool) -> str:
+    """Say what the intervals of a table generalise over; `averaged` if a column is the mean of several results."""
+    seeds = "seeds and " if averaged else ""
+    agree = " Where all outcomes are the same, no seed differs and seeds are left out." if averaged else ""
+    return (
+        f"95% intervals, of clean and image accuracies over {seeds}images, of all others over {seeds}classes: one "
+        f"attacked prompt decides all images of its class.{agree}"
+    )
 
 
 def accuracies(results: Sequence[Result]) -> dict[str, str]:
@@ -105,6 +138,22 @@ def accuracy_parts(name: str) -> AccuracyParts:
                 return AccuracyParts(known, adversary, source)
             return AccuracyParts(known, "", kind.removeprefix(f"{known}_"))
     return AccuracyParts(kind, "", "")
+
+
+def main_columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return accuracies with their labels without those of an adversary of the texts that another one covers.
+
+    Args:
+        columns: labels of accuracies such as "text_own_accuracy", and of single attacks such as "attacks/text/words/own".
+    """
+    single = {name: AttackName.parse(name.removeprefix("attacks/")) for name in columns if "/" in name}
+    found = {parts.adversary for parts in single.values()}
+    strongest = next((adversary for adversary in reversed(TEXT_ADVERSARIES) if adversary in found), "")
+    return {
+        name: label
+        for name, label in columns.items()
+        if (single[name].adversary == strongest if name in single else not accuracy_parts(name).adversary)
+    }
 
 
 def _strongest(results: Sequence[Result]) -> str:

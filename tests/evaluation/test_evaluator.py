@@ -8,6 +8,9 @@ from squares import KNOWN, UNSEEN, squares
 from hf_mmcoa.attacks.image_losses import class_loss
 from hf_mmcoa.data.rows import ImageRows, collate
 from hf_mmcoa.evaluation import ThreatModel, evaluate_robustness
+from hf_mmcoa.evaluation.attack_names import worst_case_attacks, worst_outcome
+from hf_mmcoa.evaluation.statistics import wilson_interval
+from hf_mmcoa.evaluation.uncertainty import interval_fields
 from hf_mmcoa.zero_shot import ZeroShotClassifier
 
 SHORT = {"epsilon": 0.05, "num_steps": 5}
@@ -61,6 +64,19 @@ def test_a_sample_stands_only_if_it_stands_against_every_attack(model, processor
     assert result["image_attack_success_rate"] == pytest.approx(3 / 24)
     assert sorted(first.shown) == list(range(24)) and sorted(second.shown) == list(range(2, 24))
     assert result["attack_spec"]["image_attacks"] == ["first: Fells([0, 1])", "second: Fells([1, 2])"]
+
+
+def test_intervals_of_image_numbers_are_over_images_and_of_all_others_over_classes(model, processor, dataset):
+    result = evaluate(model, processor, dataset, threat_model="quick")
+    for name, attacks in worst_case_attacks(list(result["outcomes"])).items():
+        outcome = worst_outcome(result, attacks)
+        fields = interval_fields(name, outcome, result["labels"], attacks)
+        assert {field: result[field] for field in fields} == fields
+        over = "images" if name in ("clean_accuracy", "image_accuracy") else "classes"
+        assert result[f"{name}_interval_over"] == over
+    assert result["clean_accuracy"] == 1 and result["clean_accuracy_interval"] == wilson_interval(24, 24)
+    low, high = result["text_accuracy_interval"]
+    assert high - low > 0.3 and 1 <= result["text_accuracy_effective_samples"] < 24  # three classes
 
 
 def test_without_skipping_each_attack_has_its_own_number_and_the_worst_case_is_the_same(model, processor, dataset):

@@ -57,6 +57,8 @@ def test_a_file_cut_off_in_the_middle_says_so_and_where_the_rest_is(tmp_path):
         ({"row_ids": [0]}, "1 row_ids"),
         ({"format": 0}, "format 0"),
         ({"attack_spec": {"epsilon": 1}}, "lacks"),
+        ({"image_accuracy_interval_over": "samples"}, "must be one of images, classes, got 'samples'"),
+        ({"image_accuracy_effective_samples": "many"}, "`image_accuracy_effective_samples` must be a number"),
     ],
 )
 def test_what_contradicts_itself_is_no_result(changes, text):
@@ -88,6 +90,8 @@ def test_two_models_are_compared_sample_by_sample():
         "only_first": 1,
         "only_second": 3,
         "p_value": pytest.approx(10 / 16),  # 2 (1 + 4) / 2^4
+        "test": "McNemar",
+        "over": "images",
     }
     assert paired["clean_accuracy"]["only_first"] == 1 and paired["clean_accuracy"]["p_value"] == 1
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from squares import CLASS_NAMES, KNOWN, UNSEEN, squares
@@ -90,12 +91,30 @@ def test_worst_cases_by_hand():
     again = recalls.all_ranks(images, {"clean": eye, "text/words/blind": turned}, pairs, ("independent", "adaptive"))
     assert again["multimodal/adaptive/blind/text_to_image"] == [1, 1, 1]
     assert again["multimodal/independent/blind/text_to_image"] == ranks["multimodal/independent/blind/text_to_image"]
-    numbers = recalls.recalls(ranks)
+    numbers = recalls.recalls(ranks, pairs.captions_of)
     assert numbers["clean_image_to_text_recall_at_1"] == 1
     assert numbers["attacks/image/one/image_to_text_recall_at_1"] == pytest.approx(1 / 3)
     assert numbers["image_image_to_text_recall_at_1"] == 0  # each query falls to one of the two
     assert numbers["image_image_to_text_recall_at_1_interval"] == wilson_interval(0, 3)
     assert numbers["image_image_to_text_recall_at_5"] == 1
+
+
+def test_captions_of_an_image_and_images_of_a_caption_are_one_cluster():
+    """Twenty images with five captions each are twenty, not a hundred; images that share a caption are one."""
+    ranks = {"clean/image_to_text": [1] * 10 + [9] * 10, "clean/text_to_image": [1] * 50 + [9] * 50}
+    own = [[5 * image + place for place in range(5)] for image in range(20)]
+    numbers = recalls.recalls(ranks, own)
+    assert numbers["clean_image_to_text_recall_at_1_interval"] == wilson_interval(10, 20)
+    low, high = numbers["clean_text_to_image_recall_at_1_interval"]
+    assert high - low > 1.9 * np.diff(wilson_interval(50, 100))
+    low, high = numbers["clean_text_to_image_recall_at_10_interval"]
+    assert [low, high] == pytest.approx([0.025 ** (1 / 20), 1])  # all of twenty images
+    paired = [[*own[image], *own[image ^ 1]] for image in range(20)]  # two images share their ten captions
+    low, high = recalls.recalls(ranks, paired)["clean_image_to_text_recall_at_10_interval"]
+    assert [low, high] == pytest.approx([0.025 ** (1 / 10), 1])
+    for wrong in (own[:-1], [[0]] * 19 + [[100]], [[0]] * 19 + [[-1]]):
+        with pytest.raises(ValueError, match="`captions_of` must name captions of 20 images, each in 0 to 99"):
+            recalls.recalls(ranks, wrong)
 
 
 # On a trained model

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import statistics
-
 import pytest
 
-from hf_mmcoa.evaluation.statistics import mcnemar, mean_interval, wilson_interval
+from hf_mmcoa.evaluation.statistics import mcnemar, wilson_interval
 
 
 def test_wilson_interval_by_hand():
@@ -29,41 +27,6 @@ def test_wilson_interval_at_the_ends_is_not_empty():
 def test_wilson_interval_refuses_impossible_counts(successes, total):
     with pytest.raises(ValueError, match="successes"):
         wilson_interval(successes, total)
-
-
-@pytest.mark.parametrize(
-    ("freedom", "quantile"),
-    [
-        (1, 12.7062),
-        (2, 4.30265),
-        (3, 3.18245),
-        (4, 2.77645),
-        (5, 2.57058),
-        (9, 2.26216),
-        (30, 2.04227),
-        (1000, 1.96234),
-    ],
-)
-def test_students_quantiles_as_in_the_tables(freedom, quantile):
-    values = [(-1.0) ** index for index in range(freedom + 1)]
-    low, high = mean_interval(values)
-    standard_error = statistics.stdev(values) / len(values) ** 0.5
-    assert (high - low) / 2 / standard_error == pytest.approx(quantile, rel=1e-5)
-
-
-def test_equal_seeds_have_an_interval_of_one_point():
-    assert mean_interval([0.5, 0.5, 0.5]) == [0.5, 0.5]
-
-
-def test_mean_interval_by_hand():
-    # mean 0.72, standard deviation 0.02, t = 4.30265 with 2 degrees of freedom
-    half = 4.30265 * 0.02 / 3**0.5
-    assert mean_interval([0.70, 0.72, 0.74]) == pytest.approx([0.72 - half, 0.72 + half], abs=1e-6)
-
-
-def test_one_seed_has_no_interval():
-    with pytest.raises(ValueError, match="at least two"):
-        mean_interval([0.7])
 
 
 @pytest.mark.parametrize(

@@ -327,9 +327,9 @@ def test_a_retrieval_result_on_these_weights_is_in_the_card(checkpoint, tmp_path
     own = read_checkpoint(checkpoint).fingerprints().pop()
     ranks = {f"{attack}/{d}": [1, 7, 12] for attack in ("clean", "image/pgd-ce") for d in DIRECTIONS}
     result = {
-        **recalls(ranks),
+        **recalls(ranks, [[0], [1], [2]]),
         **{"format": 1, "task": "retrieval", "model": "mine", "dataset": "captions", "ranks": ranks, "sanity": []},
-        **{"attack_spec": ThreatModel().to_dict(), "num_samples": 3, "num_captions": 3},
+        **{"attack_spec": ThreatModel().to_dict(), "num_samples": 3, "num_captions": 3, "captions_of": [[0], [1], [2]]},
     }
     write_json(result | {"fingerprints": {"model": own}}, tmp_path / "retrieval.json")
     text = str(model_card(checkpoint, [tmp_path / "retrieval.json"]))

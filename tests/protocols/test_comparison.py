@@ -13,8 +13,8 @@ from result_dicts import make_result
 
 from hf_mmcoa.cli import main
 from hf_mmcoa.evaluation import load_result
+from hf_mmcoa.evaluation.clusters import cluster_interval, paired_cluster_interval
 from hf_mmcoa.evaluation.results import save_result
-from hf_mmcoa.evaluation.statistics import wilson_interval
 from hf_mmcoa.protocols import read_protocol
 from hf_mmcoa.protocols.comparison import Row, compare_rows, read_rows, run_comparison, with_text_attacks
 from hf_mmcoa.protocols.grid_table import _training, comparison_table
@@ -54,7 +54,9 @@ def clean(*columns):
 def test_the_worst_text_is_over_every_source_character_and_embedding():
     result = with_text_attacks(make_result(TEXTS))
     assert result["worst_text_accuracy"] == 0.3  # samples 0, 1 and 2 stand against all four
-    assert result["worst_text_accuracy_interval"] == wilson_interval(3, 10)
+    stands = cluster_interval([1] * 3 + [0] * 7, {"classes": [0, 1] * 5})
+    assert result["worst_text_accuracy_interval"] == [stands.low, stands.high]
+    assert result["worst_text_accuracy_interval_over"] == "classes"
     assert result["worst_case_accuracy"] == 0.1  # sample 2 alone stands against everything
     found = compare_rows([row("ours", TEXTS)])["methods"]["ours"]["accuracies"]
     alone = {name: found[f"attacks/text/{name}"]["value"] for name in ("words", "words:unseen", "characters")}
@@ -79,13 +81,20 @@ def test_accuracies_and_paired_tests_by_hand():
     assert found["reference"] == "theirs"  # the first that trains
     test = found["tests"]["ours"]["clean_accuracy"]
     assert (test["only_method"], test["only_reference"], test["pairs"], test["seeds"]) == (7, 1, 20, [0, 1])
-    assert test["p_value"] == pytest.approx(2 * (1 + 8) / 2**8)
+    # Images 3, 6 and 7 differ in one seed and 4 and 5 in both, for ours; 8 for theirs: sums 1, 1, 1, 2, 2, -1. Of 64
+    # patterns of signs 10 reach 6 in size.
+    assert (test["p_value"], test["test"], test["over"]) == (pytest.approx(10 / 64), "sign flips", "images")
     assert test["difference"] == pytest.approx(0.3)
-    half = 12.7062 * 0.1 * 2**0.5 / 2**0.5  # t with 1 degree of freedom; differences 0.4 and 0.2
-    assert test["difference_interval"] == pytest.approx([0.3 - half, 0.3 + half], rel=1e-4)
+    samples = {"seeds": [0] * 10 + [1] * 10, "images": [*range(10)] * 2}
+    own, other = ([int(sign) for sign in signs] for signs in ("11111111001111110000", "11100000101111000000"))
+    expected = paired_cluster_interval(other, own, samples)
+    assert test["difference_interval"] == [expected.low, expected.high]
+    assert test["interval_over"] == "seeds and images" and test["difference_interval"][0] < 0
     accuracy = found["methods"]["ours"]["accuracies"]["clean_accuracy"]
     assert accuracy["by_seed"] == {"0": 0.8, "1": 0.6} and accuracy["value"] == pytest.approx(0.7)
-    assert (accuracy["low"], accuracy["high"], accuracy["count"]) == (0.0, 1.0, 2)  # 0.7 ± 12.7 * 0.1, cut off
+    expected = cluster_interval(own, samples)  # 0.7 ± 12.7 * 0.1, Student's t over seeds, leaves [0, 1]
+    assert (accuracy["low"], accuracy["high"], accuracy["count"]) == (expected.low, expected.high, 2)
+    assert accuracy["over"] == "seeds and images" and 0 < accuracy["low"] < 0.5
     assert compare_rows([ours, theirs], "theirs")["reference"] == "theirs"
 
 
@@ -110,7 +119,9 @@ def test_the_table_marks_the_best_and_tells_the_tests(tmp_path):
     ten, none = clean("1" * 10), clean("0" * 10)
     text = table(row("one", *ten), row("other", *none), row("far", *none, start=7))
     assert "| one | 1 | **100.0 [72.2, 100.0]** |" in text and "| other | 1 | 0.0 [0.0, 27.8] |" in text
-    assert "## Against one" in text and "| other | -100.0, p = 0.002 |" in text and "| far | - |" in text
+    assert (
+        "## Against one" in text and "| other | -100.0 [-100.0, -38.3], p = 0.002 |" in text and "| far | - |" in text
+    )
     assert "(10 pairs)" in text and "number of tests: 2 a column" in text
     assert "**" not in table(row("one", *ten), row("other", *ten))  # no difference, no mark
 
@@ -122,7 +133,8 @@ def test_only_equal_seeds_are_paired():
     assert not found["best"]["clean_accuracy"]["significant"]
     both = row("both", *clean("1111111100", "0000000000"), start=1)  # seeds 1 and 2
     test = compare_rows([row("near", *clean("1110000000", "1000000000")), both])["tests"]["both"]["clean_accuracy"]
-    assert (test["seeds"], test["only_method"], test["difference_interval"]) == ([1], 7, None)
+    assert (test["seeds"], test["only_method"], test["interval_over"]) == ([1], 7, "images")
+    assert 0 < test["difference_interval"][0] < 0.7 < test["difference_interval"][1]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +193,7 @@ def test_a_name_that_is_taken_and_a_seed_twice_are_refused(files):
 
 def test_the_plot_has_a_line_a_method_and_shows_every_accuracy():
     def point(value):
-        return Estimate(value=value, low=value - 0.05, high=value + 0.05, count=3)
+        return Estimate(value=value, low=value - 0.05, high=value + 0.05, count=3, over="images")
 
     labels = {"clean_accuracy": "clean", "worst_case_accuracy": "worst case"}
     points = {name: dict.fromkeys(labels, point(place / 10)) for place, name in enumerate("abcd", 1)}
@@ -204,7 +216,7 @@ def test_the_plots_legend_is_two_lines_high(monkeypatch):
     monkeypatch.setattr(Figure, "legend", lambda *a, **k: [seen.append((len(a[2]), k["ncols"])), legend(*a, **k)][1])
     labels = {name: name for name in ("clean_accuracy", "image_accuracy", "text_accuracy", "text_unseen_accuracy")}
     labels |= {"multimodal_accuracy": "both", "worst_case_accuracy": "worst case"}
-    dot_chart({"a": dict.fromkeys(labels, Estimate(value=0.5, low=0.4, high=0.6, count=3))}, labels)
+    dot_chart({"a": dict.fromkeys(labels, Estimate(value=0.5, low=0.4, high=0.6, count=3, over="images"))}, labels)
     assert seen == [(6, 4)]
 
 

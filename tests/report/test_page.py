@@ -12,6 +12,7 @@ from result_dicts import OUTCOMES, PASSED, make_result
 from test_picture import make_gallery
 
 from hf_mmcoa.cli import main
+from hf_mmcoa.evaluation.clusters import cluster_interval
 from hf_mmcoa.evaluation.results import save_result
 from hf_mmcoa.report import charts
 from hf_mmcoa.report.gallery import gallery_path, save_gallery
@@ -68,7 +69,12 @@ def test_the_numbers_and_intervals_are_those_of_the_files(written):
 
 
 def test_paired_difference(written):
-    assert "+40.0 points, p = 0.125" in page_text(written)  # 4 against 0 discordant samples: 2 / 2**4
+    page = page_text(written)
+    assert "+40.0 points, p = 0.125 over images" in page  # 4 against 0 discordant samples: 2 / 2**4
+    assert (
+        "over classes: one attacked prompt decides all images" in html.unescape(page)
+        and "p = 0.500 over classes" in page  # two classes: 2 of 4 patterns
+    )
 
 
 def test_the_whole_specification_is_shown(written):
@@ -145,7 +151,12 @@ def test_seeds_of_one_model_are_averaged(tmp_path):
         )
     shutil.copy(tmp_path / "0.json", tmp_path / "again.json")
     report = write_report([tmp_path], tmp_path / "out")
-    assert rows(page_text(report))["image"] == [("70.0", "45.2", "94.8")]  # Student's t, two degrees of freedom
+    found = cluster_interval(  # Student's t over three seeds would have an end at 94.8, and over classes above 100
+        [row < kept for kept in (6, 7, 8) for row in range(10)],
+        {"seeds": [0] * 10 + [1] * 10 + [2] * 10, "images": [*range(10)] * 3},
+    )
+    assert rows(page_text(report))["image"] == [("70.0", f"{100 * found.low:.1f}", f"{100 * found.high:.1f}")]
+    assert "over seeds and images, of all others over seeds and classes" in page_text(report)
     assert "mean of 3" in page_text(report) and "<dt>seed</dt><dd>0, 1, 2</dd>" in page_text(report)
     assert len(report.notes) == 1 and "again.json repeats" in report.notes[0]
 
@@ -228,6 +239,13 @@ def test_damaged_results_are_left_out(tmp_path, changes):
     save_result(make_result(), tmp_path / "good.json")
     report = write_report([tmp_path / "bad.json", tmp_path / "good.json"], tmp_path / "out")
     assert len(report.left_out) == 1 and "bad.json" in report.left_out[0]
+
+
+def test_a_result_whose_accuracy_is_not_that_of_its_outcomes_is_left_out(tmp_path):
+    (tmp_path / "bad.json").write_text(json.dumps({**make_result(), "text_accuracy": 0.5}))
+    save_result(make_result(), tmp_path / "good.json")
+    report = write_report([tmp_path / "bad.json", tmp_path / "good.json"], tmp_path / "out")
+    assert len(report.left_out) == 1 and "text_accuracy is 0.5, its outcomes say 0.6" in report.left_out[0]
 
 
 def test_no_path_in_a_file_is_opened(tmp_path):
