@@ -144,7 +144,7 @@ def main_columns(columns: Mapping[str, str]) -> dict[str, str]:
     """Return accuracies with their labels without those of an adversary of the texts that another one covers.
 
     Args:
-        columns: labels of accuracies such as "text_own_accuracy", and of single attacks such as "attacks/text/words/own".
+        columns: labels of accuracies, and of single attacks, such as "attacks/text/words/own".
     """
     single = {name: AttackName.parse(name.removeprefix("attacks/")) for name in columns if "/" in name}
     found = {parts.adversary for parts in single.values()}
