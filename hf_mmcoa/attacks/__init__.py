@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         TextAttack,
     )
     from .diversity import Diversity
+    from .exhaustive import attack_prompts
+    from .image_text_embedding import ImageTextPGD
     from .joint import Joint
     from .levenshtein import LevenshteinAttack
     from .momentum import Momentum
@@ -53,6 +55,8 @@ else:
                 "TextAttack",
             ],
             ".diversity": ["Diversity"],
+            ".exhaustive": ["attack_prompts"],
+            ".image_text_embedding": ["ImageTextPGD"],
             ".joint": ["Joint"],
             ".levenshtein": ["LevenshteinAttack"],
             ".momentum": ["Momentum"],
@@ -78,6 +82,7 @@ __all__ = [
     "EnumerableTextAttack",
     "HotFlipCandidates",
     "ImageAttack",
+    "ImageTextPGD",
     "Joint",
     "LevenshteinAttack",
     "MaskedLMCandidates",
@@ -90,4 +95,5 @@ __all__ = [
     "TextAttack",
     "TextEmbeddingPGD",
     "WordNetCandidates",
+    "attack_prompts",
 ]
