@@ -94,7 +94,9 @@ class AttackSettings:
         "wordnet.",
     )
     num_candidates: int = _setting(10, "Substitutes tried per word.", threat=True)
-    max_changes: int = _setting(1, "Changes of words or phrases per text; words put in beyond those taken out count too.", threat=True)
+    max_changes: int = _setting(
+        1, "Changes of words or phrases per text; words put in beyond those taken out count too.", threat=True
+    )
     protect_template: bool = _setting(True, "Never change the template's words (the release does).", threat=True)
     forbid_class_names: bool = _setting(
         True, "Never turn a prompt into another class's prompt (the release does).", threat=True
