@@ -15,7 +15,7 @@ from .bert_attack import BertAttack
 from .co_attack import CoAttack
 from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
 from .engine import ImageAttacker, LogitsAttack, LossAttack
-from .image_losses import class_loss, margin_loss
+from .image_losses import log_odds_loss, margin_loss
 from .joint import Joint
 from .levenshtein import LevenshteinAttack
 from .perturbed_texts import CharacterAttacker, EmbeddingAttacker, InTurn, TextAttacker, WordAttacker
@@ -56,9 +56,9 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
     climbing = pgd(settings)
     adaptive = APGD(**ball, num_steps=num_steps)
     attacks: dict[str, ImageAttacker] = {
-        "pgd-ce": LossAttack(attack=climbing, loss=class_loss, restarts=restarts),
+        "pgd-ce": LossAttack(attack=climbing, loss=log_odds_loss, restarts=restarts),
         "pgd-margin": LossAttack(attack=climbing, loss=margin_loss, restarts=restarts),
-        "apgd-ce": LossAttack(attack=adaptive, loss=class_loss, restarts=restarts),
+        "apgd-ce": LossAttack(attack=adaptive, loss=log_odds_loss, restarts=restarts),
         "apgd-margin": LossAttack(attack=adaptive, loss=margin_loss, restarts=restarts),
         "strong": LogitsAttack(attack=StrongAttack(**ball, num_steps=num_steps)),
         "autoattack": LogitsAttack(attack=AutoAttack(**ball)),
