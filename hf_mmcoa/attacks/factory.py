@@ -14,7 +14,7 @@ from .autoattack import AutoAttack
 from .bert_attack import BertAttack
 from .co_attack import CoAttack
 from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
-from .engine import ImageAttacker, LogitsAttack, LossAttack
+from .engine import ImageAttacker, LogitsAttack, LossAttack, TargetedAttack
 from .image_losses import log_odds_loss, margin_loss
 from .joint import Joint
 from .levenshtein import LevenshteinAttack
@@ -60,6 +60,7 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
         "pgd-margin": LossAttack(attack=climbing, loss=margin_loss, restarts=restarts),
         "apgd-ce": LossAttack(attack=adaptive, loss=log_odds_loss, restarts=restarts),
         "apgd-margin": LossAttack(attack=adaptive, loss=margin_loss, restarts=restarts),
+        "apgd-targeted": TargetedAttack(attack=adaptive, restarts=restarts),
         "strong": LogitsAttack(attack=StrongAttack(**ball, num_steps=num_steps)),
         "autoattack": LogitsAttack(attack=AutoAttack(**ball)),
         "autoattack-rand": LogitsAttack(attack=AutoAttack(**ball, version="rand")),

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..losses import coordinate_kl
 
+NUM_TARGETS = 9  # wrong classes that a targeted attack aims at one by one, at most all of them (AutoAttack)
+
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy (batch,) of logits (batch, classes): MMCoA (2404.19287), TeCoA (2212.07016)."""
@@ -20,9 +22,9 @@ def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def log_odds_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the log-odds against the true class, `logsumexp_{j != y} z_j - z_y`, (batch,).
 
-    The cross-entropy is `log(1 + exp(log-odds))`: it ranks the iterates of a sample alike and has a gradient of the same
-    direction. But in float32 the cross-entropy's gradient loses the true class's logit at log-odds of -17 and is exactly
-    zero at -104, cosines multiplied by 100 reach either, and this one's gradient never vanishes.
+    The cross-entropy is `log(1 + exp(log-odds))`: it ranks the iterates of a sample alike, and its gradient has the
+    same direction. But in float32 that gradient loses the true class's logit at log-odds of -17 and is exactly zero at
+    -104, which cosines multiplied by 100 can reach. The gradient of the log-odds never vanishes.
     """
     own = F.one_hot(labels, logits.shape[1]).bool()
     return logits.masked_fill(own, float("-inf")).logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
