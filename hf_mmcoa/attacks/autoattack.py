@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .contracts import LogitsFn, check_labels
+from .image_losses import NUM_TARGETS
 from .settings import Norm
 
 Version = Literal["standard", "rand", "apgd-ce", "apgd-t"]
@@ -25,7 +26,6 @@ COMPONENTS: dict[Version, list[str]] = {
 }
 # The difference of logits ratio (DLR) divides by z_(1) - z_(3), its targeted form by z_(1) - (z_(3) + z_(4)) / 2.
 CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
-NUM_TARGETS = 9  # for the targeted components, as in the paper; fewer if there are fewer wrong classes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .class_prompts import ClassPrompts, correct
 from .contracts import ClassifierAttack, ImageAttack
+from .image_losses import NUM_TARGETS, likeliest_wrong_classes, margin_loss, targeted_margin_loss
 from .out_of_memory import HalvingOnOutOfMemory
 from .pieces import in_pieces
 
@@ -130,6 +131,63 @@ class LossAttack:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetedAttack:
+    """An attack that raises, run by run, the margin of one of the likeliest wrong classes over the true one.
+
+    A sample whose way into the runner-up class is closed may have another that is open; the margin alone follows the
+    runner-up of the moment.
+    """
+
+    attack: ImageAttack
+    num_targets: int = NUM_TARGETS
+    restarts: int = 1
+    halving: HalvingOnOutOfMemory = field(default_factory=HalvingOnOutOfMemory, repr=False, compare=False)
+    reads_rows: ClassVar[bool] = True
+
+    def find(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        logits_fn: Callable[[Tensor, Tensor], Tensor],
+        generator: torch.Generator,
+        stop: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Attack as in `ImageAttacker`; keep for each sample the result of largest margin over all targets."""
+        every = torch.arange(len(images), device=images.device)
+        with torch.no_grad():
+            logits = logits_fn(images, every)
+        targets = likeliest_wrong_classes(logits, labels)  # (batch, classes - 1)
+        best, best_margin = images.clone(), margin_loss(logits, labels)
+        active = torch.ones_like(labels, dtype=torch.bool)
+        for rank in range(min(self.num_targets, targets.shape[1])):
+            rows = every[active]
+            if not len(rows):
+                break
+
+            victim = _towards(targets[:, rank], labels, logits_fn, rows)
+            found, standing = climb(self.attack, images[rows], victim, generator, stop=stop, halving=self.halving)
+            with torch.no_grad():
+                margin = margin_loss(logits_fn(found, rows), labels[rows])
+            better = (margin > best_margin[rows]) | ~standing
+            best[rows[better]], best_margin[rows[better]] = found[better], margin[better]
+            active[rows] = standing
+        return best, active
+
+
+def _towards(
+    targets: Tensor, labels: Tensor, logits_fn: Callable[[Tensor, Tensor], Tensor], attacked: Tensor
+) -> Victim:
+    """Return the margin to each sample's target; the images attacked are the rows `attacked` of the batch."""
+
+    def victim(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        own = attacked[rows]
+        logits = logits_fn(images, own)
+        return targeted_margin_loss(logits, labels[own], targets[own]), correct(logits.detach(), labels[own])
+
+    return victim
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogitsAttack:
     """An attack on a classifier that skips misclassified samples by itself; it runs once."""
 
@@ -164,7 +222,7 @@ class LogitsAttack:
 
 
 class ImageAttacker(Protocol):
-    """An image attack together with its objective: `LossAttack`, `LogitsAttack`."""
+    """An image attack together with its objective: `LossAttack`, `TargetedAttack`, `LogitsAttack`."""
 
     @property
     def attack(self) -> Any:

@@ -14,8 +14,8 @@ from .autoattack import AutoAttack
 from .bert_attack import BertAttack
 from .co_attack import CoAttack
 from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
-from .engine import ImageAttacker, LogitsAttack, LossAttack
-from .image_losses import class_loss, margin_loss
+from .engine import ImageAttacker, LogitsAttack, LossAttack, TargetedAttack
+from .image_losses import log_odds_loss, margin_loss
 from .image_text_embedding import ImageTextPGD
 from .joint import Joint
 from .levenshtein import LevenshteinAttack
@@ -57,10 +57,11 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
     climbing = pgd(settings)
     adaptive = APGD(**ball, num_steps=num_steps)
     attacks: dict[str, ImageAttacker] = {
-        "pgd-ce": LossAttack(attack=climbing, loss=class_loss, restarts=restarts),
+        "pgd-ce": LossAttack(attack=climbing, loss=log_odds_loss, restarts=restarts),
         "pgd-margin": LossAttack(attack=climbing, loss=margin_loss, restarts=restarts),
-        "apgd-ce": LossAttack(attack=adaptive, loss=class_loss, restarts=restarts),
+        "apgd-ce": LossAttack(attack=adaptive, loss=log_odds_loss, restarts=restarts),
         "apgd-margin": LossAttack(attack=adaptive, loss=margin_loss, restarts=restarts),
+        "apgd-targeted": TargetedAttack(attack=adaptive, restarts=restarts),
         "strong": LogitsAttack(attack=StrongAttack(**ball, num_steps=num_steps)),
         "autoattack": LogitsAttack(attack=AutoAttack(**ball)),
         "autoattack-rand": LogitsAttack(attack=AutoAttack(**ball, version="rand")),

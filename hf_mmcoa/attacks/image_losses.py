@@ -1,6 +1,7 @@
 """Losses of image attacks, one value per sample, from logits or embeddings (docs/methods.md, section 3).
 
-The `contrastive` loss is `class_loss` with the batch's own texts as classes and `torch.arange(batch)` as labels.
+Attacks climb `log_odds_loss` wherever the cross-entropy alone is to rise; `class_loss` is for numbers that people read.
+Among captions, the classes are the distinct captions of the batch.
 """
 
 from __future__ import annotations
@@ -10,10 +11,23 @@ from torch import Tensor
 
 from ..losses import coordinate_kl
 
+NUM_TARGETS = 9  # wrong classes that a targeted attack aims at one by one, at most all of them (AutoAttack)
+
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy (batch,) of logits (batch, classes): MMCoA (2404.19287), TeCoA (2212.07016)."""
     return F.cross_entropy(logits, labels, reduction="none")
+
+
+def log_odds_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the log-odds against the true class, `logsumexp_{j != y} z_j - z_y`, (batch,).
+
+    The cross-entropy is `log(1 + exp(log-odds))`: it ranks the iterates of a sample alike, and its gradient has the
+    same direction. But in float32 that gradient loses the true class's logit at log-odds of -17 and is exactly zero at
+    -104, which cosines multiplied by 100 can reach. The gradient of the log-odds never vanishes.
+    """
+    own = F.one_hot(labels, logits.shape[1]).bool()
+    return logits.masked_fill(own, float("-inf")).logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ IMAGE_ATTACKS = (
     "pgd-margin",
     "apgd-ce",
     "apgd-margin",
+    "apgd-targeted",
     "strong",
     "autoattack",
     "autoattack-rand",

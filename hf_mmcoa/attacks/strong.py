@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .apgd import APGD
 from .contracts import LogitsFn, check_labels
-from .image_losses import class_loss, likeliest_wrong_classes, margin_loss, targeted_margin_loss
+from .image_losses import NUM_TARGETS, likeliest_wrong_classes, log_odds_loss, margin_loss, targeted_margin_loss
 from .settings import Norm
 
 
@@ -39,7 +39,7 @@ class StrongAttack:
     epsilon: float
     norm: Norm = "linf"
     num_steps: int = 100
-    num_targets: int = 9
+    num_targets: int = NUM_TARGETS
 
     def __post_init__(self) -> None:
         self._attack()
@@ -69,7 +69,7 @@ class StrongAttack:
         attack = self._attack()
         ranks = range(min(self.num_targets, targets.shape[1]))
         losses: list[Callable[[Tensor, Tensor], Tensor]] = [
-            lambda logits, rows: class_loss(logits, labels[rows]),
+            lambda logits, rows: log_odds_loss(logits, labels[rows]),
             lambda logits, rows: margin_loss(logits, labels[rows]),
             *(lambda logits, rows, k=k: targeted_margin_loss(logits, labels[rows], targets[rows, k]) for k in ranks),
         ]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..attacks.class_prompts import correct
 from ..attacks.engine import Attacked, ImageAttacker, attack_images, perturbation_lengths, seeded_generator
-from ..attacks.image_losses import class_loss
+from ..attacks.image_losses import class_loss, log_odds_loss
 from ..data.rows import collate
 from ..gradients import value_and_gradient
 from ..losses import zero_shot_logits
@@ -229,7 +229,8 @@ class _Probe:
 
     def has_gradients(self) -> Finding:
         """A sample whose gradient is all zero cannot be attacked by it."""
-        _, grad = value_and_gradient(lambda images: class_loss(self.logits(images), self.labels), self.images)
+        loss = getattr(self.attack, "loss", log_odds_loss)  # the cross-entropy of one's own attacks can be flat
+        _, grad = value_and_gradient(lambda images: loss(self.logits(images), self.labels), self.images)
         zero = int((grad.flatten(1).abs().amax(1) == 0).sum()) + int((~grad.flatten(1).isfinite().all(1)).sum())
         return _finding(
             "has gradients", zero == 0, f"{zero} of {len(grad)} samples have an all-zero or non-finite gradient"

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, CLIPConfig, CLIPModel
 
+from ..attacks.image_losses import NUM_TARGETS
 from ..data.benchmark_info import describe
 from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
@@ -284,12 +285,11 @@ def _time(
 def _gradients(cell: Cell) -> int:
     """Return the number of image gradients for a sample that withstands all attacks of two sources."""
     spec = cell.settings["threat_model"]
-    each = spec["num_steps"] * spec["restarts"]
-    image = len(spec["image_attacks"]) + 2 * ("strong" in spec["image_attacks"])
-    multimodal = sum(
-        {"independent": 0, "adaptive": len(spec["image_attacks"])}.get(a, 1) for a in spec["multimodal_attacks"]
-    )
-    return each * (image + 2 * multimodal)
+    restarts = spec["restarts"]
+    runs = {"strong": 2 + NUM_TARGETS, "apgd-targeted": restarts * NUM_TARGETS}  # the others climb one loss each
+    image = sum(runs.get(name, restarts) for name in spec["image_attacks"])
+    multimodal = sum({"independent": 0, "adaptive": image}.get(a, restarts) for a in spec["multimodal_attacks"])
+    return int(spec["num_steps"] * (image + 2 * multimodal))
 
 
 def _duration(seconds: float) -> str:

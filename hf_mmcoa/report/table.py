@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ..attacks.settings import TEXT_ADVERSARIES
 from ..evaluation.attack_names import AttackName, worst_cases, worst_outcome
 from ..evaluation.clusters import cluster_interval
+from ..evaluation.threat_model import preset_of
 from ..evaluation.uncertainty import accuracy_interval
 from ..io import differences, fingerprint, printable
 from .markdown import Verbatim, markdown_lines
@@ -210,7 +211,9 @@ def markdown_table(results: Results) -> str:
 
 
 def describe(spec: Mapping[str, Any]) -> str:
-    """Describe a threat model in one line, for a caption; the complete one is the result's `attack_spec`."""
+    """Describe a threat model in one line, for a caption, with its preset if it has one; all of it is `attack_spec`."""
+    preset = preset_of(spec)
+    named = f"preset {preset}: " if preset else ""
     norm = {"linf": "L∞", "l2": "L2"}.get(spec["norm"], str(spec["norm"]))
     runs = f" x {spec['restarts']} restarts" if spec["restarts"] > 1 else ""
     radius = fraction(float(spec["epsilon"]))
@@ -226,7 +229,7 @@ def describe(spec: Mapping[str, Any]) -> str:
         parts.append("chosen " + ", ".join(adversaries))
     if spec["multimodal_attacks"]:
         parts.append("multimodal " + ", ".join(spec["multimodal_attacks"]))
-    return "; ".join(parts)
+    return named + "; ".join(parts)
 
 
 def count(number: int, what: str) -> str:

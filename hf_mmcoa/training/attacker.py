@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..attacks import factory
 from ..attacks.contracts import ImageAttack, TextAttack
 from ..attacks.engine import climb, correct
-from ..attacks.image_losses import embedding_loss
+from ..attacks.image_losses import embedding_loss, log_odds_loss
 from ..attacks.out_of_memory import HalvingOnOutOfMemory
 from ..attacks.perturbed_texts import PerturbedTexts, TextAttacker, TextVictim
 from ..config import MMCoAConfig
@@ -133,9 +132,9 @@ class Attacker:
         """Return images moved away from what the objective says, and the points at which gradients were taken."""
         scale = self.attacked_scale
 
-        def class_victim(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:  # CE(s f(x') P^T, y)
+        def class_victim(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:  # raises CE(s f(x') P^T, y)
             logits, own = zero_shot_logits(self.encoder.encode_images(images), batch.anchors, scale), batch.anchor_ids
-            return F.cross_entropy(logits, own[rows], reduction="none"), correct(logits.detach(), own[rows])
+            return log_odds_loss(logits, own[rows]), correct(logits.detach(), own[rows])
 
         def teacher_victim(images: Tensor, rows: Tensor) -> tuple[Tensor, None]:  # ||f(x') - f0(x)||^2, un-normalised
             features, _ = self.encoder.image_features(images)
@@ -193,7 +192,7 @@ class Attacker:
 
         def loss_fn(embeds: Tensor) -> Tensor:
             with torch.autocast(embeds.device.type, enabled=False):  # the encoder in bf16, the attack's loss in fp32
-                return F.cross_entropy(zero_shot_logits(embeds, anchors, scale), anchor_ids, reduction="none")
+                return log_odds_loss(zero_shot_logits(embeds, anchors, scale), anchor_ids)
 
         teacher = self.teacher if "teacher_texts" in self.objective.views else None
         victim = TextVictim(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_mmcoa.attacks.class_prompts import FixedPrompts, correct
-from hf_mmcoa.attacks.engine import LogitsAttack, LossAttack, attack_images
+from hf_mmcoa.attacks.engine import LogitsAttack, LossAttack, TargetedAttack, attack_images
 from hf_mmcoa.attacks.image_losses import class_loss
 from hf_mmcoa.attacks.pgd import PGD
 
@@ -121,3 +121,44 @@ def test_an_attack_without_memory_is_halved_and_remembers_how_many_fit(kind):
     encoder.calls.clear()
     assert torch.equal(find(), halved) and max(encoder.calls) == 3  # what memory allowed
     assert (halved - images).abs().amax() == pytest.approx(0.2, abs=1e-6)
+
+
+# Three classes: at grey 0.5 class 0 is right; class 1 is the runner-up but falls back whichever way the grey goes;
+# class 2 is far behind, and the way to it is open.
+
+
+def two_ways(images, rows):
+    x = images.mean((1, 2, 3))
+    return torch.stack([0 * x, -0.5 - 10 * (x - 0.5).abs() - 1e-3 * (x - 0.5), 20 * (0.55 - x) - 3], 1)
+
+
+def targeted(num_targets, stop=True, values=(0.5, 0.5), logits_fn=two_ways):
+    images = torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
+    pgd = PGD(epsilon=0.2, step_size=0.05, num_steps=4, random_start=False)
+    attack = TargetedAttack(attack=pgd, num_targets=num_targets)
+    labels = torch.zeros(len(values), dtype=torch.long)
+    return attack.find(images, labels, logits_fn, torch.Generator().manual_seed(0), stop)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_targets_are_tried_in_turn_until_one_can_be_reached(stop):
+    missed, _ = targeted(num_targets=1, stop=stop)
+    found, active = targeted(num_targets=2, stop=stop)
+    assert two_ways(missed, None).argmax(1).tolist() == [0, 0]
+    assert two_ways(found, None).argmax(1).tolist() == [2, 2]
+    assert active.tolist() == [not stop, not stop]
+
+
+def test_a_sample_that_fell_to_one_target_is_not_attacked_on_the_next():
+    seen = []
+
+    def logits_fn(images, rows):
+        seen.append(rows.tolist())
+        x = images.mean((1, 2, 3))
+        first = torch.where(rows == 0, 10 * (x - 0.55), -1 - 0 * x)  # only row 0 can be moved to its runner-up
+        return torch.stack([0 * x, first, -2 + 0 * x], 1)
+
+    adv_images, active = targeted(num_targets=9, logits_fn=logits_fn)  # more than there are wrong classes
+    assert active.tolist() == [False, True]
+    assert logits_fn(adv_images, torch.arange(2)).argmax(1).tolist() == [1, 0]
+    assert [0, 1] in seen and seen[-2] == [1], "row 1 alone meets the second target"

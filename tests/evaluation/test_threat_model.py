@@ -6,7 +6,7 @@ import json
 import pytest
 
 from hf_mmcoa.attacks.factory import image_attack
-from hf_mmcoa.evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
+from hf_mmcoa.evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel, preset_of
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -15,6 +15,19 @@ def test_a_preset_survives_json(name):
     again = ThreatModel.from_dict(json.loads(json.dumps(spec.to_dict())))
     assert again == spec and again.fingerprint() == spec.fingerprint()
     assert spec.epsilon == 4 / 255
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_specification_knows_its_preset_whatever_its_radius(name):
+    spec = ThreatModel.preset(name, epsilon=0.2, seed=3).to_dict()
+    assert preset_of(spec) == name
+    assert preset_of(spec | {"restarts": 9}) is None
+
+
+def test_standard_costs_at_most_300_image_gradients():
+    spec = ThreatModel.preset("standard")
+    runs = [getattr(image_attack(name, spec), "num_targets", 1) for name in spec.image_attacks]
+    assert spec.restarts * sum(runs) * (spec.num_steps + 1) <= 300  # APGD also looks at its start
 
 
 def test_paper_is_the_releases_evaluation():

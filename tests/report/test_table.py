@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from result_dicts import OUTCOMES, make_result
 
+from hf_mmcoa.evaluation import ThreatModel
 from hf_mmcoa.evaluation.clusters import cluster_interval
 from hf_mmcoa.evaluation.statistics import wilson_interval
 from hf_mmcoa.report.table import Estimate, accuracies, describe, estimate, markdown_table, robustness_table
@@ -120,6 +121,15 @@ def test_markdown_holds_the_same_numbers_and_no_foreign_markup():
     assert lines[0] == r"| accuracy under | a \| b \!\[x\](http\://y) | \<b\> |"
     assert lines[1] == "| --- | ---: | ---: |"
     assert lines[3] == "| image | 40.0 [16.8, 68.7] | 40.0 [16.8, 68.7] |"
+
+
+def test_one_line_says_which_preset_was_run():
+    spec = ThreatModel.preset("standard", epsilon="4/255").to_dict()
+    assert describe(spec).startswith(
+        "preset standard: image L∞ 4/255, apgd-ce, apgd-margin, apgd-targeted, 25 steps; text"
+    )
+    assert describe(spec | {"image_attacks": ["apgd-ce"]}).startswith("image L∞ 4/255, apgd-ce, 25 steps; text")
+    assert describe(ThreatModel.preset("quick").to_dict()).startswith("preset quick: ")
 
 
 def test_one_line_describes_the_threat():

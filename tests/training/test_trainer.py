@@ -19,6 +19,7 @@ from hf_mmcoa.attacks.bert_attack import BertAttack
 from hf_mmcoa.attacks.pgd import PGD
 from hf_mmcoa.attacks.text_embedding import TextEmbeddingPGD
 from hf_mmcoa.config import MMCoAConfig
+from hf_mmcoa.gradients import gradient
 from hf_mmcoa.losses import class_targets, contrastive_loss
 from hf_mmcoa.models import encoding
 from hf_mmcoa.models.encoder import DualEncoder
@@ -188,6 +189,22 @@ def test_attacks_leave_no_gradient_and_no_trace(make):
     assert all(weight.grad is None and weight.requires_grad for weight in trainer.model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
     assert trainer.model.training and loss.requires_grad
+
+
+def test_attacks_move_where_the_softmax_is_saturated(make):
+    """A temperature at which the cross-entropy has no gradient for some sample in float32."""
+    trainer = make(random_start=False, temperature=1e8)
+    batch = trainer._read(batch_of(trainer))
+    encoder, scale = trainer.attacker.encoder, trainer.attacker.attacked_scale
+
+    def loss_fn(images):
+        logits = scale * encoder.encode_images(images) @ batch.anchors.T
+        return F.cross_entropy(logits, batch.anchor_ids, reduction="none")
+
+    flat = ~gradient(loss_fn, batch.images).flatten(1).any(1)
+    assert flat.any()
+    adv_images, _ = trainer.attacker.attack_images(batch, trainer.attacker.generator("images"))
+    assert (adv_images != batch.images).flatten(1).any(1).all()
 
 
 def test_accumulated_attack_gradients_are_the_release_s_step(make):
