@@ -7,7 +7,7 @@ For "own" and "all" every legal text is listed and embedded before the first bat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +20,8 @@ from ..attacks.class_prompts import ClassPrompts, FixedPrompts, WorstPrompts
 from ..attacks.contracts import EnumerableTextAttack, MultimodalAttack
 from ..attacks.enumeration import LegalTexts, legal_texts
 from ..attacks.exhaustive import EncodedTexts, Scores, harm_to_images
-from ..attacks.image_losses import class_loss
-from ..attacks.perturbed_texts import TextVictim
+from ..attacks.image_losses import log_odds_loss
+from ..attacks.perturbed_texts import EmbeddingAttacker, TextVictim
 from ..attacks.prompt_pools import PromptPools
 from ..attacks.shared_choice import choose_shared_texts
 from ..losses import zero_shot_logits
@@ -172,14 +172,15 @@ class AttackedTexts:
 
     def _perturbed_embeddings(self) -> Tensor:
         """Embeddings that raise CE(s g(t'_c) T^T, c) within the ball of the embedding attack, (texts, dim)."""
-        attack = factory.text_attacker("embedding", self.spec, None)
+        restarts = self.spec.restarts if self.spec.random_start else 1
+        attack = EmbeddingAttacker(replace(factory.embedding_attack(self.spec), restarts=restarts))
         parts = []
         for start in range(0, len(self.texts), TEXTS_PER_BATCH):
             texts = self.texts[start : start + TEXTS_PER_BATCH]
             own = torch.arange(start, start + len(texts), device=self.clean.device)
 
             def loss(embeds: Tensor, own: Tensor = own) -> Tensor:
-                return class_loss(zero_shot_logits(embeds, self.clean, self.scale), own)
+                return log_odds_loss(zero_shot_logits(embeds, self.clean, self.scale), own)
 
             perturbed = attack(
                 texts,
