@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         TextAttack,
     )
     from .diversity import Diversity
+    from .family_attack import FamilyAttack
     from .joint import Joint
     from .levenshtein import LevenshteinAttack
     from .momentum import Momentum
@@ -53,6 +54,7 @@ else:
                 "TextAttack",
             ],
             ".diversity": ["Diversity"],
+            ".family_attack": ["FamilyAttack"],
             ".joint": ["Joint"],
             ".levenshtein": ["LevenshteinAttack"],
             ".momentum": ["Momentum"],
@@ -76,6 +78,7 @@ __all__ = [
     "CoAttack",
     "Diversity",
     "EnumerableTextAttack",
+    "FamilyAttack",
     "HotFlipCandidates",
     "ImageAttack",
     "Joint",
