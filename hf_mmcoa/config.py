@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from .attacks.settings import AttackSettings, pixels, with_attack_settings
 from .data.prompts import DEFAULT_TEMPLATE
+from .families.named import chosen_families
 from .models.lora import check_lora
 from .substitutes.masked_lm import MASKED_LM
 
@@ -122,10 +123,26 @@ class MMCoAConfig(TrainingArguments):
         default="auto",
         metadata={
             "help": "`words` (substituted), `embedding` (perturbed token embeddings), `words+embedding` (one after the "
-            "other), `characters` (typing errors), `none`, or several joined by `|`: each text suffers one of them, "
-            "drawn anew in each step. `auto`: `words|embedding|characters` for `mmcoa`, whose paper has `words` alone; "
-            "characters for `leaf` and `fare+leaf`; words for the others."
+            "other), `characters` (typing errors), `families` (the worst of a few texts of many sorts), `none`, or "
+            "several joined by `|`: each text suffers one of them, drawn anew in each step. `auto`: "
+            "`words|embedding|characters` for `mmcoa`, whose paper has `words` alone; characters for `leaf` and "
+            "`fare+leaf`; words for the others."
         },
+    )
+    families: str = field(
+        default="all",
+        metadata={
+            "help": "Families of perturbation of `text_attack=families`, joined by `|`: keyboard, homoglyphs, "
+            "case-and-space, templates, paraphrases, affixes, plural-and-article, synonyms, characters, words. `all`: "
+            "all that the candidates allow; synonyms need a table or wordnet, words another source."
+        },
+    )
+    leave_out_family: str | None = field(
+        default=None,
+        metadata={"help": "One of `families` that training does not use, to measure what carries over to it."},
+    )
+    num_variants: int = field(
+        default=10, metadata={"help": "Texts drawn per text and step from `families`; the worst is trained on."}
     )
     masked_lm: str = field(default=MASKED_LM, metadata={"help": "Masked language model of `candidates=masked-lm`."})
     align_to_cls: bool = field(
@@ -188,6 +205,7 @@ class MMCoAConfig(TrainingArguments):
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
         _check_text_attack(self.text_attack)
+        self._check_families()
         for name in ("num_steps", "num_candidates", "max_changes", "max_edits", "num_text_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -259,12 +277,23 @@ class MMCoAConfig(TrainingArguments):
         """Return whether an argument was given another value than its default."""
         return name in self._given
 
-    def use_words_only(self) -> None:
-        """The paper's form of the text attack in place of `auto`, where nothing else was asked for."""
-        if self.text_attack_is_auto and self.text_attack == GENERAL_TEXT_ATTACK:
-            self.text_attack = "words"
+    def use_only(self, kind: str = "words") -> None:
+        """The paper's form of the text attack in place of `auto`, or another one that the trainer was given."""
+        if self.text_attack_is_auto and (self.text_attack == GENERAL_TEXT_ATTACK or kind != "words"):
+            self.text_attack = kind
             setattr(self, "rho", getattr(self, "rho") if self.was_given("rho") else 1.0)  # noqa: B009, B010
             self.lambda_distill = self.lambda_distill if self.was_given("lambda_distill") else 0.0
+
+    def _check_families(self) -> None:
+        chosen_families(self.families, self.leave_out_family)
+        if self.num_variants < 1:
+            raise ValueError(f"`num_variants` must be at least 1, got {self.num_variants}.")
+        names = ("families", "leave_out_family", "num_variants")
+        idle = [name for name in names if getattr(self, name) != getattr(MMCoAConfig, name)]
+        if idle and "families" not in self.text_attack.split("|"):
+            raise ValueError(
+                f"`{idle[0]}` belongs to `text_attack=families`; {self.text_attack!r} does not read it: add families."
+            )
 
     def _check_adapters(self) -> None:
         if self.last_blocks is not None and self.last_blocks < 0:
@@ -317,7 +346,7 @@ GENERAL_TEXT_ATTACK = "words|embedding|characters"
 """What `mmcoa` trains against by itself: of the forms tried, the best worst case over attacks on text."""
 
 
-TEXT_ATTACKS = ("words", "embedding", "words+embedding", "characters")
+TEXT_ATTACKS = ("words", "embedding", "words+embedding", "characters", "families")
 
 
 def _check_text_attack(value: str) -> None:

@@ -7,6 +7,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from hf_mmcoa.config import MMCoAConfig
+from hf_mmcoa.families import FAMILIES
 
 
 def test_pixels_may_be_written_as_a_fraction():
@@ -61,6 +62,22 @@ def test_what_is_not_default_survives_yaml(tmp_path):
         ({"targets": "clas"}, "`targets` must be one of"),
         ({"text_attack": "word"}, "`text_attack` must be auto, none, or some of words, .* got 'word'"),
         ({"text_attack": "words|words"}, "`text_attack` must be .* each once"),
+        (
+            {"text_attack": "families", "families": "typos"},
+            "`families` must be all, or some of keyboard, .* got 'typos'",
+        ),
+        (
+            {"text_attack": "families", "leave_out_family": "typos"},
+            "`leave_out_family` must be one of keyboard, homoglyphs, .* got 'typos'",
+        ),
+        (
+            {"text_attack": "families", "families": "affixes|keyboard", "leave_out_family": "templates"},
+            "`leave_out_family` must be one of affixes, keyboard, got 'templates'",
+        ),
+        ({"text_attack": "families", "num_variants": 0}, "`num_variants` must be at least 1"),
+        ({"families": "keyboard"}, "`families` belongs to `text_attack=families`; 'auto' does not read it"),
+        ({"text_attack": "words", "leave_out_family": "keyboard"}, "`leave_out_family` belongs to"),
+        ({"text_attack": "words|characters", "num_variants": 3}, "`num_variants` belongs to"),
         ({"text_attack": "none", "objective": "leaf"}, "leaves the text term of leaf without an attack: name an"),
         ({"clean_weight": 0.5}, "`clean_weight` belongs to `objective` fare and fare[+]leaf; 'mmcoa' does not"),
         ({"clean_weight": 1.5, "objective": "fare"}, "`clean_weight` must be in"),
@@ -77,6 +94,14 @@ def test_what_is_not_default_survives_yaml(tmp_path):
 def test_values_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MMCoAConfig(output_dir="out", **settings)
+
+
+def test_families_are_options_of_the_command_line():
+    parser = HfArgumentParser(MMCoAConfig)
+    options = ["--text_attack", "words|families", "--families", "keyboard|affixes", "--leave_out_family", "affixes"]
+    (config,) = parser.parse_args_into_dataclasses(["--output_dir", "out", *options, "--num_variants", "4"])
+    assert (config.families, config.leave_out_family, config.num_variants) == ("keyboard|affixes", "affixes", 4)
+    assert ",".join(FAMILIES) in "".join(parser.format_help().split())
 
 
 def test_an_l2_radius_may_exceed_one():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from .diversity import Diversity
     from .exhaustive import attack_prompts
+    from .family_attack import FamilyAttack
     from .image_text_embedding import ImageTextPGD
     from .joint import Joint
     from .levenshtein import LevenshteinAttack
@@ -57,6 +58,7 @@ else:
             ".diversity": ["Diversity"],
             ".exhaustive": ["attack_prompts"],
             ".image_text_embedding": ["ImageTextPGD"],
+            ".family_attack": ["FamilyAttack"],
             ".joint": ["Joint"],
             ".levenshtein": ["LevenshteinAttack"],
             ".momentum": ["Momentum"],
@@ -80,6 +82,7 @@ __all__ = [
     "CoAttack",
     "Diversity",
     "EnumerableTextAttack",
+    "FamilyAttack",
     "HotFlipCandidates",
     "ImageAttack",
     "ImageTextPGD",

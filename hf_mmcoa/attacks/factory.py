@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..data.prompts import clean_class_name
+from ..data.prompts import DEFAULT_TEMPLATE, clean_class_name
+from ..families.named import text_families
 from ..models.encoder import DualEncoder
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
@@ -15,11 +17,12 @@ from .bert_attack import BertAttack
 from .co_attack import CoAttack
 from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
 from .engine import ImageAttacker, LogitsAttack, LossAttack, TargetedAttack
+from .family_attack import FamilyAttack
 from .image_losses import log_odds_loss, margin_loss
 from .image_text_embedding import ImageTextPGD
 from .joint import Joint
 from .levenshtein import LevenshteinAttack
-from .perturbed_texts import CharacterAttacker, EmbeddingAttacker, InTurn, TextAttacker, WordAttacker
+from .perturbed_texts import CharacterAttacker, EmbeddingAttacker, FamilyAttacker, InTurn, TextAttacker, WordAttacker
 from .pgd import PGD
 from .restarts import Restarts
 from .settings import AttackSettings
@@ -103,6 +106,39 @@ def character_attack(
     return LevenshteinAttack(max_edits=settings.max_edits, dictionary=frozenset(words), **search)  # type: ignore[arg-type]
 
 
+def family_attack(
+    settings: AttackSettings,
+    candidates: CandidateSource,
+    class_names: Sequence[str] = (),
+    *,
+    families: str = "all",
+    leave_out: str | None = None,
+    num_variants: int = 10,
+) -> FamilyAttack:
+    """Return the attack "families", on the training parts of the families.
+
+    Args:
+        settings: the budgets of the attacks on words and characters, the template and the guard of class names.
+        candidates: source of substitutes, of which the training part is used.
+        class_names: names of all classes; empty for captions.
+        families, leave_out: see `hf_mmcoa.families.text_families`.
+        num_variants: texts drawn per text.
+
+    Raises:
+        ValueError: if a family is unknown or cannot be made.
+    """
+    members = text_families(
+        families,
+        leave_out,
+        template=settings.template or DEFAULT_TEMPLATE,
+        class_names=[clean_class_name(name) for name in class_names] if settings.forbid_class_names else (),
+        words=word_attack(settings, candidates, class_names),
+        characters=replace(character_attack(settings, class_names), max_edits=1),
+        part="train",
+    )
+    return FamilyAttack(families=members, num_variants=num_variants)
+
+
 def embedding_attack(settings: AttackSettings) -> TextEmbeddingPGD:
     """Return the attack "embedding"."""
     return TextEmbeddingPGD(rho=settings.rho, num_steps=settings.num_text_steps, random_start=settings.random_start)
@@ -114,15 +150,20 @@ def image_text_attack(settings: AttackSettings) -> ImageTextPGD:
 
 
 def text_attacker(
-    kind: str, settings: AttackSettings, words: TextAttack | None, characters: LevenshteinAttack | None = None
+    kind: str,
+    settings: AttackSettings,
+    words: TextAttack | None,
+    characters: LevenshteinAttack | None = None,
+    families: FamilyAttack | None = None,
 ) -> TextAttacker:
-    """Return the text attack of a kind: "words", "characters", "embedding" or "words+embedding".
+    """Return the text attack of a kind: "words", "characters", "families", "embedding" or "words+embedding".
 
     Args:
         kind: name of the attack.
         settings: budget of the embedding attack.
         words: attack that substitutes words, for the kinds with words.
         characters: attack that edits characters, for the kind "characters".
+        families: attack that draws from families of perturbations, for the kind "families".
 
     Raises:
         ValueError: if the kind is unknown, or the attack that it needs is None.
@@ -134,6 +175,8 @@ def text_attacker(
         found["words+embedding"] = InTurn(WordAttacker(words), embedding, "words+embedding")
     if characters is not None:
         found["characters"] = CharacterAttacker(characters)
+    if families is not None:
+        found["families"] = FamilyAttacker(families)
     if kind not in found:
         raise ValueError(f"`text_attack`: {kind!r} is unknown or lacks its attack; here: {', '.join(found)}.")
     return found[kind]

@@ -1,7 +1,8 @@
-"""Text attacks of all three kinds (words, characters, token embeddings) behind one call.
+"""Text attacks of all kinds (words, characters, families, token embeddings) behind one call.
 
-`BertAttack` and `LevenshteinAttack` write other texts, `TextEmbeddingPGD` shifts token embeddings. Training and
-evaluation treat them alike: they pass texts and a `TextVictim` to a `TextAttacker` and get `PerturbedTexts`.
+`BertAttack`, `LevenshteinAttack` and `FamilyAttack` write other texts, `TextEmbeddingPGD` shifts token embeddings.
+Training and evaluation treat them alike: they pass texts and a `TextVictim` to a `TextAttacker` and get
+`PerturbedTexts`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from ..models import encoding
 from ..models.encoder import DualEncoder
 from .contracts import TextAttack, TextEncoder
+from .family_attack import FamilyAttack
 from .levenshtein import LevenshteinAttack
 from .text_embedding import TextEmbeddingPGD
 
@@ -51,9 +53,10 @@ class TextVictim:
     Args:
         encoder: the attacked model, unwrapped.
         encode: maps texts to unit embeddings (texts, dim), without gradient; used by the word attack.
-        distance_encode: maps texts to the embeddings in which the character attack measures distance, (texts, dim).
-        reference_encode: maps texts to the embeddings that the character attack moves them away from, those of the
-            frozen teacher in LEAF; `distance_encode` of the clean texts when None.
+        distance_encode: maps texts to the embeddings in which the attacks on characters and by families measure
+            distance, (texts, dim).
+        reference_encode: maps texts to the embeddings that these two move them away from, those of the frozen teacher
+            in LEAF; `distance_encode` of the clean texts when None.
         embedding_loss: maps unit embeddings of all texts (texts, dim) to the loss of the embedding attack, (texts,).
         generator: returns the random generator of an attack, given its kind.
         precision: returns the context in which the model runs, such as autocast.
@@ -97,6 +100,22 @@ class CharacterAttacker:
     def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
         """Attack as in `TextAttacker`."""
         generator = torch.Generator().manual_seed(victim.generator("characters").initial_seed())  # drawn on the CPU
+        found = self.attack(
+            texts, victim.distance_encode, generator=generator, reference_encode=victim.reference_encode
+        )
+        return PerturbedTexts(self.kind, texts, found)
+
+
+@dataclass(frozen=True)
+class FamilyAttacker:
+    """Take the worst of a few texts drawn from families of perturbations, with `FamilyAttack`."""
+
+    attack: FamilyAttack
+    kind: str = "families"
+
+    def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
+        """Attack as in `TextAttacker`."""
+        generator = torch.Generator().manual_seed(victim.generator("families").initial_seed())  # drawn on the CPU
         found = self.attack(
             texts, victim.distance_encode, generator=generator, reference_encode=victim.reference_encode
         )

@@ -7,6 +7,7 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from .callback import RobustnessCallback
     from .evaluator import evaluate_robustness
+    from .families import FamilyOutcome, measure_families, measure_family
     from .results import compare, load_result, save_result
     from .retrieval import evaluate_retrieval
     from .threat_model import ThreatModel
@@ -16,6 +17,7 @@ else:
         {
             ".callback": ["RobustnessCallback"],
             ".evaluator": ["evaluate_robustness"],
+            ".families": ["FamilyOutcome", "measure_families", "measure_family"],
             ".results": ["compare", "load_result", "save_result"],
             ".retrieval": ["evaluate_retrieval"],
             ".threat_model": ["ThreatModel"],
@@ -23,11 +25,14 @@ else:
     )
 
 __all__ = [
+    "FamilyOutcome",
     "RobustnessCallback",
     "ThreatModel",
     "compare",
     "evaluate_retrieval",
     "evaluate_robustness",
     "load_result",
+    "measure_families",
+    "measure_family",
     "save_result",
 ]

@@ -26,6 +26,7 @@ def pretrain_tiny_clip(
     patch_size: int,
     epochs: int,
     seed: int = 0,
+    context_length: int = 16,
     word_vectors: WordVectors | None = None,
     **arguments: Any,
 ) -> tuple[CLIPModel, CLIPProcessor, MMCoATrainer]:
@@ -39,6 +40,7 @@ def pretrain_tiny_clip(
         patch_size: see `tiny_clip`.
         epochs: number of passes over the data set.
         seed: seed of the weights and of the order of the rows.
+        context_length: see `tiny_clip`.
         word_vectors: see `tiny_clip`. The token table is then frozen in this training: captions contain class words and
             no synonyms, so training would move the former away from the latter.
         **arguments: any other field of `MMCoAConfig`; `output_dir` is needed.
@@ -47,7 +49,12 @@ def pretrain_tiny_clip(
         The model, its processor and the trainer that trained it, which can save both.
     """
     model, processor = tiny_clip(
-        texts, image_size=image_size, patch_size=patch_size, seed=seed, word_vectors=word_vectors
+        texts,
+        image_size=image_size,
+        patch_size=patch_size,
+        context_length=context_length,
+        seed=seed,
+        word_vectors=word_vectors,
     )
     table = encoding.token_embedding_layer(model)
     table.requires_grad_(word_vectors is None)

@@ -32,7 +32,7 @@ from .batch import Batch
 from .live_encoder import LiveEncoder
 from .teacher import Teacher
 
-STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "embedding": 4}
+STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "embedding": 4, "families": 5}
 """Numbers of the random streams: each kind of draw has its own."""
 
 
@@ -62,7 +62,7 @@ class Attacker:
         objective: what is attacked, and what is read.
         class_names: all classes; None for captions.
         image_attack: replaces PGD.
-        text_attack: replaces the attack on words, or on characters if that is what it changes.
+        text_attack: replaces the attack on words, or what its `changes` says: characters, families.
         candidates: where words take their substitutes from; what `args` name when None.
     """
 
@@ -97,9 +97,19 @@ class Attacker:
         words: Any = self._given.get("words")
         if words is None and any("words" in kind for kind in kinds):
             words = factory.word_attack(settings, self._candidates(), self.class_names)
-        self.word_attack, self.character_attack = words, characters
+        families: Any = self._given.get("families")
+        if families is None and "families" in kinds:
+            families = factory.family_attack(
+                settings,
+                self._candidates(),
+                self.class_names,
+                families=self.args.families,
+                leave_out=self.args.leave_out_family,
+                num_variants=self.args.num_variants,
+            )
+        self.word_attack, self.character_attack, self.family_attack = words, characters, families
         self.text_attacks: dict[str, TextAttacker] = {
-            kind: factory.text_attacker(kind, settings, words, characters) for kind in kinds
+            kind: factory.text_attacker(kind, settings, words, characters, families) for kind in kinds
         }
         self._model = self.encoder.dual.model
 

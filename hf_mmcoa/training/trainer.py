@@ -75,8 +75,8 @@ class MMCoATrainer(PublishingTrainer):
         teacher: the frozen pretrained encoders f0 and g0, for objectives that read them; the model as it is given when
             None. Never trained and never saved.
         image_attack: PGD as `args` say when None.
-        text_attack: what replaces words, or characters if it is a `LevenshteinAttack`; as `args` say when None. With
-            `args.text_attack="auto"` it is the only one.
+        text_attack: what replaces words, or characters if it is a `LevenshteinAttack`, or all that `families` name if
+            it is a `FamilyAttack`; as `args` say when None. With `args.text_attack="auto"` it is the only one.
         candidates: where that takes its substitutes from (`SynonymTable`, ...); what `args` name when None.
         model_init: makes the model, instead of `model`; as `Trainer`'s.
         **kwargs: everything else that `Trainer` takes: callbacks, optimizers, compute_metrics, ...
@@ -115,7 +115,7 @@ class MMCoATrainer(PublishingTrainer):
     ) -> None:
         args = args if args is not None else MMCoAConfig(output_dir="mmcoa_output")
         if text_attack is not None or objective is not None:
-            args.use_words_only()
+            args.use_only(getattr(text_attack, "changes", "words"))
         if (model is None) == (model_init is None):
             raise ValueError("pass one of `model` and `model_init`.")
         first_model = model if model is not None else _first_model(model_init)

@@ -22,6 +22,7 @@ from hf_mmcoa.attacks import (
     BertAttack,
     CoAttack,
     Diversity,
+    FamilyAttack,
     Joint,
     LevenshteinAttack,
     Momentum,
@@ -30,6 +31,7 @@ from hf_mmcoa.attacks import (
     SynonymTable,
     TextEmbeddingPGD,
 )
+from hf_mmcoa.families import text_families
 from hf_mmcoa.losses import zero_shot_logits
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.models.encoding import text_embeds
@@ -72,6 +74,7 @@ STRING_ATTACKS = [
     BertAttack(candidates=WORDS.candidates, max_changes=2),
     CHARACTERS,
     LevenshteinAttack(max_edits=2, num_samples=None, num_slots=2, alphabet="xy "),
+    FamilyAttack(families=text_families("affixes|plural-and-article"), num_variants=5),
 ]
 Call = Callable[..., Tensor]
 
@@ -151,7 +154,7 @@ def outside_state(model: CLIPModel) -> list[Any]:
 def without_budget(attack: Any) -> Any:
     """The same attack, with nothing allowed."""
     fields = {field.name for field in dataclasses.fields(attack)}
-    zero = {name: 0 for name in ("epsilon", "max_changes", "max_edits", "rho") if name in fields}
+    zero = {name: 0 for name in ("epsilon", "max_changes", "max_edits", "num_variants", "rho") if name in fields}
     inner = {
         name: without_budget(getattr(attack, name))
         for name in ("attack", "image_attack", "text_attack")
