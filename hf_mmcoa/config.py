@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from .attacks.settings import AttackSettings, pixels, with_attack_settings
 from .data.prompts import DEFAULT_TEMPLATE
-from .families.named import chosen_families
+from .families.names import chosen_families
 from .models.lora import check_lora
 from .substitutes.masked_lm import MASKED_LM
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..data.prompts import DEFAULT_TEMPLATE, clean_class_name
+from ..families.family import TextFamily
 from ..families.named import text_families
+from ..families.parts import Part
 from ..models.encoder import DualEncoder
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
@@ -127,16 +129,34 @@ def family_attack(
     Raises:
         ValueError: if a family is unknown or cannot be made.
     """
-    members = text_families(
+    members = families_of_part("train", settings, candidates, class_names, families, leave_out)
+    return FamilyAttack(families=members, num_variants=num_variants)
+
+
+def families_of_part(
+    part: Part,
+    settings: AttackSettings,
+    candidates: CandidateSource | None,
+    class_names: Sequence[str] = (),
+    families: str = "all",
+    leave_out: str | None = None,
+) -> list[TextFamily]:
+    """Return the families of text perturbation, in one part of their instances.
+
+    Args:
+        part: "train", "validation" or "test".
+        settings, candidates, class_names, families, leave_out: see `family_attack`; without `candidates` there is no
+            family of words.
+    """
+    return text_families(
         families,
         leave_out,
         template=settings.template or DEFAULT_TEMPLATE,
         class_names=[clean_class_name(name) for name in class_names] if settings.forbid_class_names else (),
-        words=word_attack(settings, candidates, class_names),
+        words=None if candidates is None else word_attack(settings, candidates, class_names),
         characters=replace(character_attack(settings, class_names), max_edits=1),
-        part="train",
+        part=part,
     )
-    return FamilyAttack(families=members, num_variants=num_variants)
 
 
 def embedding_attack(settings: AttackSettings) -> TextEmbeddingPGD:

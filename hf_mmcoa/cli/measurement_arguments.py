@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..attacks.settings import THREATS, AttackSettings, Norm, PerturbAt
-from ..evaluation.threat_model import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS, ThreatModel
+from ..evaluation.threat_model import (
+    IMAGE_ATTACKS,
+    MULTIMODAL_ATTACKS,
+    PRESETS,
+    TEXT_ADVERSARIES,
+    TEXT_ATTACKS,
+    ThreatModel,
+)
+from ..families.names import FAMILIES
 
 if TYPE_CHECKING:
     from ..substitutes.source import CandidateSource
@@ -31,13 +39,28 @@ def _overrides() -> dict[str, dict[str, Any]]:
     options["norm"]["choices"] = get_args(Norm)
     options["perturb_at"]["choices"] = get_args(PerturbAt)
     options["attacker_template"] = {"help": "Class prompt that image attacks are computed with; --template without it."}
-    for kind, names in (("image", IMAGE_ATTACKS), ("text", TEXT_ATTACKS), ("multimodal", MULTIMODAL_ATTACKS)):
-        options[f"{kind}_attacks"] = {
+    choices = {
+        "image_attacks": IMAGE_ATTACKS,
+        "text_attacks": TEXT_ATTACKS,
+        "text_adversaries": TEXT_ADVERSARIES,
+        "multimodal_attacks": MULTIMODAL_ATTACKS,
+    }
+    for option, names in choices.items():
+        options[option] = {
             "nargs": "+",
             "metavar": "NAME",
             "choices": names,
             "help": f"One or more of {', '.join(names)}.",
         }
+    options["text_adversaries"]["help"] += (
+        " Who chooses the attacked class prompts: one list for all images, found without them (blind) or the worst "
+        "(shared); the true class's for each image (own); every class's (all)."
+    )
+    options["max_texts"] = {"type": int, "help": "Most legal texts that an attack lists."}
+    options["families"] = {
+        "metavar": "NAMES",
+        "help": f"Also measure these families of text perturbation: all, or some of {', '.join(FAMILIES)} joined by |.",
+    }
     return options
 
 

@@ -28,6 +28,7 @@ from ..losses import zero_shot_logits
 from ..models.encoder import DualEncoder
 from ..substitutes.source import CandidateSource
 from .attack_names import AttackName, source_suffix
+from .families import measure_families
 from .threat_model import ThreatModel
 
 TEXTS_PER_BATCH = 256
@@ -43,6 +44,7 @@ class FoundTexts:
         searches: how each of these was found, such as "exhaustive".
         queries: number of texts that each search had to encode.
         findings: what was odd, each `{"check", "passed", "detail"}` as in `sanity`.
+        families: numbers of `measure_families`.
     """
 
     lists: dict[str, list[str]] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class FoundTexts:
     searches: dict[str, str] = field(default_factory=dict)
     queries: dict[str, int] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    families: dict[str, float | int] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -87,8 +90,9 @@ class AttackedTexts:
 
     @property
     def chooses_by_image(self) -> bool:
-        """Whether an adversary other than "blind" is asked for, which needs the images' embeddings."""
-        return "text" in self.attacks and bool(self.attacks_on_texts) and set(self.spec.text_adversaries) != {"blind"}
+        """Whether something is asked for that needs the images' embeddings: an adversary not "blind", or families."""
+        chosen = bool(self.attacks_on_texts) and set(self.spec.text_adversaries) != {"blind"}
+        return "text" in self.attacks and (chosen or self.spec.families is not None)
 
     @cached_property
     def attacks_on_texts(self) -> dict[str, EnumerableTextAttack]:
@@ -125,7 +129,7 @@ class AttackedTexts:
                 found.lists[key] = attack(self.texts, encode)
                 found.queries[key] = encode.count
                 found.searches[key] = "greedy, without the images"
-            if not self.chooses_by_image:
+            if set(self.spec.text_adversaries) == {"blind"}:
                 continue
             if image_embeds is None or labels is None:
                 raise ValueError("`image_embeds` and `labels` are needed for the adversaries that look at images.")
@@ -147,6 +151,12 @@ class AttackedTexts:
                 found.lists[key] = [pool[at] for pool, at in zip(legal.pools, shared.choices.tolist(), strict=True)]
                 found.searches[key] = shared.search
             found.queries[name] = len({text for pool in legal.pools for text in pool} | encoded.texts)
+        if self.spec.families is not None and "text" in self.attacks:
+            if image_embeds is None or labels is None:
+                raise ValueError("`image_embeds` and `labels` are needed for families of text perturbation.")
+            source = next(iter(self.sources.values()), None) if self.spec.num_candidates else None
+            families = factory.families_of_part("test", self.spec, source, self.class_names, self.spec.families)
+            found.families = measure_families(families, self.texts, self.encoder.encode_texts, image_embeds, labels)
         return found
 
     def _legal(

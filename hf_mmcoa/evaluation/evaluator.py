@@ -171,6 +171,7 @@ class ZeroShotTask:
             **numbers,
             **{f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()},
             **self._embedding_curve(records, total),
+            **evaluation.texts.found.families,
             "class_names": evaluation.class_names,
             "prompts": evaluation.prompts,
             "adv_prompts": evaluation.texts.found.lists,

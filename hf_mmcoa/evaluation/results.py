@@ -16,7 +16,7 @@ from .uncertainty import Unit, paired_test
 FORMAT = 2
 BLIND = 1
 """Format of version 0.1, which knew one adversary of the texts and did not name it."""
-BLIND_SPEC = {"text_adversaries": ["blind"], "max_texts": 1_000_000}
+BLIND_SPEC = {"text_adversaries": ["blind"], "max_texts": 1_000_000, "families": None}
 """What its specifications leave out."""
 MAX_NAME = 1000  # characters of a model's, a data set's or an attack's name, which are shown in tables and pictures
 

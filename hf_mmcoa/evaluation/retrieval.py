@@ -454,7 +454,7 @@ def _resolve(
     described = {name: repr(source) for name, source in sources.items()}
     # There is no template to protect and no class name to forbid; every image meets every attack to its end.
     kept: dict[str, Any] = {"protect_template": False, "forbid_class_names": False, "skip_fallen": False}
-    kept["text_adversaries"] = ("blind",)
+    kept |= {"text_adversaries": ("blind",), "families": None}
     kept |= {"perturb_at": perturb_at} | ({"candidates": described.get("", described)} if sources else {})
     spec = replace(spec, **kept)
     for what, why in spec.zero_budgets().items():

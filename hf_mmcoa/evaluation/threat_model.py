@@ -20,6 +20,7 @@ from ..attacks.settings import (
     AttackSettings,
 )
 from ..data.prompts import check_template
+from ..families.names import chosen_families
 from ..io import fingerprint
 
 __all__ = [
@@ -92,6 +93,8 @@ class ThreatModel(AttackSettings):
             "all". Captions (retrieval) have the adversary "blind" only.
         max_texts: most legal texts of all classes together that an attack lists for "shared", "own" and "all"; two and
             more changes are searched by a beam where they are more, one change that has more is an error.
+        families: families of text perturbation whose test parts are measured beside the attacks, in the mean and with
+            the worst text: "all", or names from `hf_mmcoa.families.names.FAMILIES` joined by `|`; None for none.
         multimodal_attacks: names from `MULTIMODAL_ATTACKS`. "independent": images attacked on the clean prompts and
             classified with the attacked ones. "adaptive": images attacked on the attacked prompts; for "own" and "all"
             these are chosen anew at every step.
@@ -114,6 +117,7 @@ class ThreatModel(AttackSettings):
     text_attacks: tuple[str, ...] = ("words",)
     text_adversaries: tuple[str, ...] = ("shared", "own", "all")
     max_texts: int = 1_000_000  # 2 GB of embeddings of a ViT-B/32; minutes of its text encoder on a GPU
+    families: str | None = None
     multimodal_attacks: tuple[str, ...] = ("independent",)
     skip_fallen: bool = True
 
@@ -134,6 +138,8 @@ class ThreatModel(AttackSettings):
             object.__setattr__(self, name, value)  # a frozen dataclass normalises its own fields this way
         if not self.text_adversaries:
             raise ValueError(f"`text_adversaries` is empty; choose from {', '.join(TEXT_ADVERSARIES)}.")
+        if self.families is not None:
+            chosen_families(self.families)
         if self.max_texts < 1:
             raise ValueError(f"`max_texts` must be at least 1, got {self.max_texts}.")
         if self.attacker_template is not None:

@@ -197,3 +197,13 @@ def test_the_search_by_another_process_or_before_an_interruption_gives_the_same_
     resumed = evaluate_robustness(model, processor, dataset, ["multimodal"], output=output, **arguments)
     assert resumed["outcomes"] == whole["outcomes"] and resumed["witnesses"] == whole["witnesses"]
     assert pictures(dataset)["labels"].tolist() == resumed["labels"]
+
+
+def test_families_are_measured_beside_the_attacks(model, processor, dataset):
+    result = evaluate(model, processor, dataset, families="keyboard|affixes")
+    for name in ("keyboard", "affixes"):
+        assert 0 <= result[f"families/{name}/worst"] <= result[f"families/{name}/mean"] <= result["clean_accuracy"]
+    assert result["families/worst"] <= min(result["families/keyboard/worst"], result["families/affixes/worst"])
+    assert result["attack_spec"]["families"] == "keyboard|affixes"
+    with pytest.raises(ValueError, match="keyboard, homoglyphs"):
+        evaluate(model, processor, dataset, families="typos")

@@ -76,6 +76,7 @@ CHANGED = {
     "num_text_steps": 3,
     "text_adversaries": ("own",),
     "max_texts": 10,
+    "families": "keyboard",
     "multimodal_attacks": ("joint",),
     "skip_fallen": False,
     "seed": 1,
