@@ -15,7 +15,7 @@ from torch import Tensor
 from ..attacks import factory
 from ..attacks.class_prompts import ClassPrompts, FixedPrompts, correct
 from ..attacks.engine import ImageAttacker, Measured, attack_images, seeded_generator
-from ..attacks.settings import MULTIMODAL_ADVERSARIES
+from ..attacks.settings import MULTIMODAL_ADVERSARIES, TEXT_ADVERSARIES
 from .attack_names import AttackName, source_suffix, worst_case_attacks
 from .prepare import Evaluation
 
@@ -39,7 +39,8 @@ def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) ->
         run.attack_texts()
     if "multimodal" in evaluation.attacks:
         for source in evaluation.sources or ("",):
-            for adversary in evaluation.spec.text_adversaries:
+            # The strongest first: what resists it is not attacked by the others again.
+            for adversary in sorted(evaluation.spec.text_adversaries, key=TEXT_ADVERSARIES.index, reverse=True):
                 run.attack_both(adversary, source)
     return {
         "row_ids": batch["row_ids"].tolist(),
@@ -158,13 +159,18 @@ class _Batch:
         return robust
 
     def _adaptive(self, key: str, robust: Tensor, prompts: dict[str, ClassPrompts]) -> Tensor:
-        """Attack images against the attacked prompts: the attacker knows what will be read."""
+        """Attack images against the attacked prompts: the attacker knows what will be read.
+
+        With `skip_fallen`, a sample that resisted the adversary "all" is not attacked by one with fewer choices.
+        """
         left = robust
+        ceiling = self.outcomes.get(str(AttackName.parse(key)._replace(adversary="all")))
+        spared = robust & ceiling if ceiling is not None and self.spec.skip_fallen else torch.zeros_like(robust)
         for text, each in prompts.items():
             for name, attack in self.evaluation.image_attacks.items():
-                attacked = left if self.spec.skip_fallen else robust
+                attacked = (left if self.spec.skip_fallen else robust) & ~spared
                 result, _ = self._image_attack(attack, f"{key}/{text}/{name}", key, attacked, each, each)
-                left = left & result
+                left = left & (result | spared)
         return left
 
     def _searching(self, name: str, key: str, robust: Tensor, source: str) -> Tensor:
@@ -185,6 +191,7 @@ class _Batch:
     ) -> tuple[Tensor, list[Tensor]]:
         """Run one attack with its restarts: which samples are robust, and what embeddings each restart found."""
         left, found = robust.clone(), []
+        self.queries[key] += 0  # an attack that meets no sample is listed too
 
         def encode(images: Tensor) -> Tensor:
             self.queries[key] += len(images)

@@ -207,3 +207,15 @@ def test_families_are_measured_beside_the_attacks(model, processor, dataset):
     assert result["attack_spec"]["families"] == "keyboard|affixes"
     with pytest.raises(ValueError, match="keyboard, homoglyphs"):
         evaluate(model, processor, dataset, families="typos")
+
+
+def test_what_resists_every_prompt_at_its_worst_is_not_attacked_again_with_fewer_choices(model, processor, dataset):
+    changes = {"attacks": ["multimodal"], "multimodal_attacks": ("adaptive",), "text_adversaries": ("own", "all")}
+    spared, every = (
+        evaluate(model, processor, dataset, skip_fallen=skip_fallen, **changes) for skip_fallen in (True, False)
+    )
+    own, ceiling = "multimodal/adaptive/own", "multimodal/adaptive/all"
+    assert 0 <= spared["queries"][own] < spared["queries"][ceiling]
+    assert every["queries"][own] >= every["queries"][ceiling]
+    for name in ("multimodal_own_accuracy", "multimodal_all_accuracy"):
+        assert spared[name] == pytest.approx(every[name], abs=1 / 24)
