@@ -8,7 +8,7 @@ import string
 import pytest
 import torch
 import torch.nn.functional as F
-from squares import CLASS_NAMES, UNSEEN
+from squares import CLASS_NAMES, KNOWN, UNSEEN
 from test_evaluator import pictures
 
 from hf_mmcoa.evaluation import ThreatModel, evaluate_robustness
@@ -210,7 +210,8 @@ def test_families_are_measured_beside_the_attacks(model, processor, dataset):
 
 
 def test_what_resists_every_prompt_at_its_worst_is_not_attacked_again_with_fewer_choices(model, processor, dataset):
-    changes = {"attacks": ["multimodal"], "multimodal_attacks": ("adaptive",), "text_adversaries": ("own", "all")}
+    changes = {"multimodal_attacks": ("adaptive",), "text_adversaries": ("own", "all"), "epsilon": 0.02}
+    changes |= {"attacks": ["multimodal"], "candidates": KNOWN}
     spared, every = (
         evaluate(model, processor, dataset, skip_fallen=skip_fallen, **changes) for skip_fallen in (True, False)
     )
