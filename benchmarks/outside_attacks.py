@@ -1,6 +1,7 @@
 """Count what other libraries' attacks break beyond our presets, on the digits' test split, and what the presets cost.
 
-    pip install pyautoattack foolbox torchattacks      # optional packages; none of them needs torchvision here
+    pip install pyautoattack foolbox                   # optional packages
+    pip install --no-deps torchattacks                 # what it asks for beside torch is not used here
     python benchmarks/outside_attacks.py output/digits --radii 0.15 0.1 0.05
 
 For every model and radius: the samples that are robust under `standard`, under `strong` and under `former` (PGD-50 on

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from hf_mmcoa.models.encoder import DualEncoder
+from hf_mmcoa.testbed.digits import vocabulary
+from hf_mmcoa.testbed.tiny_clip import tiny_clip
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 COMMON = {"benchmark", "command", "date", "machine", "versions", "num_runs", "runs", "settings", "target"}
@@ -59,6 +61,28 @@ def test_quick_mode_measures_every_side_and_judges_nothing(
     lines = capsys.readouterr().out.splitlines()
     assert len({len(line.rstrip()) for line in lines if line.startswith("run ")}) == 1  # aligned
     assert "not judged" in lines[-1]
+
+
+@pytest.mark.slow
+def test_outside_attacks_count_what_falls_beyond_each_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("pyautoattack", "foolbox", "torchattacks"):
+        pytest.importorskip(package)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for part in tiny_clip(vocabulary(), image_size=8, patch_size=2):
+        part.save_pretrained(tmp_path / "model")
+    argv = ["--quick", "--radii", "0.001", "--beyond", "0", "--output", str(tmp_path / "result.json")]
+    monkeypatch.setattr(sys, "argv", ["outside_attacks.py", str(tmp_path / "model"), *argv])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("outside_attacks").main()
+    assert not ended.value.code
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert set(result) >= COMMON and result["met"] is None
+    (one,) = result["runs"]
+    assert set(one["robust"]) == set(one["beyond"]) == set(one["seconds"]) == {"former", "standard", "strong"}
+    assert one["attacked"] == max(one["robust"].values()), "0 leaves no sample out"
+    assert "not judged" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_text_attack_ratios_and_counts_by_hand(run: Run) -> None:
