@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from ..attacks.settings import THREATS, AttackSettings, Norm, PerturbAt
+from ..attacks.settings import TEXT_ADVERSARIES, THREATS, AttackSettings, Norm, PerturbAt
 from ..evaluation.threat_model import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS, ThreatModel
 
 if TYPE_CHECKING:
@@ -31,13 +31,22 @@ def _overrides() -> dict[str, dict[str, Any]]:
     options["norm"]["choices"] = get_args(Norm)
     options["perturb_at"]["choices"] = get_args(PerturbAt)
     options["attacker_template"] = {"help": "Class prompt that image attacks are computed with; --template without it."}
-    for kind, names in (("image", IMAGE_ATTACKS), ("text", TEXT_ATTACKS), ("multimodal", MULTIMODAL_ATTACKS)):
-        options[f"{kind}_attacks"] = {
+    for name, names in (
+        ("image_attacks", IMAGE_ATTACKS),
+        ("text_attacks", TEXT_ATTACKS),
+        ("text_adversaries", TEXT_ADVERSARIES),
+        ("multimodal_attacks", MULTIMODAL_ATTACKS),
+    ):
+        options[name] = {
             "nargs": "+",
             "metavar": "NAME",
             "choices": names,
             "help": f"One or more of {', '.join(names)}.",
         }
+    options["max_texts"] = {
+        "type": int,
+        "help": "Most legal texts of all classes that are listed; where there are more, a beam searches.",
+    }
     return options
 
 
