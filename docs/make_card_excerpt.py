@@ -6,7 +6,6 @@ python docs/make_card_excerpt.py --check    # exit status 1 if it is not what th
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from hf_mmcoa.hub.card import card_of
 from hf_mmcoa.hub.measurements import Measurements, Section
 from hf_mmcoa.hub.model_folder import Checkpoint
+from hf_mmcoa.report.load import read_results
 
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "publish.md"
@@ -24,7 +24,7 @@ SHOWN_METRICS = 2
 
 def excerpt() -> str:
     """The head, the table and the limits of the card of the digits' first seed."""
-    results = json.loads((DOCS / "results" / "digits" / "seed-0.json").read_text())
+    results = read_results(DOCS / "results" / "digits" / "seed-0.json")
     checkpoint = Checkpoint(
         folder=Path("robust-digits"), config={"model_type": "clip"}, is_adapter=False, arguments={"dataset": "digits"}
     )

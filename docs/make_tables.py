@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_mmcoa.evaluation.results import load_result, upgraded
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
 from hf_mmcoa.report.table import describe, interval_sentence, markdown_table
 
@@ -26,10 +27,10 @@ def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
     results: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(folder.glob("seed-*.json")):
         for part, result in json.loads(file.read_text()).items():
-            results.setdefault(part, []).append(result)
+            results.setdefault(part, []).append(upgraded(result))
     for file in sorted(folder.glob("cells/*/result.json")):
         objective = "no defence" if "_none_" in file.parent.name else "MMCoA"
-        results[objective] = [*results.get(objective, []), json.loads(file.read_text())]
+        results[objective] = [*results.get(objective, []), load_result(file)]
     return dict(sorted(results.items(), key=lambda pair: pair[0] in ("after", "MMCoA")))
 
 
@@ -65,7 +66,7 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
     """The threat model of a comparison, its samples, its training, and what the intervals generalise over."""
     methods = numbers["methods"].values()
     file = next(file for method in methods for file in method["files"].values())
-    result = json.loads((RESULTS / "comparisons" / name / file).read_text())
+    result = load_result(RESULTS / "comparisons" / name / file)
     seeds = " or ".join(str(number) for number in sorted({len(method["seeds"]) for method in methods}))
     steps = " or ".join(str(number) for number in sorted({number for method in methods for number in method["steps"]}))
     alike = not any("num_steps" in (method["settings"] or {}) for method in methods)
@@ -78,16 +79,24 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
 
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
 OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
-SHORT = ("clean", "image", "text (known)", "text (unseen)", "multimodal (known)", "worst case")
+SHORT = ("clean", "image", "text (known), blind", "text (unseen), blind", "multimodal (known), blind", "worst case")
 LAB = (
-    "clean", "image", "words (known)", "words (unseen)", "characters", "text embedding", "text, worst",
-    "multimodal (known)", "multimodal (unseen)", "worst case",
+    "clean", "image", "words (known), blind", "words (unseen), blind", "characters, blind", "text embedding",
+    "text, worst", "multimodal (known), blind", "multimodal (unseen), blind", "worst case",
 )  # fmt: skip
 FAULTS = ("mmcoa-class", "mmcoa-accumulated", "mmcoa-misaligned", "mmcoa-embedding")
-FAULTED = ("clean", "image", "text (known)", "text embedding", "text, worst", "multimodal (known)", "worst case")
+FAULTED = (
+    "clean",
+    "image",
+    "text (known), blind",
+    "text embedding",
+    "text, worst",
+    "multimodal (known), blind",
+    "worst case",
+)
 FORMS = ("mmcoa-mixed-distilled", "mmcoa-general")
 
-SCHEDULED = ("clean", "image", "text (known)", "multimodal (known)", "worst case")
+SCHEDULED = ("clean", "image", "text (known), blind", "multimodal (known), blind", "worst case")
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and what stands there
     "digits": (README, partial(table, "digits")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),

@@ -229,7 +229,7 @@ def preset_table() -> str:
         if isinstance(value, bool):
             return "yes" if value else "no"
         if value is None:
-            return "the benchmark's" if name == "template" else "the evaluator's"
+            return {"template": "the benchmark's", "attacker_template": "the evaluator's"}.get(name, "none")
         return str(value)
 
     header = ["field", *(f"`{name}`" for name in presets)]

@@ -11,17 +11,9 @@ from typing import Any
 from ..evaluation.sanity import failed
 from ..evaluation.threat_model import ThreatModel
 from ..report.markdown import escape_markdown
-from ..report.table import accuracies, accuracy_parts, count, fraction
+from ..report.table import ADVERSARIES, accuracies, accuracy_parts, count, fraction
 
 FALLEN = 0.5  # share of the clean accuracy; a model with less accuracy under an attack is called not robust to it
-
-CHOSEN = {
-    "blind": "found without the images",
-    "shared": "one list of prompts for all images",
-    "own": "the true class's prompt chosen for the image",
-    "all": "every prompt chosen for the image",
-}
-"""Who chose the attacked texts, by adversary."""
 
 
 def limits(result: Mapping[str, Any]) -> list[str]:
@@ -76,7 +68,7 @@ def _attack(name: str, label: str) -> str:
     label, _, adversary = label.partition(", ")
     kind, _, source = label.partition(" (")
     said = f"{escape_markdown(kind)} attacks" + (f" ({escape_markdown(source[:-1])} substitutes)" if source else "")
-    return said + (f", {CHOSEN[adversary]}" if adversary in CHOSEN else "")
+    return said + (f" by adversary {adversary} ({ADVERSARIES[adversary]})" if adversary in ADVERSARIES else "")
 
 
 def _image(spec: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
@@ -102,6 +94,13 @@ def _text(spec: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     said = []
     if "blind" in spec["text_adversaries"] and len(spec["text_adversaries"]) == 1:
         said.append("Attacked texts were found without looking at the images: an exhaustive search finds worse ones.")
+    elif "all" not in spec["text_adversaries"]:
+        said.append("Prompts of all classes were not chosen for each image: `all`, the worst adversary, was not run.")
+    beams = [name for name, search in result.get("searches", {}).items() if search.startswith("beam")]
+    if beams:
+        said.append(
+            f"Not every legal text of {', '.join(map(escape_markdown, beams))} was tried: a beam search chose them."
+        )
     if "words" in spec["text_attacks"]:
         sources = spec["candidates"] if isinstance(spec["candidates"], Mapping) else {"": spec["candidates"]}
         named = "; ".join(escape_markdown(f"{name}: {what}" if name else str(what)) for name, what in sources.items())

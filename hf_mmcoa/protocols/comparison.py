@@ -21,7 +21,7 @@ from ..evaluation.uncertainty import difference_interval, interval_fields, paire
 from ..io import differences, read_json, write_bytes, write_json, write_text
 from ..report.charts import dot_chart
 from ..report.load import named_path, read_results, result_files
-from ..report.table import Estimate, accuracies, check_comparable, estimate, main_columns
+from ..report.table import Estimate, accuracies, check_comparable, estimate, main_columns, text_attack_label
 from .cells import result_path
 from .grid import Failures, locked, run_cells
 from .grid_table import CHART_FILE, comparison_table
@@ -378,15 +378,13 @@ def _columns(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     texts = [names.index(name) for name in names if name.startswith(("text", "embedding"))]
     order = [*names[: min(texts)], *single, *names[min(texts) : max(texts) + 1], WORST_TEXT, *names[max(texts) + 1 :]]
     known = {**labels, WORST_TEXT: "text, worst"}
-    return {name: known.get(name) or _single_label(name, labels) for name in order}
+    return {name: known.get(name) or _single_label(name, results) for name in order}
 
 
-def _single_label(name: str, labels: Mapping[str, str]) -> str:
-    """Return "words (unseen), own" for "attacks/text/words/own:unseen"; the first source is named as in the text's."""
+def _single_label(name: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """Return "words (unseen), own" for "attacks/text/words/own:unseen"."""
     parts = AttackName.parse(name.removeprefix("attacks/"))
-    own = labels["text_accuracy"].partition(", ")[0].replace("text", parts.attack, 1)
-    label = f"{parts.attack} ({parts.source})" if parts.source else own if parts.attack == "words" else parts.attack
-    return f"{label}, {parts.adversary}"
+    return f"{text_attack_label(parts.attack, parts.source, results)}, {parts.adversary}"
 
 
 def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:

@@ -9,14 +9,9 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..report.markdown import Verbatim, escape_markdown, markdown_lines
-from ..report.table import accuracies, describe, estimate, interval_sentence, main_columns
+from ..report.table import accuracies, adversary_notes, describe, estimate, interval_sentence, main_columns
 from .protocol import Cell, Protocol, shots_name
 
-ADVERSARIES = (
-    "blind: the published search, one list of prompts for all images, found without them. shared: the worst list of "
-    "prompts for all images. own: only the true class's prompt changes, to the worst text for the image. all: every "
-    "prompt does."
-)
 CHART_FILE = "comparison.png"
 _NONE = Verbatim("-")
 Finished = Sequence[tuple[Cell, Mapping[str, Any]]]
@@ -56,7 +51,7 @@ def comparison_table(
             "",
         ]
         if further := [label for name, label in numbers["columns"].items() if name not in main]:
-            lines += ["## By adversary of the texts", "", accuracy_table(numbers, further), "", ADVERSARIES, ""]
+            lines += ["## By adversary of the texts", "", accuracy_table(numbers, further), ""]
     if numbers["tests"]:
         lines += [*_tests(numbers), ""]
     if finished:
@@ -206,6 +201,7 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
             f"{escape_markdown(describe(spec))}; budget at {spec['perturb_at']} size; "
             f'prompt "{escape_markdown(str(spec["template"]))}".'
         )
+    lines += [f"- adversary {note}." for note in adversary_notes(list(seen.values()))]
     if any(cell.train_on is not None for cell, _ in finished):
         settings = ", ".join(f"{key} {value}" for key, value in protocol.training.items())
         lines.append(f"- training: {escape_markdown(settings or 'defaults of MMCoAConfig')}.")

@@ -1,4 +1,4 @@
-"""Draw charts of results as PNG: accuracy per threat, clean against robust, accuracy against epsilon or alpha.
+"""Draw charts of results as PNG: accuracy per threat, clean against robust, accuracy against a radius or alpha.
 
 matplotlib is used without pyplot. Models differ in marker and in colours that every common colour vision tells apart.
 """
@@ -6,12 +6,13 @@ matplotlib is used without pyplot. Models differ in marker and in colours that e
 from __future__ import annotations
 
 import io
+import statistics
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .table import Estimate, accuracies, estimate
+from .table import Estimate, accuracies, estimate, main_columns
 
 # Okabe and Ito's palette, told apart with every common colour vision, and lighter on a dark page; as in the page's CSS.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#b0578d", "#a87900", "#3a9bd0", "#5b6670")
@@ -54,6 +55,7 @@ def _draw(
     draw: Callable[[Any, Sequence[str], str], None],
     panels: int = 1,
     columns: int | None = None,
+    shared_legend: bool = False,
 ) -> bytes:
     """Draw one chart, or several side by side, as PNG, with a legend on top if it has several entries."""
     from matplotlib import rc_context
@@ -80,7 +82,8 @@ def _draw(
             names += entries[1]
         if len(names) > 1:
             columns = columns or (2 if max(map(len, names)) < 24 and panels == 1 else 1)
-            place: Any = "outside upper left" if panels == 1 else "outside right upper"  # beside the panel that has it
+            above = panels == 1 or shared_legend
+            place: Any = "outside upper left" if above else "outside right upper"  # beside the panel that has it
             figure.legend(handles, names, loc=place, ncols=columns, handlelength=1.6)
         stream = io.BytesIO()
         FigureCanvasAgg(figure).print_png(stream)
@@ -89,7 +92,7 @@ def _draw(
 
 def accuracy_chart(series: Sequence[Series], dark: bool = False) -> bytes:
     """Draw bars per threat and model with their intervals, as PNG."""
-    labels = accuracies([result for one in series for result in one.results])
+    labels = main_columns(accuracies([result for one in series for result in one.results]))
     thickness = 0.8 / len(series)
 
     def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
@@ -124,6 +127,7 @@ def accuracy_chart(series: Sequence[Series], dark: bool = False) -> bytes:
 def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
     """Draw clean against robust accuracy, one point with both intervals per model, as PNG."""
     robust = robust_accuracy(series)
+    labels = accuracies([result for one in series for result in one.results])
 
     def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
         for one in series:
@@ -143,7 +147,7 @@ def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
         axes.set_xlim(max(-1, low - 2), min(101, high + 2))
         axes.set_ylim(-3, 103)
         axes.set_xlabel("clean accuracy, percent")
-        axes.set_ylabel(f"{accuracies([{str(robust): 0}])[str(robust)]} accuracy, percent")
+        axes.set_ylabel(f"accuracy, percent\n{labels[str(robust)]}")
 
     return _draw(NARROW, dark, draw)
 
@@ -204,6 +208,7 @@ def _kind(name: str) -> str:
 
 def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bool = False) -> bytes:
     """Draw accuracy under image and multimodal attack against epsilon, starting from the clean accuracy, as PNG."""
+    labels = accuracies([result for points in curves.values() for _, series in points for result in series.results])
 
     def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
         for points in curves.values():
@@ -229,7 +234,7 @@ def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bo
                     color=colour,
                     elinewidth=1,
                     capsize=2,
-                    label=f"{_chart_name(points[0][1], [])}, {accuracy.removesuffix('_accuracy')}",
+                    label=f"{_chart_name(points[0][1], [])}, {labels[accuracy]}",
                 )
         axes.set_xlim(left=0)
         axes.set_ylim(-3, 103)
@@ -237,6 +242,78 @@ def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bo
         axes.set_ylabel("accuracy, percent")
 
     return _draw(NARROW, dark, draw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadiusCurve:
+    """Accuracy of one model over the radius of the embedding attack, averaged over its results.
+
+    Args:
+        radius: radii in mean row norms of the token-embedding table.
+        accuracy: accuracy at each radius.
+        share: each radius as a share of the distance to the nearest other class word.
+    """
+
+    radius: Sequence[float]
+    accuracy: Sequence[float]
+    share: Sequence[float]
+
+
+def radius_curve(series: Series) -> RadiusCurve | None:
+    """Return the curve of a model, or None unless all of its results hold one at the same radii."""
+    curves = [result.get("embedding_curve") for result in series.results]
+    if any(not curve or curve["radius"] != (curves[0] or {}).get("radius") for curve in curves):
+        return None
+    accuracy, share = (
+        [statistics.fmean(values) for values in zip(*(curve[key] for curve in curves if curve), strict=True)]
+        for key in ("accuracy", "share_of_nearest_class")
+    )
+    return RadiusCurve(radius=curves[0]["radius"], accuracy=accuracy, share=share)  # type: ignore[index]  # not None
+
+
+def radius_chart(series: Sequence[Series], dark: bool = False) -> bytes:
+    """Draw accuracy over the radius of the embedding attack as PNG: beside it over the radius as a share of a distance.
+
+    Training moves the class words apart, so one radius is another share of the way to the nearest class word for each
+    model: the right panel compares models at equal shares.
+
+    Args:
+        series: models; those without a `radius_curve` are left out.
+        dark: draw for a dark page.
+    """
+    rho = float(series[0].results[0]["attack_spec"]["rho"])
+
+    def draw(axes: Any, colours: Sequence[str], ink: str) -> None:
+        for panel, of in zip(axes, ("radius", "share"), strict=True):
+            for one in series:
+                if (curve := radius_curve(one)) is None:
+                    continue
+                panel.plot(
+                    getattr(curve, of),
+                    [100 * accuracy for accuracy in curve.accuracy],
+                    color=colours[one.place % len(colours)],
+                    marker=MARKERS[one.place % len(MARKERS)],
+                    markersize=5,
+                    label=_curve_name(one, series, curve, rho) if of == "radius" else None,
+                )
+            panel.margins(x=0.03)
+            panel.set_ylim(-3, 103)
+        radius, share = axes
+        radius.set_xlabel("radius, in mean row norms")
+        radius.set_ylabel("accuracy, percent")
+        for panel, place, what in ((radius, rho, "the budget"), (share, 1.0, "nearest class word")):
+            panel.axvline(place, color=ink, linewidth=0.8, linestyle=":")
+            panel.annotate(
+                what, (place, 1), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points", size=8
+            )
+        share.set_xlabel("radius, as a share of the distance\nto the nearest other class word")
+
+    return _draw((2 * NARROW[0], NARROW[1] + 0.2), dark, draw, panels=2, columns=2, shared_legend=True)
+
+
+def _curve_name(series: Series, others: Sequence[Series], curve: RadiusCurve, rho: float) -> str:
+    share = rho * curve.share[-1] / curve.radius[-1] if curve.radius[-1] else 0.0
+    return f"{_chart_name(series, others)} (budget: {100 * share:.0f}% of the distance)"
 
 
 def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> bytes:
@@ -249,7 +326,7 @@ def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> b
     every = list(series.values())
     labels = {
         name: label
-        for name, label in accuracies([result for one in every for result in one.results]).items()
+        for name, label in main_columns(accuracies([result for one in every for result in one.results])).items()
         if all(one.has(name) for one in every)
     }
     robust = robust_accuracy(every)
@@ -280,12 +357,12 @@ def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> b
             )
         tradeoff.set_ylim(-3, 103)
         tradeoff.set_xlabel("clean accuracy, percent")
-        tradeoff.set_ylabel(f"{labels[str(robust)]} accuracy, percent")
+        tradeoff.set_ylabel(f"accuracy, percent\n{labels[str(robust)]}")
         tradeoff.set_title("the trade-off; points are labelled with alpha", size=9)
 
         kinds: list[str] = []
         for name, label in labels.items():
-            kind = label.partition(" (")[0]
+            kind = _kind(name)
             dashes = "--" if kind in kinds else "-"  # further substitutes of one kind of attack
             kinds = list(dict.fromkeys([*kinds, kind]))
             place = kinds.index(kind)

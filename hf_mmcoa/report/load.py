@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..evaluation.attack_names import worst_cases, worst_outcome
-from ..evaluation.results import MAX_NAME, load_result, validate
+from ..evaluation.results import MAX_NAME, load_result, upgraded, validate
 from ..io import printable, read_json
 from ..schema import check_fields
 from .gallery import Gallery, gallery_path, load_gallery
@@ -36,6 +36,14 @@ class _Finding(TypedDict):
     check: str
     passed: bool | None
     detail: str
+
+
+class _Curve(TypedDict):
+    """Accuracy over the radius of the embedding attack."""
+
+    radius: list[float]
+    accuracy: list[float]
+    share_of_nearest_class: list[float]
 
 
 def load_results(given: Sequence[str | Path]) -> tuple[list[LoadedResult], dict[str, Gallery], list[str]]:
@@ -102,6 +110,7 @@ def read_results(path: str | Path) -> dict[str, dict[str, Any]]:
         found = {
             key: value for key, value in stored.items() if isinstance(value, dict) and "attack_spec" in value
         } or found
+    found = {name: upgraded(result) for name, result in found.items()}
     for name, result in found.items():
         if len(name) > MAX_NAME:
             raise ValueError(f"{path} holds a result with a name of {len(name)} characters; at most {MAX_NAME}.")
@@ -129,10 +138,32 @@ def _check_shown(result: Mapping[str, Any]) -> None:
             if share != result[name]:
                 raise ValueError(f"{name} is {result[name]}, its outcomes say {share}.")
     rates = [name for name in result if name.endswith("_attack_success_rate")]
-    check_fields(result, {"sanity": list[_Finding], **dict.fromkeys(rates, float | None)})
+    types = {"sanity": list[_Finding], "embedding_curve": _Curve, "witnesses": dict[str, list[list[str] | None]]}
+    check_fields(result, {**types, **dict.fromkeys(rates, float | None)})
+    _check_curve(result.get("embedding_curve", {}))
+    _check_witnesses(result)
     for prompts in result.get("adv_prompts", {}).values():
         if len(prompts) != len(result["prompts"]):
             raise ValueError("`adv_prompts` must hold one text a class.")
+
+
+def _check_curve(curve: Mapping[str, list[float]]) -> None:
+    if len({len(numbers) for numbers in curve.values()}) > 1:
+        raise ValueError("`embedding_curve` must hold as many accuracies and shares as radii.")
+    if not all(0 <= accuracy <= 1 for accuracy in curve.get("accuracy", ())):
+        raise ValueError("`embedding_curve` holds an accuracy that is no fraction.")
+    if not all(0 <= number < float("inf") for numbers in curve.values() for number in numbers):
+        raise ValueError("`embedding_curve` holds a radius or share that is negative or no finite number.")
+
+
+def _check_witnesses(result: Mapping[str, Any]) -> None:
+    for name, found in result.get("witnesses", {}).items():
+        if len(found) != result["num_samples"] or any(each is not None and len(each) != 2 for each in found):
+            raise ValueError(f"`witnesses` of {name} must hold two texts or none a sample.")
+        if any(len(text) > MAX_NAME for each in found for text in each or ()):
+            raise ValueError(f"`witnesses` of {name} holds a text of more than {MAX_NAME} characters.")
+        if not all(0 <= label < len(result["prompts"]) for label in result["labels"]):
+            raise ValueError("`labels` must number the prompts.")
 
 
 def named_path(given: str | Path) -> tuple[str | None, Path]:

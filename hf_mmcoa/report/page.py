@@ -18,21 +18,41 @@ from typing import Any
 from ..evaluation.results import compare
 from ..evaluation.sanity import failed
 from ..io import fingerprint, printable, write_bytes, write_text
-from .charts import Series, accuracy_chart, epsilon_chart, robust_accuracy, tradeoff_chart
+from .charts import (
+    Series,
+    accuracy_chart,
+    epsilon_chart,
+    radius_chart,
+    radius_curve,
+    robust_accuracy,
+    tradeoff_chart,
+)
 from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
-from .markdown import escape_markdown, markdown_lines
+from .markdown_page import difference_sentence, markdown_page
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
-from .recall_tables import RecallTable, recall_tables
+from .recall_tables import recall_tables
 from .table import (
     Estimate,
     accuracies,
+    adversary_notes,
+    count,
     describe,
     estimate,
     fraction,
     interval_sentence,
+    main_columns,
     markdown_table,
     setting_differences,
+)
+from .text_attacks import (
+    CURVE_SENTENCE,
+    MISLED_SENTENCE,
+    SEARCH_SENTENCE,
+    adversary_table,
+    curve_rows,
+    misleading_texts,
+    searches,
 )
 
 TEMPLATE = "report_template.html"
@@ -113,6 +133,8 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
         pictures[f"accuracy-{number}.png"] = accuracy_chart(section.series)
         if len(section.series) > 1 and robust_accuracy(section.series):
             pictures[f"tradeoff-{number}.png"] = tradeoff_chart(section.series)
+        if any(map(radius_curve, section.series)):
+            pictures[f"radius-{number}.png"] = radius_chart(section.series)
         contexts.append(_section_context(section, number))
     for number, curves in enumerate(_sweeps(loaded), 1):
         pictures[f"epsilon-{number}.png"] = epsilon_chart(curves)
@@ -152,9 +174,7 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
     )
     write_text(page, output / "index.html")
     write_text(
-        _markdown(
-            title, sections, contexts, [*left_out, *notes], sorted(pictures), gallery_names, retrievals, _runs(loaded)
-        ),
+        markdown_page(title, contexts, [*left_out, *notes], sorted(pictures), gallery_names, retrievals, _runs(loaded)),
         output / "report.md",
     )
     return Report(
@@ -229,9 +249,10 @@ def _sweeps(loaded: Sequence[LoadedResult]) -> list[dict[str, list[tuple[float, 
 
 def _section_context(section: Section, number: int) -> dict[str, Any]:
     series = section.series
-    labels = accuracies([result for one in series for result in one.results])
+    results = [result for one in series for result in one.results]
+    labels = accuracies(results)
     rows = []
-    for name, label in labels.items():
+    for name, label in main_columns(labels).items():
         bars = [
             {
                 "place": one.place,
@@ -243,7 +264,8 @@ def _section_context(section: Section, number: int) -> dict[str, Any]:
         rows.append({"label": label, "bars": bars, "difference": _paired(series, name)})
     tradeoff = None
     if len(series) > 1 and robust_accuracy(series):
-        tradeoff = {"light": _data_uri(tradeoff_chart(series)), "dark": _data_uri(tradeoff_chart(series, dark=True))}
+        tradeoff = _picture(tradeoff_chart, series)
+    curve = curve_rows(series)
     spec = section.first["attack_spec"]
     seeds = list(dict.fromkeys(result["seed"] for one in series for result in one.results))
     checks = [(one, finding) for one in series for result in one.results for finding in result.get("sanity", [])]
@@ -254,9 +276,15 @@ def _section_context(section: Section, number: int) -> dict[str, Any]:
         "differences": section.differences,
         "models": [{"place": one.place, "name": one.name, "count": len(one.results)} for one in series],
         "rows": rows,
+        "table": markdown_table({one.name: one.results for one in series}),
         "averaged": any(len(one.results) > 1 for one in series),
         "num_samples": section.first["num_samples"],
         "tradeoff": tradeoff,
+        "by_adversary": _adversary_context(series),
+        "adversaries": adversary_notes(results),
+        "curve": {**_picture(radius_chart, series), "rows": curve} if curve else None,
+        "misled": misleading_texts(series),
+        "searches": searches(series),
         "spec": [{"name": name, "value": _plain(value)} for name, value in {**spec, "seed": seeds}.items()],
         "failed": [
             {"model": one.name, "check": finding["check"], "detail": finding["detail"]}
@@ -274,6 +302,27 @@ def _section_context(section: Section, number: int) -> dict[str, Any]:
         "success": _success_rows(series, labels),
         "prompts": _prompt_rows(series),
         "galleries": [_gallery_context(gallery, spec) for gallery in section.galleries],
+    }
+
+
+def _adversary_context(series: Sequence[Series]) -> dict[str, Any]:
+    table = adversary_table(series)
+    return {
+        "names": table["names"],
+        "rows": [
+            {
+                "label": row["label"],
+                "models": [
+                    {
+                        "place": one.place,
+                        "name": one.name,
+                        "cells": [None if found is None else _percent(found) for found in estimates],
+                    }
+                    for one, estimates in row["models"]
+                ],
+            }
+            for row in table["rows"]
+        ],
     }
 
 
@@ -403,69 +452,11 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-# Markdown
-
-
-def _markdown(
-    title: str,
-    sections: Sequence[Section],
-    contexts: Sequence[Mapping[str, Any]],
-    problems: Sequence[str],
-    pictures: Sequence[str],
-    galleries: Mapping[int, Sequence[str]],
-    retrievals: Sequence[RecallTable],
-    runs: Sequence[Mapping[str, Any]],
-) -> str:
-    text = escape_markdown
-    lines = [f"# {text(title)}", ""]
-    if problems:
-        lines += ["**Left out or noted:**", "", *(f"- {text(problem)}" for problem in problems), ""]
-    for section, context in zip(sections, contexts, strict=True):
-        number = context["number"]
-        lines += [
-            f"## {number}. {text(context['title'])}",
-            "",
-            f"{text(context['summary'])}. {context['num_samples']} samples.",
-            "",
-        ]
-        if context["differences"]:
-            lines += [_difference_sentence(context["differences"], text), ""]
-        lines += [
-            f"**Sanity check failed** ({text(one['model'])}): {text(one['check'])}. {text(one['detail'])}"
-            for one in context["failed"]
-        ]
-        lines += [
-            "",
-            markdown_table({one.name: one.results for one in section.series}),
-            "",
-            interval_sentence(context["averaged"]),
-            "",
-        ]
-        lines += [f"![Accuracy under each threat](accuracy-{number}.png)", ""]
-        if f"tradeoff-{number}.png" in pictures:
-            lines += [f"![Clean against robust accuracy](tradeoff-{number}.png)", ""]
-        lines += [f"![Attacked samples, drawn at random]({name})\n" for name in galleries.get(number, [])]
-        fields = [[entry["name"], entry["value"]] for entry in context["spec"]]
-        lines += ["### Threat model", "", *markdown_lines(["field", "value"], fields, ["left", "left"]), ""]
-    lines += [f"![Accuracy against epsilon]({name})\n" for name in pictures if name.startswith("epsilon")]
-    for table in retrievals:
-        lines += [f"## {text(table.title)}", "", f"{text(table.summary)}.", ""]
-        lines += [f"**Sanity check failed**: {text(one)}" for one in table.failed]
-        lines += ["", *table.markdown(), ""]
-    heads = ["name", "source", "model", "samples", "seed", "specification", "weights", "versions"]
-    cells = [[str(run[head]) for head in heads] for run in runs]
-    lines += ["## Runs", "", *markdown_lines(heads, cells, ["left"] * len(heads))]
-    return "\n".join(lines) + "\n"
-
-
-def _difference_sentence(differences: Sequence[str], text: Callable[[str], str] = str) -> str:
-    return (
-        f"This section and section 1 differ in {'; '.join(map(text, differences))} (there and here), "
-        "so their numbers cannot be compared."
-    )
-
-
 # Pictures inside the page
+
+
+def _picture(chart: Callable[..., bytes], series: Sequence[Series]) -> dict[str, str]:
+    return {"light": _data_uri(chart(series)), "dark": _data_uri(chart(series, dark=True))}
 
 
 def _data_uri(png: bytes) -> str:
@@ -490,5 +481,12 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(difference_sentence=_difference_sentence, interval_sentence=interval_sentence)
+    environment.globals.update(
+        difference_sentence=difference_sentence,
+        interval_sentence=interval_sentence,
+        count=count,
+        curve_sentence=CURVE_SENTENCE,
+        misled_sentence=MISLED_SENTENCE,
+        search_sentence=SEARCH_SENTENCE,
+    )
     return environment

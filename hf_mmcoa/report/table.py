@@ -27,6 +27,13 @@ Results = Mapping[str, "Result | Sequence[Result]"]
 REPETITION = ("seed",)
 WITH_ADVERSARIES = ("text", "multimodal")
 WIDEST_NAME = 60  # characters of a column in a terminal
+ADVERSARIES = {
+    "blind": "the published search, one list of prompts for all images, found without them",
+    "shared": "the worst list of prompts for all images",
+    "own": "only the true class's prompt changes, to the worst text for the image",
+    "all": "every prompt changes, to the worst text for the image",
+}
+"""What each adversary of the texts may choose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +98,7 @@ def accuracies(results: Sequence[Result]) -> dict[str, str]:
         >>> accuracies([{"text_accuracy": 0, "text_own_accuracy": 0.3, "attack_spec": {"text_adversaries": ["own"]}}])
         {'text_accuracy': 'text, own'}
     """
-    found = list(dict.fromkeys(name for result in results for name in result if name.endswith("_accuracy")))
+    found = _accuracy_names(results)
     order = ["clean", "image", "text", "embedding", "multimodal", "worst_case"]
     strongest = _strongest(results)
 
@@ -101,19 +108,36 @@ def accuracies(results: Sequence[Result]) -> dict[str, str]:
         rank = TEXT_ADVERSARIES.index(adversary) if adversary else len(TEXT_ADVERSARIES)
         return order.index(kind) if kind in order else len(order), bool(source), first, rank
 
-    several = {accuracy_parts(name).kind for name in found if accuracy_parts(name).source}
     labels = {}
     for name in sorted(found, key=place):
         kind, adversary, source = accuracy_parts(name)
         if adversary and adversary == strongest:
             continue  # the same as without its name
-        label = {"embedding": "text embedding", "worst_case": "worst case"}.get(kind, kind)
-        if kind in several:
-            label += f" ({source or _own_source(results)})"
+        label = "worst case" if kind == "worst_case" else text_attack_label(kind, source, results)
         if kind in WITH_ADVERSARIES and (adversary or strongest):
             label += f", {adversary or strongest}"
         labels[name] = label
     return labels
+
+
+def text_attack_label(kind: str, source: str, results: Sequence[Result]) -> str:
+    """Return what to call a kind of attack with one source of substitutes: "words (unseen)"; a sole source has no name.
+
+    Args:
+        kind: "text" and "multimodal", or an attack, such as "words".
+        source: name of a further source; empty for the threat model's own.
+        results: all results that are shown.
+    """
+    if kind == "embedding":
+        return "text embedding"
+    judged = "text" if kind == "words" else kind
+    parts = map(accuracy_parts, _accuracy_names(results))
+    further = any(part.source for part in parts if part.kind == judged)
+    return f"{kind} ({source or _own_source(results)})" if further else kind
+
+
+def _accuracy_names(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(name for result in results for name in result if name.endswith("_accuracy")))
 
 
 class AccuracyParts(NamedTuple):
@@ -158,18 +182,63 @@ def main_columns(columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def _strongest(results: Sequence[Result]) -> str:
-    """Return the adversary whose accuracy is the worst case over all of them: "all", or the only one, else ""."""
+    """Return whose accuracy is the worst case over all adversaries: "all", which covers the others, or all names."""
     for result in results:
-        adversaries = result.get("attack_spec", {}).get("text_adversaries", ())
-        if "all" in adversaries or len(adversaries) == 1:
-            return "all" if "all" in adversaries else str(adversaries[0])
-        if adversaries:
-            return "worst"
+        if adversaries := result.get("attack_spec", {}).get("text_adversaries", ()):
+            return "all" if "all" in adversaries else " or ".join(map(str, adversaries))
     return ""
+
+
+def by_adversary(results: Sequence[Result]) -> dict[str, dict[str, str]]:
+    """Return the accuracies under attacked texts by the label of their row and by adversary.
+
+    The rows are the single attacks whose texts people can write, then the worst cases over them and over the multimodal
+    attacks. There are none if all texts were chosen by one adversary: then it is in the labels of `accuracies`.
+
+    Example:
+        >>> by_adversary([{"attacks/text/words/own": 0.3, "attacks/text/words/all": 0.1}])
+        {'words': {'own': 'attacks/text/words/own', 'all': 'attacks/text/words/all'}}
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for name in dict.fromkeys(name for result in results for name in result):
+        if name.startswith("attacks/text/"):
+            _, attack, adversary, source = AttackName.parse(name.removeprefix("attacks/"))
+            rows.setdefault((attack, source), {})[adversary] = name
+        elif name.endswith("_accuracy") and (parts := accuracy_parts(name)).adversary:
+            rows.setdefault((parts.kind, parts.source), {})[parts.adversary] = name
+    order = ["words", "characters", "text", "multimodal"]
+    single = {attack for attack, _ in rows} & {"words", "characters"}
+    shown = [row for row in rows if row[0] in order and not (row[0] == "text" and len(single) == 1)]
+    shown.sort(key=lambda row: order.index(row[0]))  # stable: sources stay in order
+    if all(len(rows[row]) < 2 for row in shown):
+        return {}
+    return {
+        text_attack_label(*row, results): {name: rows[row][name] for name in TEXT_ADVERSARIES if name in rows[row]}
+        for row in shown
+    }
+
+
+def accuracy_estimate(results: Sequence[Result], name: str) -> Estimate:
+    """Return the estimate of an accuracy, also of one under a single attack: "attacks/text/words/own"."""
+    return estimate(results, name, ["clean", name.removeprefix("attacks/")] if "/" in name else None)
+
+
+def adversary_notes(results: Sequence[Result]) -> list[str]:
+    """Say of each adversary of the texts that results name what it may choose: "shared: the worst list of..."."""
+    named = [
+        adversary
+        for result in results
+        if "text_accuracy" in result or "multimodal_accuracy" in result
+        for adversary in result.get("attack_spec", {}).get("text_adversaries", ())
+    ]
+    return [f"{name}: {chosen}" for name, chosen in ADVERSARIES.items() if name in named]
 
 
 def robustness_table(results: Results) -> str:
     """Return an aligned table for a terminal: a row per threat, a column per result, in percent with the 95% interval.
+
+    Accuracies by adversary of the texts follow in a table of their own, with a column per adversary and a row per
+    result, and what each adversary may choose.
 
     Args:
         results: for each column name a result of `evaluate_robustness`, or several, which are averaged.
@@ -183,17 +252,26 @@ def robustness_table(results: Results) -> str:
                               before
         clean    90.0   [80.0, 95.0]
     """
-    header, rows = _cells(results)
-    header = [_heading(name) for name in header]
-    rows = [[_heading(label), *cells] for label, *cells in rows]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    parts = [_aligned(_cells(results))]
+    if further := _adversary_cells(results):
+        parts.append(_aligned(further, left=min(2, len(results)), gap=2))
+    if chosen := adversary_notes(_flat(results)):
+        parts.append("\n".join(chosen))
+    return "\n\n".join(parts)
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int = 1, gap: int = 4) -> str:
+    """Return rows as lines, columns `gap` blanks apart, the first `left` aligned to the left, others to the right."""
+    rows = [[*map(_heading, row[:left]), *row[left:]] for row in rows]
+    rows[0] = [_heading(cell) for cell in rows[0]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
-    for row in [header, *rows]:
-        first, *others = (
-            cell.rjust(width) if column else cell.ljust(width)
+    for row in rows:
+        cells = (
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        lines.append("    ".join([first, *others]).rstrip())
+        lines.append((" " * gap).join(cells).rstrip())
     return "\n".join(lines)
 
 
@@ -204,10 +282,20 @@ def _heading(name: str) -> str:
 
 
 def markdown_table(results: Results) -> str:
-    """Return the same numbers as `robustness_table`, as a Markdown table."""
-    header, rows = _cells(results)
-    numbers = [[label, *(Verbatim(" ".join(cell.split())) for cell in cells)] for label, *cells in rows]
-    return "\n".join(markdown_lines(["accuracy under", *header[1:]], numbers))
+    """Return the same numbers as `robustness_table`, as Markdown tables, and what the adversaries may choose."""
+    parts = [_markdown(_cells(results))]
+    if further := _adversary_cells(results):
+        parts.append(_markdown(further, left=min(2, len(results))))
+    if chosen := adversary_notes(_flat(results)):
+        parts.append(f"{'. '.join(chosen)}.")
+    return "\n\n".join(parts)
+
+
+def _markdown(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    header, *body = rows
+    numbers = [[*row[:left], *(Verbatim(" ".join(cell.split())) for cell in row[left:])] for row in body]
+    align = [*["left"] * left, *["right"] * (len(header) - left)]
+    return "\n".join(markdown_lines([header[0] or "accuracy under", *header[1:]], numbers, align))
 
 
 def describe(spec: Mapping[str, Any]) -> str:
@@ -226,7 +314,7 @@ def describe(spec: Mapping[str, Any]) -> str:
     if spec["text_attacks"]:
         parts.append("text " + ", ".join(budgets.get(name, name) for name in spec["text_attacks"]))
     if spec["text_attacks"] and (adversaries := spec.get("text_adversaries")):
-        parts.append("chosen " + ", ".join(adversaries))
+        parts.append(("adversary " if len(adversaries) == 1 else "adversaries ") + ", ".join(adversaries))
     if spec["multimodal_attacks"]:
         parts.append("multimodal " + ", ".join(spec["multimodal_attacks"]))
     return named + "; ".join(parts)
@@ -272,25 +360,52 @@ def setting_differences(one: Result, other: Result) -> list[str]:
     return [*differences(*specs), *differences(*data)]
 
 
-def _cells(results: Results) -> tuple[list[str], list[list[str]]]:
-    columns = {name: [given] if isinstance(given, Mapping) else list(given) for name, given in results.items()}
-    flat = [result for column in columns.values() for result in column]
+def _columns(results: Results) -> dict[str, list[Result]]:
+    return {name: [given] if isinstance(given, Mapping) else list(given) for name, given in results.items()}
+
+
+def _flat(results: Results) -> list[Result]:
+    return [result for column in _columns(results).values() for result in column]
+
+
+def _cells(results: Results) -> list[list[str]]:
+    flat = _flat(results)
     check_comparable(flat)
-    header = [""]
-    for name, column in columns.items():
-        header.append(name if len(column) == 1 else f"{name} (mean of {len(column)})")
-    rows = []
-    for name, label in accuracies(flat).items():
-        row = [label]
-        for column in columns.values():
-            if not all(name in result for result in column):
-                row.append("-")
-                continue
-            found = estimate(column, name)
-            interval = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
-            row.append(f"{100 * found.value:.1f}  {interval:>13}")
-        rows.append(row)
-    return header, rows
+    rows = [["", *_names(results)]]
+    for name, label in main_columns(accuracies(flat)).items():
+        found = [_estimate_of_all(column, name) for column in _columns(results).values()]
+        rows.append([label, *(_cell(each, width=13) for each in found)])
+    return rows
+
+
+def _adversary_cells(results: Results) -> list[list[str]]:
+    """Return the rows of `by_adversary`, one a column of `results`, under a header; none without adversaries."""
+    rows = by_adversary(_flat(results))
+    adversaries = [each for each in TEXT_ADVERSARIES if any(each in found for found in rows.values())]
+    several = len(results) > 1
+    cells = [["", *([""] if several else []), *adversaries]] if rows else []
+    for label, found in rows.items():
+        for place, (name, column) in enumerate(zip(_names(results), _columns(results).values(), strict=True)):
+            estimates = [_estimate_of_all(column, found.get(adversary, "")) for adversary in adversaries]
+            cells.append(["" if place else label, *([name] if several else []), *map(_cell, estimates)])
+    return cells
+
+
+def _names(results: Results) -> list[str]:
+    return [
+        name if len(column) == 1 else f"{name} (mean of {len(column)})" for name, column in _columns(results).items()
+    ]
+
+
+def _estimate_of_all(results: Sequence[Result], name: str) -> Estimate | None:
+    return accuracy_estimate(results, name) if all(name in result for result in results) else None
+
+
+def _cell(found: Estimate | None, width: int = 0) -> str:
+    if found is None:
+        return "-"
+    interval = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return f"{100 * found.value:.1f}{'  ' if width else ' '}{interval:>{width}}"
 
 
 def _own_source(results: Sequence[Result]) -> str:

@@ -118,7 +118,7 @@ def test_a_note_is_text(setup):
 def test_every_setting_does_something(setup, attack, setting, values):
     picture, name = _examples(setup)[0]
     # Few steps leave the random start in the result.
-    common = {"epsilon": "0.2", "num_steps": 2, "source": "known"}
+    common = {"epsilon": "0.2", "num_steps": 2, "source": "unseen"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no budget, on purpose
         found = [

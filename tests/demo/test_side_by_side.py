@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from squares import CLASS_NAMES, KNOWN, _trained, dataset, model, processor
+from squares import CLASS_NAMES, KNOWN, UNSEEN, _trained, dataset, model, processor
 
 from hf_mmcoa.demo import ATTACKS, attack_and_compare
 from hf_mmcoa.evaluation.threat_model import ThreatModel
@@ -23,7 +23,7 @@ def one(model, processor, dataset):
     def attack(name, budget=BUDGET, label=0, row=0, **options):
         models = {"m": (model, processor)}
         return attack_and_compare(
-            models, dataset[row]["image"], CLASS_NAMES, name, budget, label, **{"candidates": KNOWN, **options}
+            models, dataset[row]["image"], CLASS_NAMES, name, budget, label, **{"candidates": UNSEEN, **options}
         )
 
     return attack
@@ -58,7 +58,7 @@ def test_an_attacked_image_is_in_the_ball_and_fools(one, model, processor):
 def test_attacked_words_are_substitutes_and_the_image_stays(one, model, processor):
     reading = one("words").readings["m"]
     assert not reading.perturbation.any()
-    assert reading.adv_prompts == [f"This is a photo of a {words[0]}" for _, words in KNOWN.table]
+    assert reading.adv_prompts == [f"This is a photo of a {word}" for word in ("kitty", "dog", "car")]  # its own alone
     assert np.allclose(reading.attacked, probabilities(model, processor, reading.image, reading.adv_prompts), atol=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_the_embedding_attack_moves_no_word_and_no_pixel(one):
 
 
 def test_the_multimodal_attack_knows_the_words_that_it_has_changed(one, model, processor):
-    both, image, words = (one(name).readings["m"] for name in ("multimodal", "image", "words"))
+    both, image, words = (one(name, row=3).readings["m"] for name in ("multimodal", "image", "words"))
     assert both.adv_prompts == words.adv_prompts
     assert np.abs(both.perturbation - image.perturbation).max() > 0.01  # attacked on other prompts
     independent = probabilities(model, processor, (image.image + image.perturbation).clip(0, 1), words.adv_prompts)
@@ -108,7 +108,7 @@ def test_without_a_label_each_models_own_answer_is_attacked(one):
 def test_the_budgets_template_is_that_of_every_prompt(one):
     comparison = one("words", ThreatModel(template="a drawing of a {}", epsilon=0.1))
     reading = comparison.readings["m"]
-    assert reading.prompts[1] == "a drawing of a dog" and reading.adv_prompts[1] == "a drawing of a hound"
+    assert reading.prompts[0] == "a drawing of a cat" and reading.adv_prompts[0] == "a drawing of a kitty"
     assert comparison.budget.template == "a drawing of a {}"
 
 

@@ -32,6 +32,7 @@ from hf_mmcoa.io import write_json
 from hf_mmcoa.protocols.before_and_after import run_settings
 from hf_mmcoa.report.table import markdown_table
 
+KINDS = ("clean", "image", "text", "multimodal", "worst_case")
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
@@ -58,7 +59,7 @@ def test_every_number_is_the_result_file_s(checkpoint):
     assert markdown_table(results) in card.text
     name, parsed = model_index_to_eval_results(yaml.safe_load(card.data.to_yaml())["model-index"])
     assert name == "robust-clip"
-    accuracies = [key for key in results["after"] if key.endswith("_accuracy")]
+    accuracies = [f"{kind}_accuracy" for kind in KINDS]
     assert [one.metric_value for one in parsed] == [results["after"][key] for key in accuracies]
     assert [one.metric_args["interval_95"] for one in parsed] == [
         results["after"][f"{key}_interval"] for key in accuracies
@@ -149,9 +150,8 @@ def test_a_comparison_is_a_column_and_only_the_own_numbers_are_metadata(checkpoi
     write_json(make_result(model="org/other"), tmp_path / "other.json")
     card = model_card(checkpoint, [f"ours={tmp_path / 'mine.json'}", f"theirs={tmp_path / 'other.json'}"])
     assert "| accuracy under | ours | theirs |" in card.text and "Measured on this checkpoint: ours." in card.text
-    assert [one.metric_value for one in card.data.eval_results] == [
-        value for key, value in stored(checkpoint)["after"].items() if key.endswith("_accuracy")
-    ]
+    own = stored(checkpoint)["after"]
+    assert [one.metric_value for one in card.data.eval_results] == [own[f"{kind}_accuracy"] for kind in KINDS]
 
 
 def test_other_threat_models_are_sections_of_their_own(checkpoint, tiny_clip):
@@ -218,7 +218,8 @@ def test_every_bash_line_is_one_command(checkpoint):
 def test_what_felled_the_model_is_said(tiny_clip):
     said = "\n".join(limits(make_result()))
     assert "**Not robust to image attacks**: they reduce accuracy from 90.0% to 40.0%." in said
-    assert "Not robust to text" not in said and "**Not robust to multimodal attacks**" in said
+    assert "Not robust to text" not in said
+    assert "**Not robust to multimodal attacks by adversary all (every prompt changes, to the worst text for" in said
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,10 @@ def test_what_felled_the_model_is_said(tiny_clip):
         ({}, "Neither AutoAttack nor the ensemble"),
         ({"sanity": []}, "The sanity checks of the measurement were not run."),
         ({"sanity": [{**PASSED, "passed": False}]}, "**A sanity check of the measurement failed** (inside the ball"),
-        ({"num_candidates": 0}, "The budget of the attack text/words/all is zero (num\\_candidates=0)."),
+        ({"text_adversaries": ("blind",)}, "Attacked texts were found without looking at the images"),
+        ({"text_adversaries": ("own",)}, "`all`, the worst adversary, was not run"),
+        ({"searches": {"text/words": "beam of 50 texts"}}, "Not every legal text of text/words was tried"),
+        ({"num_candidates": 0}, "The budget of the attack text/words is zero (num\\_candidates=0)."),
     ],
 )
 def test_what_was_not_tried_is_said(changes, sentence):

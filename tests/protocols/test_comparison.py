@@ -59,17 +59,18 @@ def test_the_worst_text_is_over_every_source_character_and_embedding():
     assert result["worst_text_accuracy_interval_over"] == "classes"
     assert result["worst_case_accuracy"] == 0.1  # sample 2 alone stands against everything
     found = compare_rows([row("ours", TEXTS)])["methods"]["ours"]["accuracies"]
-    alone = {name: found[f"attacks/text/{name}"]["value"] for name in ("words", "words:unseen", "characters")}
-    assert alone == {"words": 0.6, "words:unseen": 0.6, "characters": 0.8}  # a wrong clean prediction stays wrong
+    names = ("words/all", "words/all:unseen", "characters/all")
+    alone = {name: found[f"attacks/text/{name}"]["value"] for name in names}
+    assert alone == dict(zip(names, (0.6, 0.6, 0.8), strict=True))  # a wrong clean prediction stays wrong
     assert "worst_text_accuracy" not in with_text_attacks(make_result())  # of one text attack it would be a repetition
 
 
 def test_columns_are_in_reading_order():
     columns = compare_rows([row("mmcoa", TEXTS)])["columns"]
     assert list(columns.values()) == [
-        "clean", "image", "words (known)", "words (unseen)", "characters", "text (known)", "text (unseen)",
-        "text embedding", "text, worst",
-        "multimodal (known)", "multimodal (unseen)", "worst case",
+        "clean", "image", "words (known), all", "words (unseen), all", "characters, all", "text (known), all",
+        "text (unseen), all", "text embedding", "text, worst",
+        "multimodal (known), all", "multimodal (unseen), all", "worst case",
     ]  # fmt: skip
 
 
@@ -273,16 +274,20 @@ def test_the_command_writes_numbers_table_and_plot(finished):
     assert (ours["objective"], ours["settings"], ours["steps"]) == ("mmcoa", SETTINGS, [2])
     result = load_result(finished / "out" / ours["files"]["0"])
     assert ours["accuracies"]["clean_accuracy"]["by_seed"]["0"] == result["clean_accuracy"]
-    texts = ["text/words/all", "text/words/all:unseen", "text/characters/all", "text/embedding/own"]
-    assert [name for name in result["outcomes"] if name.startswith("text/")] == texts
+    texts = [name for name in result["outcomes"] if name.startswith("text/")]
+    written = [f"{attack}/{each}" for attack in ("words", "characters") for each in ("shared", "own", "all")]
+    unseen = [f"{name}:unseen" for name in written if name.startswith("words")]
+    assert set(texts) == {f"text/{name}" for name in (*written, *unseen, "embedding/blind", "embedding/own")}
     stands = [set(each) == {"1"} for each in zip(*(result["outcomes"][name] for name in texts), strict=True)]
     assert ours["accuracies"]["worst_text_accuracy"]["value"] == sum(stands) / 12
     assert numbers["specification"]["training"]["max_steps"] == 2 and "torch" in numbers["versions"]
     assert "seed" not in numbers["specification"]["threat_model"]
     text = (finished / "out/comparison.md").read_text()
     assert (
-        "| method | seeds | clean | image | words (known) | words (unseen) | characters |" in text
+        "| method | seeds | clean | image | words (known), all | words (unseen), all | characters, all |" in text
         and "| text, worst |" in text
+        and "\n## By adversary of the texts\n\n| method | seeds | words (known), shared |" in text
+        and "\n- adversary own: only the true class's prompt changes" in text
     )
     assert "\n| ours | 1 | " in text and "\n## Against clean\n" in text and "(12 pairs)" in text
     assert "gradient steps: 2 for every method" in text and "- ours: mmcoa with candidates fashion-mnist, t" in text

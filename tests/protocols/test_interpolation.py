@@ -165,7 +165,8 @@ def test_the_summary_holds_every_number_with_its_interval(tiny_clip, robust, tin
     assert summary["pretrained"] == "some/clip" and summary["attack_spec"] == results[0]["attack_spec"]
     page = files[1].read_text()
     assert "| alpha 0 | alpha 0.5 |" in page and "# Between some/clip and robust\\_clip" in page
-    assert "| multimodal |" in page and "6 samples" in page and "(interpolation.png)" in page
+    assert "| multimodal, all |" in page and "shared: the worst list of prompts" in page
+    assert "6 samples" in page and "(interpolation.png)" in page
     assert files[2].read_bytes().startswith(b"\x89PNG")
 
 
@@ -189,7 +190,7 @@ def test_the_picture_shows_clean_against_robust_and_every_accuracy_over_alpha(mo
     assert [text.get_text() for text in tradeoff.texts] == ["0", "0.5", "1"]
     line = tradeoff.lines[0]
     assert np.allclose(line.get_xdata(), [90, 80, 70]) and np.allclose(line.get_ydata(), [0, 20, 40])
-    assert tradeoff.get_ylabel() == "multimodal accuracy, percent"
+    assert tradeoff.get_ylabel() == "accuracy, percent\nmultimodal"
     assert curves.get_legend_handles_labels()[1] == ["clean", "image", "text (unseen)", "multimodal"]
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from squares import CLASS_NAMES, KNOWN
+from squares import CLASS_NAMES, UNSEEN
 
 from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.report.gallery import attack_gallery, gallery_path, load_gallery, save_gallery, word_differences
@@ -17,7 +17,7 @@ SPEC = ThreatModel(epsilon=0.2, num_steps=5, image_attacks=("pgd-ce",))
 
 @pytest.fixture
 def gallery(model, processor, dataset):
-    return attack_gallery({"trained": (model, processor)}, dataset, SPEC, CLASS_NAMES, KNOWN, num_samples=4)
+    return attack_gallery({"trained": (model, processor)}, dataset, SPEC, CLASS_NAMES, UNSEEN, num_samples=4)
 
 
 def test_samples_are_drawn_by_the_seed_one_of_each_class_first(gallery, model, processor, dataset):
@@ -27,7 +27,7 @@ def test_samples_are_drawn_by_the_seed_one_of_each_class_first(gallery, model, p
         [
             one.row_id
             for one in attack_gallery(
-                {"m": (model, processor)}, dataset, SPEC, num_samples=4, seed=seed, candidates=KNOWN
+                {"m": (model, processor)}, dataset, SPEC, num_samples=4, seed=seed, candidates=UNSEEN
             ).samples
         ]
         for seed in (0, 1)
@@ -50,7 +50,7 @@ def test_images_stay_in_the_ball_and_the_attack_succeeds(gallery, dataset):
 
 
 def test_prompts_before_and_after(gallery):
-    words = dict(KNOWN.table)
+    words = dict(UNSEEN.table)
     for sample in gallery.samples:
         view, name = sample.views["trained"], CLASS_NAMES[sample.label]
         assert view.prompt == f"This is a photo of a {name}"
@@ -75,7 +75,7 @@ def test_predictions_are_the_models_own(gallery, model, processor):
 
 def test_models_are_left_as_they_were(model, processor, dataset):
     model.train()
-    attack_gallery({"m": (model, processor)}, dataset, SPEC, candidates=KNOWN, num_samples=1)
+    attack_gallery({"m": (model, processor)}, dataset, SPEC, candidates=UNSEEN, num_samples=1)
     assert model.training and all(weight.requires_grad and weight.grad is None for weight in model.parameters())
 
 

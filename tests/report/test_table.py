@@ -8,13 +8,23 @@ from result_dicts import OUTCOMES, make_result
 from hf_mmcoa.evaluation import ThreatModel
 from hf_mmcoa.evaluation.clusters import cluster_interval
 from hf_mmcoa.evaluation.statistics import wilson_interval
-from hf_mmcoa.report.table import Estimate, accuracies, describe, estimate, markdown_table, robustness_table
+from hf_mmcoa.report.table import ADVERSARIES as ADVERSARY_CHOICES
+from hf_mmcoa.report.table import (
+    Estimate,
+    accuracies,
+    by_adversary,
+    describe,
+    estimate,
+    main_columns,
+    markdown_table,
+    robustness_table,
+)
 
 
 def test_numbers_and_intervals_are_those_of_the_results():
     lines = robustness_table(
         {"before": make_result(), "after": make_result({**OUTCOMES, "image/pgd-ce": "1" * 9 + "0"})}
-    ).split("\n")
+    ).split("\n")[:6]
     assert lines[0].split() == ["before", "after"]
     # Wilson, 4 of 10 and 9 of 10, z = 1.96: (0.4 + 0.192) / 1.384 -+ 0.260 and so on.
     assert lines[2].split() == ["image", "40.0", "[16.8,", "68.7]", "90.0", "[59.6,", "98.2]"]
@@ -30,11 +40,11 @@ def test_rows_stand_in_reading_order_and_name_the_substitutes():
     }
     labels = accuracies([make_result(more)])
     assert list(labels.values()) == [
-        *("clean", "image", "text (known)", "text (unseen)", "text embedding"),
-        *("multimodal (known)", "multimodal (unseen)", "worst case"),
+        *("clean", "image", "text (known), all", "text (unseen), all", "text embedding"),
+        *("multimodal (known), all", "multimodal (unseen), all", "worst case"),
     ]
     named = make_result(more, candidates={"WordNet": "a", "unseen": "b"})
-    assert accuracies([named])["text_accuracy"] == "text (WordNet)"
+    assert accuracies([named])["text_accuracy"] == "text (WordNet), all"
 
 
 def test_several_results_give_their_mean_and_an_interval_over_seeds_and_images_or_classes():
@@ -136,5 +146,51 @@ def test_one_line_describes_the_threat():
     spec = make_result(epsilon="4/255", restarts=3, max_changes=2)["attack_spec"]
     assert (
         describe(spec)
-        == "image L∞ 4/255, pgd-ce, 50 steps x 3 restarts; text 2 words of 10 candidates; multimodal independent"
+        == "image L∞ 4/255, pgd-ce, 50 steps x 3 restarts; text 2 words of 10 candidates; adversary all; "
+        "multimodal independent"
     )
+
+
+ADVERSARIES = {
+    "clean": "1111111110",
+    "text/words/own": "1111110000",
+    "text/words/own:unseen": "1111000000",
+    "text/words/all": "1100000000",
+    "text/words/all:unseen": "1000000000",
+    "text/characters/own": "1111111100",
+    "text/characters/all": "1111111000",
+    "text/embedding/own": "1111111100",
+    "multimodal/independent/own": "1110000000",
+    "multimodal/independent/all": "0100000000",
+}
+
+
+def test_adversaries_are_columns_of_a_table_of_their_own():
+    one = make_result(ADVERSARIES, text_adversaries=("own", "all"))
+    found = {
+        label: {adversary: one[name] for adversary, name in row.items()} for label, row in by_adversary([one]).items()
+    }
+    assert found == {
+        "words (known)": {"own": 0.6, "all": 0.2},
+        "words (unseen)": {"own": 0.4, "all": 0.1},
+        "characters": {"own": 0.8, "all": 0.7},
+        "text (known)": {"own": 0.6, "all": 0.2},
+        "text (unseen)": {"own": 0.4, "all": 0.1},
+        "multimodal": {"own": 0.3, "all": 0.1},  # sample 1 alone
+    }
+    headline, further, notes = robustness_table({"before": one, "after": one}).split("\n\n")
+    assert "text (known), all" in headline and ", own" not in headline
+    lines = [line.split() for line in further.splitlines()]
+    assert lines[0] == ["own", "all"] and lines[1][:4] == ["words", "(known)", "before", "60.0"]
+    assert lines[2][0] == "after" and max(map(len, further.splitlines())) <= 100
+    assert notes.splitlines() == [f"{name}: {ADVERSARY_CHOICES[name]}" for name in ("own", "all")]
+    page = markdown_table({"before": one, "after": one})
+    assert "| accuracy under |  | own | all |" in page and "| words (known) | before | 60.0 [" in page
+
+
+def test_one_adversary_is_in_the_labels_and_several_without_all_share_the_headline():
+    assert by_adversary([make_result()]) == {}
+    two = {name.replace("/all", "/shared"): outcome for name, outcome in ADVERSARIES.items()}
+    labels = accuracies([make_result(two, text_adversaries=("shared", "own"))])
+    assert labels["text_accuracy"] == "text (known), shared or own"
+    assert set(main_columns(labels)) < set(labels) and labels["text_own_accuracy"] == "text (known), own"

@@ -196,7 +196,7 @@ def test_a_threat_model_has_types(change: dict[str, Any]) -> None:
 # Folders
 
 
-@pytest.mark.parametrize("content", ["[]", '{"cat": "feline"}', '{"cat": [1]}', '{"a b": ["c"]}', "NaN", '{"cat": 5}'])
+@pytest.mark.parametrize("content", ["[]", '{"cat": "feline"}', '{"cat": [1]}', "NaN", '{"cat": 5}'])
 def test_a_table_of_substitutes_is_checked(content: str, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(content)
     with pytest.raises(ValueError, match=r"t\.json holds no synonym table"):
