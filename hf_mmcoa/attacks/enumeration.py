@@ -294,12 +294,12 @@ def _worst(harms: Tensor, texts: list[str], width: int) -> list[str]:
 
 def _checked(prompts: list[str], pools: list[list[str]], drop_shared: bool) -> tuple[list[list[str]], list[dict]]:
     """Return the pools, each text once and the clean prompt first, without other classes' prompts; and findings."""
-    owner = {_normal(prompt): index for index, prompt in enumerate(prompts)}
+    owner = {as_tokenized(prompt): index for index, prompt in enumerate(prompts)}
     pools = [list(dict.fromkeys([prompt, *pool])) for prompt, pool in zip(prompts, pools, strict=True)]
     findings = []
 
     def foreign(index: int, text: str) -> bool:
-        return owner.get(_normal(text), index) != index
+        return owner.get(as_tokenized(text), index) != index
 
     taken = [sum(foreign(index, text) for text in pool[1:]) for index, pool in enumerate(pools)]
     only = [prompts[index] for index, pool in enumerate(pools) if 0 < taken[index] == len(pool) - 1]
@@ -312,14 +312,14 @@ def _checked(prompts: list[str], pools: list[list[str]], drop_shared: bool) -> t
     shared = set()
     for index, pool in enumerate(pools):
         for text in pool:
-            if holders.setdefault(_normal(text), index) != index:
-                shared.add(_normal(text))
+            if holders.setdefault(as_tokenized(text), index) != index:
+                shared.add(as_tokenized(text))
     if shared:
         what = "were left out" if drop_shared else "no sample of these classes is robust under `all`"
         detail = f"{len(shared)} texts lie in two classes' pools ({what}): {_list(sorted(shared))}"
         findings.append(_finding("no text belongs to two classes", None, detail))
         if drop_shared:
-            pools = [[pool[0], *(text for text in pool[1:] if _normal(text) not in shared)] for pool in pools]
+            pools = [[pool[0], *(text for text in pool[1:] if as_tokenized(text) not in shared)] for pool in pools]
     bare = [pool[0] for pool in pools if len(pool) == 1]
     if bare:
         every = len(bare) == len(pools)
@@ -332,7 +332,7 @@ def _checked(prompts: list[str], pools: list[list[str]], drop_shared: bool) -> t
     return pools, findings
 
 
-def _normal(text: str) -> str:
+def as_tokenized(text: str) -> str:
     """Return the text as tokenizers read it: composed characters, one case, single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 

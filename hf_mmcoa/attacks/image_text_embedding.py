@@ -29,11 +29,13 @@ class RadiusCurve:
         robust: which samples are still classified correctly at each radius, (R, N); never again once misclassified.
         margins: highest other score minus that of the own class, cosines, at the worst point found, (R, N); not
             negative where misclassified.
+        lengths: how far the worst point found moves a token at most, in the unit of `radii`, (R, N).
     """
 
     radii: tuple[float, ...]
     robust: Tensor
     margins: Tensor
+    lengths: Tensor
 
     @property
     def accuracies(self) -> tuple[float, ...]:
@@ -123,10 +125,10 @@ class ImageTextPGD:
                 if radius > 0:
                     starts = self.restarts if restarts_at is None or radius in restarts_at else 0
                     self._attack(batch, radius * unit_length, starts, generator)
-                parts.append(batch.margins.clone())
+                parts.append(torch.stack([batch.margins, batch.deltas.norm(dim=-1).amax(1) / unit_length]))
         by_batch = [torch.stack(parts[start : start + len(radii)]) for start in range(0, len(parts), len(radii))]
-        margins = torch.cat(by_batch, dim=1).to(labels.device)
-        return RadiusCurve(radii, margins < 0, margins)
+        margins, lengths = torch.cat(by_batch, dim=2).to(labels.device).unbind(1)
+        return RadiusCurve(radii, margins < 0, margins, lengths)
 
     def _attack(self, batch: _Batch, radius: Tensor, restarts: int, generator: torch.Generator) -> None:
         step_size = radius * (self.step_size if self.step_size is not None else 2.5 / max(self.num_steps, 1))

@@ -45,6 +45,12 @@ class PerturbedTexts:
         shifted = None if self.shift is None else encoding.token_embeddings(encoder.model, ids) + self.shift
         return encoding.text_features(encoder.model, ids, inputs_embeds=shifted)
 
+    def longest_shift(self, encoder: DualEncoder) -> float:
+        """Return how far a token was moved at most, in mean row norms of the token table; 0 if none was."""
+        if self.shift is None:
+            return 0.0
+        return float(self.shift.norm(dim=-1).amax() / encoding.token_table(encoder.model).float().norm(dim=-1).mean())
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextVictim:

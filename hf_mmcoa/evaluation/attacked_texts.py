@@ -6,6 +6,8 @@ For "own" and "all" every legal text is listed and embedded before the first bat
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +20,7 @@ from torch import Tensor
 from ..attacks import factory
 from ..attacks.class_prompts import ClassPrompts, FixedPrompts, WorstPrompts
 from ..attacks.contracts import EnumerableTextAttack, MultimodalAttack
+from ..attacks.engine import seeded_generator
 from ..attacks.enumeration import LegalTexts, legal_texts
 from ..attacks.exhaustive import EncodedTexts, Scores, harm_to_images
 from ..attacks.image_losses import log_odds_loss
@@ -28,7 +31,9 @@ from ..losses import zero_shot_logits
 from ..models.encoder import DualEncoder
 from ..substitutes.source import CandidateSource
 from .attack_names import AttackName, source_suffix
+from .controls import random_embeddings, random_texts
 from .families import measure_families
+from .text_changes import TextChanges
 from .threat_model import ThreatModel
 
 TEXTS_PER_BATCH = 256
@@ -43,6 +48,7 @@ class FoundTexts:
         pools: legal texts of each class by attack, "text/words" or "text/words:unseen", the clean prompt first.
         searches: how each of these was found, such as "exhaustive".
         queries: number of texts that each search had to encode.
+        controls: lists of random legal texts by attack, one text a class, as in `controls`; none for captions.
         findings: what was odd, each `{"check", "passed", "detail"}` as in `sanity`.
         families: numbers of `measure_families`.
     """
@@ -51,6 +57,7 @@ class FoundTexts:
     pools: dict[str, list[list[str]]] = field(default_factory=dict)
     searches: dict[str, str] = field(default_factory=dict)
     queries: dict[str, int] = field(default_factory=dict)
+    controls: dict[str, list[list[str]]] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
     families: dict[str, float | int] = field(default_factory=dict)
 
@@ -82,6 +89,10 @@ class AttackedTexts:
     """What `search` returned; set by `use`."""
     embeds: dict[str, Tensor] = field(default_factory=dict)
     """Unit embeddings of `found.lists` and of the blind embedding attack, (texts, dim) by attack; set by `use`."""
+    controls: dict[str, Tensor] = field(default_factory=dict)
+    """Unit embeddings of `found.controls` and of random token embeddings, (draws, texts, dim) by attack; by `use`."""
+    longest_shift: float = 0.0
+    """How far the blind embedding attack moved a token at most, in mean row norms of the token table; set by `use`."""
 
     @cached_property
     def clean(self) -> Tensor:
@@ -130,6 +141,7 @@ class AttackedTexts:
                 found.queries[key] = encode.count
                 found.searches[key] = "greedy, without the images"
             if set(self.spec.text_adversaries) == {"blind"}:
+                found.controls[name] = self._random_texts(name, self._listed(attack))
                 continue
             if image_embeds is None or labels is None:
                 raise ValueError("`image_embeds` and `labels` are needed for the adversaries that look at images.")
@@ -143,6 +155,7 @@ class AttackedTexts:
             if legal.search == "exhaustive":
                 self._encoded[name] = encoded  # a beam search encodes in another order, and so rounds differently
             found.pools[name] = list(map(list, legal.pools))
+            found.controls[name] = self._random_texts(name, found.pools[name])
             found.searches[name] = legal.search
             found.findings += [{**each, "check": f"{name}: {each['check']}"} for each in legal.findings]
             if "shared" in self.spec.text_adversaries:
@@ -166,6 +179,18 @@ class AttackedTexts:
             attack, self.texts, max_texts=self.spec.max_texts, harm=harm_to_images(encoded, image_embeds, labels)
         )
 
+    def _listed(self, attack: EnumerableTextAttack) -> Sequence[Sequence[str]]:
+        """Return the legal texts of each class for the controls; none for captions, or where they are too many."""
+        if not self.class_names:
+            return []
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):
+            warnings.simplefilter("ignore")
+            return legal_texts(attack, self.texts, max_texts=self.spec.max_texts).pools
+        return []
+
+    def _random_texts(self, name: str, pools: Sequence[Sequence[str]]) -> list[list[str]]:
+        return random_texts(pools, seeded_generator(torch.device("cpu"), self.spec.seed, "controls", name))
+
     def _new_encoded(self, name: str) -> EncodedTexts:
         return EncodedTexts(self.encoder.encode_texts, progress=f"texts of {name}" if self.progress else None)
 
@@ -177,32 +202,47 @@ class AttackedTexts:
         """Take what was found, here or by another process, and embed it; the blind embedding attack is computed."""
         self.found = found
         self.embeds = {name: self.encoder.encode_texts(texts) for name, texts in found.lists.items()}
+        self.controls = {
+            name: torch.stack([self.encoder.encode_texts(texts) for texts in lists])
+            for name, lists in found.controls.items()
+            if all(lists)
+        }
+        self.longest_shift = 0.0
         if "text" in self.attacks and "embedding" in self.spec.text_attacks:
             self.embeds["text/embedding/blind"] = self._perturbed_embeddings()
+            if self.class_names:
+                generator = seeded_generator(torch.device("cpu"), self.spec.seed, "controls", "text/embedding")
+                self.controls["text/embedding"] = random_embeddings(self.encoder, self.texts, self.spec.rho, generator)
+
+    def embedding_loss(self, own: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what the blind embedding attack increases, log-odds of s g(t') T^T, for texts of these places."""
+        return lambda embeds: log_odds_loss(zero_shot_logits(embeds, self.clean, self.scale), own)
+
+    @cached_property
+    def changes(self) -> TextChanges:
+        """Counts how many changes an attacked text has."""
+        return TextChanges(self.attacks_on_texts, self.spec)
 
     def _perturbed_embeddings(self) -> Tensor:
-        """Embeddings that raise CE(s g(t'_c) T^T, c) within the ball of the embedding attack, (texts, dim)."""
+        """Embeddings that raise `embedding_loss` within the ball of the embedding attack, (texts, dim)."""
         restarts = self.spec.restarts if self.spec.random_start else 1
         attack = EmbeddingAttacker(replace(factory.embedding_attack(self.spec), restarts=restarts))
         parts = []
         for start in range(0, len(self.texts), TEXTS_PER_BATCH):
             texts = self.texts[start : start + TEXTS_PER_BATCH]
             own = torch.arange(start, start + len(texts), device=self.clean.device)
-
-            def loss(embeds: Tensor, own: Tensor = own) -> Tensor:
-                return log_odds_loss(zero_shot_logits(embeds, self.clean, self.scale), own)
-
             perturbed = attack(
                 texts,
                 TextVictim(
                     encoder=self.encoder,
                     encode=self.encoder.encode_texts,
                     distance_encode=self.encoder.encode_texts,
-                    embedding_loss=loss,
+                    embedding_loss=self.embedding_loss(own),
                     generator=lambda kind: torch.Generator(self.clean.device).manual_seed(self.spec.seed),
                 ),
             )
             parts.append(F.normalize(perturbed.features(self.encoder), dim=-1))
+            self.longest_shift = max(self.longest_shift, perturbed.longest_shift(self.encoder))
         return torch.cat(parts)
 
     # What classifies an image

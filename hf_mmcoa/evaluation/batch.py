@@ -17,6 +17,7 @@ from ..attacks.class_prompts import ClassPrompts, FixedPrompts, correct
 from ..attacks.engine import ImageAttacker, Measured, attack_images, seeded_generator
 from ..attacks.settings import MULTIMODAL_ADVERSARIES, TEXT_ADVERSARIES
 from .attack_names import AttackName, source_suffix, worst_case_attacks
+from .controls import judge
 from .prepare import Evaluation
 
 EMBEDDING_RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -48,6 +49,9 @@ def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) ->
         "predictions": run.logits.argmax(1).tolist(),
         "outcomes": {name: "".join("01"[robust] for robust in rows.tolist()) for name, rows in run.outcomes.items()},
         "witnesses": run.witnesses,
+        "controls": run.controls,
+        "written": run.written,
+        "embedding_lengths": run.embedding_lengths,
         "curve": run.curve,
         "queries": dict(run.queries),
         "largest_perturbation": run.measured.largest,
@@ -72,6 +76,12 @@ class _Batch:
         """For attacks that choose texts by the image: the texts that misled it, None for the other samples."""
         self.curve: list[int] = []
         """Robust samples at each of `EMBEDDING_RADII`."""
+        self.embedding_lengths: list[float] = []
+        """How far a token was moved at most at each of them, in mean row norms of the token table."""
+        self.controls: dict[str, dict[str, Any]] = {}
+        """Robust samples under random texts, by attack, see `controls.judge`."""
+        self.written: dict[str, list[str]] = {}
+        """By multimodal attack that writes texts: the prompt that it changed most, and what it became."""
         self.queries: Counter[str] = Counter()
         self.measured = Measured(self.spec.norm)
 
@@ -104,6 +114,9 @@ class _Batch:
                 self._keep_witnesses(key, pools.witnesses(self.embeds, self.labels, others))
         if by_image and "embedding" in self.spec.text_attacks:
             self._attack_embeddings()
+        clean = self.evaluation.clean_prompts
+        for name, drawn in self.texts.controls.items():
+            self.controls[name] = judge(drawn, clean, self.embeds[self.clean], self.labels[self.clean])
 
     def _keep_witnesses(self, key: str, texts: list[tuple[str, str]]) -> None:
         misled = (self.clean & ~self.outcomes[key]).tolist()
@@ -114,6 +127,7 @@ class _Batch:
         key, rows = "text/embedding/own", self.clean.nonzero().squeeze(1)
         robust = self.clean.clone()
         self.curve = [len(rows)] * len(EMBEDDING_RADII)
+        self.embedding_lengths = [0.0] * len(EMBEDDING_RADII)
         if len(rows) and self.spec.rho > 0 and self.spec.num_text_steps > 0:
             curve = factory.image_text_attack(self.spec).radius_curve(
                 self.evaluation.encoder,
@@ -125,6 +139,7 @@ class _Batch:
                 restarts_at=[self.spec.rho],
             )
             self.curve = curve.robust.sum(1).tolist()
+            self.embedding_lengths = curve.lengths.amax(1).tolist()
             robust[rows] = curve.robust[EMBEDDING_RADII.index(1.0)]
         self.outcomes[key] = robust
 
@@ -183,6 +198,9 @@ class _Batch:
             self.images[rows], self.labels[rows], self.evaluation.prompts, encoder, self._generator(key)
         )
         self.measured.add(pairs.images, self.images[rows])
+        words = str(AttackName("text", "words", "", source_suffix(source, self.evaluation.sources)))
+        texts = {each for row in pairs.prompts for each in zip(self.evaluation.prompts, row, strict=True)}
+        self.written[key] = list(self.texts.changes.worst(words, texts))
         left[rows] = correct(pairs.logits(encoder), self.labels[rows])
         return left
 

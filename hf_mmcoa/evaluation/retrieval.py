@@ -40,7 +40,8 @@ from .provenance import model_fingerprint, versions
 from .recalls import all_ranks, recalls
 from .results import BLIND, BLIND_SPEC, todays_name
 from .runner import Record, evaluated_model, process_state, result_names, run
-from .sanity import Finding, inside_ball, within_edit_budget, within_word_budget
+from .sanity import Finding, inside_ball
+from .sanity_texts import check_embeddings, within_budget
 from .threat_model import ThreatModel
 
 FORMAT = 2
@@ -248,10 +249,14 @@ class RetrievalTask:
                 }
             )
         for name, captions in self.texts.found.lists.items():
-            if AttackName.parse(name).attack == "characters":
-                findings.append(within_edit_budget(name, self.pairs.captions, captions, self.spec.max_edits))
-            else:
-                findings.append(within_word_budget(name, self.pairs.captions, captions, self.spec.max_changes))
+            findings.append(within_budget(self.texts.changes, name, zip(self.pairs.captions, captions, strict=True)))
+        findings += check_embeddings(self.texts, [], None)
+        first = [self.pairs.captions[owned[0]] for owned in self.pairs.captions_of]
+        for name in records[0]["own_texts"]:
+            words = str(AttackName("text", "words", "", AttackName.parse(name).source))
+            written = [text for record in records for text in record["own_texts"][name]]
+            found = within_budget(self.texts.changes, words, zip(first, written, strict=True))
+            findings.append({**found, "check": f"{name}: within its budget"})
         return findings
 
     def summary(self, records: Sequence[Record]) -> dict[str, Any]:

@@ -72,12 +72,19 @@ def test_the_points_lie_in_the_ball_and_only_words_move(
         return text_embeds(model, input_ids, attention_mask, inputs_embeds)
 
     monkeypatch.setattr(encoding, "text_embeds", spy)
-    ImageTextPGD(num_steps=6).radius_curve(encoder, PROMPTS, images, LABELS, [0.1])
+    curve = ImageTextPGD(num_steps=6).radius_curve(encoder, PROMPTS, images, LABELS, [0.1])
     radius = 0.1 * encoding.token_table(encoder.model).norm(dim=-1).mean()
     assert len(seen) == 3 * 7  # three starts of six steps and a last look
     for length, words in seen:
         assert (length[~words] == 0).all() and (length[words] <= radius * (1 + 1e-4)).all()
     assert max(float(length.max()) for length, _ in seen) > 0.99 * radius
+    assert curve.lengths.shape == (1, len(LABELS)) and 0.09 < float(curve.lengths.max()) <= 0.1 * (1 + 1e-4)
+
+
+def test_lengths_are_those_of_the_worst_points(encoder: DualEncoder, images: torch.Tensor) -> None:
+    curve = ImageTextPGD(num_steps=3, batch_size=4).radius_curve(encoder, PROMPTS, images, LABELS, [0.0, 0.05, 0.1])
+    assert (curve.lengths[0] == 0).all() and (curve.lengths.amax(1) <= torch.tensor([0, 0.05, 0.1]) * (1 + 1e-4)).all()
+    assert (curve.lengths[2] > 0.06).any()
 
 
 def test_margins_are_the_worst_of_all_forwards(

@@ -18,6 +18,7 @@ from hf_mmcoa.evaluation.pairs import Pairs, own_against_others, ranks_of_best
 from hf_mmcoa.evaluation.recalls import retrieval_table
 from hf_mmcoa.evaluation.retrieval import load_retrieval
 from hf_mmcoa.evaluation.statistics import wilson_interval
+from hf_mmcoa.substitutes.synonyms import SynonymTable
 
 SPEC = ThreatModel.preset("quick", epsilon=0.05, num_steps=5)
 OTHER = {"cat": "feline", "dog": "hound", "car": "auto"}
@@ -249,6 +250,19 @@ def test_an_attack_that_does_nothing_is_noticed(model, processor, monkeypatch):
     assert [finding["check"] for finding in found["sanity"] if not finding["passed"]] == [
         "image/pgd-ce: raises the loss"
     ]
+
+
+@pytest.mark.filterwarnings("ignore:sanity check failed")
+def test_captions_beyond_the_budget_are_noticed(model, processor, monkeypatch):
+    monkeypatch.setattr("hf_mmcoa.attacks.bert_attack.change_cost", lambda place, substitute: 1)
+    monkeypatch.setattr("hf_mmcoa.attacks.text_embedding.shorten", lambda vectors, radius, dim: vectors)
+    spec = {"epsilon": 0.05, "num_steps": 2, "multimodal_attacks": ("co-attack", "sga", "joint"), "rho": 0.1}
+    table = SynonymTable({word: (f"small red {other}",) for word, other in OTHER.items()})
+    spec = ThreatModel.preset("quick", text_attacks=("words", "embedding"), **spec)
+    found = evaluate_retrieval(model, processor, captioned(6), spec, candidates=table, progress=False)
+    failed = {finding["check"] for finding in found["sanity"] if finding["passed"] is False}
+    blind = {f"{name}/blind" for name in ("text/words", "text/embedding", "multimodal/co-attack")}
+    assert failed == {f"{name}: within its budget" for name in blind | {"multimodal/sga/own", "multimodal/joint/all"}}
 
 
 def test_every_attack_of_the_strong_preset_is_run(model, processor):
