@@ -11,6 +11,7 @@ from test_evaluator import evaluate
 
 from hf_mmcoa.attacks import co_attack, joint, sga
 from hf_mmcoa.attacks.bert_attack import BertAttack
+from hf_mmcoa.attacks.image_losses import class_loss
 from hf_mmcoa.attacks.image_text_embedding import ImageTextPGD
 from hf_mmcoa.attacks.pgd import PGD
 from hf_mmcoa.attacks.prompt_pools import PromptPools
@@ -228,14 +229,26 @@ def test_a_broken_pgd_does_not_break_the_reference(model, processor, monkeypatch
 @pytest.mark.filterwarnings("ignore:sanity check failed")
 @pytest.mark.parametrize("temperature", ["logit_scale", 1e4])
 def test_a_saturated_model_is_found_out(model, processor, monkeypatch, temperature):
-    """With a logit scale of 1e4 a cross-entropy of float32 has no gradient; the margin has."""
+    """With a logit scale of 1e4 a cross-entropy of float32 has no gradient; log-odds and margin have."""
     if temperature == "logit_scale":
         monkeypatch.setattr("hf_mmcoa.models.encoder.logit_scale", lambda towers: torch.tensor(1e4))
     effort = {"epsilon": 0.05, "num_steps": 5, "num_text_steps": 2, "restarts": 1}
     spec = ThreatModel.preset("standard", temperature=temperature, **effort)
+    mine = PGD(epsilon=0.05, step_size=0.025, num_steps=5, random_start=False)
+    found = every(model, processor, attack={"mine": mine}, threat_model=spec, attacks=("image", "text"))
+    assert found["image/mine: has gradients"] is False
+    assert found["image/mine: comes near a reference attack"] is False
     found = every(model, processor, threat_model=spec, attacks=("image", "text"))
-    assert found["image/pgd-ce: has gradients"] is False and found["image/pgd-margin: has gradients"] is True
-    assert found["image/pgd-ce: comes near a reference attack"] is False
+    for name in ("image/apgd-ce", "image/apgd-margin", "text/embedding/blind", "text/embedding/own"):
+        assert found[f"{name}: has gradients"] is True
+
+
+@pytest.mark.filterwarnings("ignore:sanity check failed")
+def test_a_saturated_embedding_loss_is_found_out(model, processor, monkeypatch):
+    monkeypatch.setattr("hf_mmcoa.models.encoder.logit_scale", lambda towers: torch.tensor(1e4))
+    monkeypatch.setattr("hf_mmcoa.evaluation.attacked_texts.log_odds_loss", class_loss)
+    spec = {"text_attacks": ("embedding",), "num_text_steps": 2}
+    found = every(model, processor, threat_model=spec, attacks=("text",))
     assert found["text/embedding/blind: has gradients"] is False and found["text/embedding/own: has gradients"] is True
 
 
