@@ -44,7 +44,12 @@ def main() -> None:
     measured = subject(options.quick)
     # Every attack meets every sample, so that both sides do the same arithmetic.
     threat_model = ThreatModel.preset(
-        "quick", num_steps=options.steps, skip_fallen=False, perturb_at="model", template=DEFAULT_TEMPLATE
+        "quick",
+        num_steps=options.steps,
+        skip_fallen=False,
+        perturb_at="model",
+        template=DEFAULT_TEMPLATE,
+        text_adversaries=("blind",),  # the exhaustive search has a benchmark of its own: exhaustive_speed
     )
     dataset = pictures(measured, options.images)
     runs, outcomes = compare(measured, dataset, threat_model, options.runs)
@@ -197,8 +202,8 @@ class Floor:
             adv_embeds = self.encode((images + delta).clamp(0, 1))
             clean, image = self.correct(clean_embeds, prompts), self.correct(adv_embeds, prompts)
             text, both = self.correct(clean_embeds, adv_prompts), self.correct(adv_embeds, adv_prompts)
-        outcomes = {"clean": clean, "image/pgd-ce": clean & image, "text/words": clean & text}
-        outcomes["multimodal/independent"] = clean & both
+        outcomes = {"clean": clean, "image/pgd-ce": clean & image, "text/words/blind": clean & text}
+        outcomes["multimodal/independent/blind"] = clean & both
         return {name: "".join("01"[stands] for stands in rows.tolist()) for name, rows in outcomes.items()}
 
     def encode(self, images: Tensor) -> Tensor:

@@ -21,11 +21,13 @@ OPTIONS = {
     "text_attack_speed": ["--prompts", "24", "--sample", "4", "--single", "1"],
     "evaluation_speed": ["--images", "3", "--steps", "2"],
     "training_step": ["--batch-size", "4", "--steps", "2"],
+    "exhaustive_speed": ["--prompts", "2"],
 }
 SIDES = {
     "text_attack_speed": {"ours", "per_text", "per_variant"},
     "evaluation_speed": {"floor", "evaluator", "early_stopping"},
     "training_step": {"ours", "floor", "fast", "published"},
+    "exhaustive_speed": {"ours", "bare"},
 }
 Run = Callable[..., dict[str, Any]]
 
@@ -45,7 +47,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "exhaustive_speed")) for name in OPTIONS]
+)
 def test_quick_mode_measures_every_side_and_judges_nothing(
     name: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
