@@ -16,6 +16,7 @@ from typing import Any
 
 from hf_mmcoa.evaluation.results import load_result, upgraded
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
+from hf_mmcoa.report.markdown import markdown_lines
 from hf_mmcoa.report.table import describe, interval_sentence, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,24 @@ def numbers_of(name: str) -> dict[str, Any]:
     """What `hf-mmcoa compare` wrote; a test holds it to the result files beside it."""
     numbers: dict[str, Any] = json.loads((RESULTS / "comparisons" / name / "comparison.json").read_text())
     return numbers
+
+
+def was_and_is(name: str, methods: Sequence[str]) -> str:
+    """What each text number was, under the blind adversary and the image attacks of that time, and what it is."""
+    numbers, before = numbers_of(name), json.loads((RESULTS / "blind.json").read_text())[name]
+    column_of = {label: column for column, label in numbers["columns"].items()}
+
+    def now(method: str, label: str) -> str:
+        found = numbers["methods"][method]["accuracies"].get(column_of.get(label, ""))
+        return "-" if found is None else f"{100 * found['value']:.1f}"
+
+    rows = []
+    for method in methods:
+        for label, value in before[method].items():
+            kind, _, blind = label.partition(", ")
+            labels = [f"{kind}, {name}" for name in ("shared", "own", "all")] if blind else ["", label, ""]
+            rows.append([f"{method}: {kind}", f"{100 * value:.1f}", *(now(method, each) for each in labels)])
+    return "\n".join(markdown_lines(["number", "was (blind)", "shared", "own", "all"], rows))
 
 
 def conditions(name: str, numbers: dict[str, Any]) -> str:

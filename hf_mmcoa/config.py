@@ -17,7 +17,7 @@ from .substitutes.masked_lm import MASKED_LM
 
 # 1/255: the release's configuration of its training attack (arXiv:2404.19287).
 @dataclass
-@with_attack_settings(step_size="1/255", template=DEFAULT_TEMPLATE, rho=None)
+@with_attack_settings(step_size="1/255", template=DEFAULT_TEMPLATE)
 class MMCoAConfig(TrainingArguments):
     """Hold every argument of `MMCoATrainer`, from Python, the command line or `--config file.yaml`.
 
@@ -25,9 +25,8 @@ class MMCoAConfig(TrainingArguments):
     (`attack_schedule` to `align_to_cls`), adapters (`lora` to `last_blocks`), `log_images_every`, and the fields of
     `AttackSettings`, which evaluation shares: `norm`, `epsilon`, `step_size`, `num_steps`, `restarts`, `random_start`,
     `temperature`, `perturb_at`, `template`, `candidates`, `num_candidates`, `max_changes`, `protect_template`,
-    `forbid_class_names`, `max_edits`, `rho`, `num_text_steps`. Without `rho` it is 0.3 for `mmcoa` with
-    `text_attack=auto` (docs/defences.md), else 1. Defaults are the release's (docs/methods.md, sections 2 and 3)
-    except where an argument says otherwise.
+    `forbid_class_names`, `max_edits`, `rho`, `num_text_steps`. Defaults are the release's (docs/methods.md, sections 2
+    and 3) except where an argument says otherwise.
     Different from `TrainingArguments`: `remove_unused_columns` is False (the trainer reads the data set's own columns),
     `adam_beta2` is 0.98 and `adam_epsilon` 1e-6 (CLIP's and the release's optimiser).
 
@@ -54,11 +53,10 @@ class MMCoAConfig(TrainingArguments):
         default=0.0,
         metadata={"help": "Weight of CE(s I' P^T, y), attacked images among all classes; not in the paper."},
     )
-    lambda_distill: float | None = field(
-        default=None,
+    lambda_distill: float = field(
+        default=0.0,
         metadata={
-            "help": "Weight of mean ||g(t') - g0(t)||^2, attacked texts to pretrained ones; not in the paper. Without "
-            "it 0.1 for `mmcoa` with `text_attack=auto` (docs/defences.md), else 0."
+            "help": "Weight of mean ||g(t') - g0(t)||^2, attacked texts to pretrained ones (as LEAF); not in the paper."
         },
     )
     targets: Literal["diagonal", "class"] = field(
@@ -124,9 +122,8 @@ class MMCoAConfig(TrainingArguments):
         metadata={
             "help": "`words` (substituted), `embedding` (perturbed token embeddings), `words+embedding` (one after the "
             "other), `characters` (typing errors), `families` (the worst of a few texts of many sorts), `none`, or "
-            "several joined by `|`: each text suffers one of them, drawn anew in each step. `auto`: "
-            "`words|embedding|characters` for `mmcoa`, whose paper has `words` alone; characters for `leaf` and "
-            "`fare+leaf`; words for the others."
+            "several joined by `|`: each text suffers one of them, drawn anew in each step. `auto`: characters for "
+            "`leaf` and `fare+leaf`; words, the paper's form of `mmcoa`, for the others."
         },
     )
     families: str = field(
@@ -244,16 +241,9 @@ class MMCoAConfig(TrainingArguments):
         self._given, self._resolved = given, self.to_dict()
 
     def _resolve_text_attack(self) -> None:
-        """`auto` as one choice: the attacks, how far they reach, and what holds the pretrained geometry."""
         self.text_attack_is_auto = self.text_attack == "auto"
-        general = self.text_attack_is_auto and self.objective == "mmcoa" and self.lambda_text != 0
         if self.text_attack_is_auto:
-            other = "characters" if "leaf" in self.objective else "words"
-            self.text_attack = GENERAL_TEXT_ATTACK if general else other
-        if getattr(self, "rho", None) is None:
-            setattr(self, "rho", 0.3 if general else 1.0)  # noqa: B010  (a field that the decorator adds)
-        if self.lambda_distill is None:
-            self.lambda_distill = 0.1 if general else 0.0
+            self.text_attack = "characters" if "leaf" in self.objective else "words"
 
     @property
     def attack_settings(self) -> AttackSettings:
@@ -273,16 +263,10 @@ class MMCoAConfig(TrainingArguments):
             return FAST_STEPS, 2.5 * pixels("epsilon", self.epsilon) / FAST_STEPS
         return self.num_steps, pixels("step_size", self.step_size)
 
-    def was_given(self, name: str) -> bool:
-        """Return whether an argument was given another value than its default."""
-        return name in self._given
-
     def use_only(self, kind: str = "words") -> None:
-        """The paper's form of the text attack in place of `auto`, or another one that the trainer was given."""
-        if self.text_attack_is_auto and (self.text_attack == GENERAL_TEXT_ATTACK or kind != "words"):
+        """Take the kind of text attack that the trainer was given in place of `auto`."""
+        if self.text_attack_is_auto and kind != "words":
             self.text_attack = kind
-            setattr(self, "rho", getattr(self, "rho") if self.was_given("rho") else 1.0)  # noqa: B009, B010
-            self.lambda_distill = self.lambda_distill if self.was_given("lambda_distill") else 0.0
 
     def _check_families(self) -> None:
         chosen_families(self.families, self.leave_out_family)
@@ -338,12 +322,6 @@ _CHOICES = {
     name: get_args(get_type_hints(MMCoAConfig)[name])
     for name in ("objective", "targets", "norm", "attack_schedule", "perturb_at", "candidates", "lora")
 }
-
-
-GENERAL_TEXT_ATTACK = "words|embedding|characters"
-
-
-"""What `mmcoa` trains against by itself: of the forms tried, the best worst case over attacks on text."""
 
 
 TEXT_ATTACKS = ("words", "embedding", "words+embedding", "characters", "families")

@@ -80,10 +80,7 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     model.to(args.device)
 
     known, unseen = known_and_unseen(_substitutes(run, args, model, processor))
-    # Without `--rho` training chooses a radius of its own, smaller than the threat model's: measure under the latter.
     shared = {name: getattr(args, name) for name in AttackSettings.threat_names()}
-    if not args.was_given("rho"):
-        del shared["rho"]
     threat_model = ThreatModel.preset(run.preset, **shared)
     measured: dict[str, Any] = {
         "dataset": test,

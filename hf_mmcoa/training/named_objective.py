@@ -14,7 +14,7 @@ def named_objective(args: MMCoAConfig, image_size: int) -> Objective:
             lambda_text=args.lambda_text,
             lambda_clean=args.lambda_clean,
             lambda_class=args.lambda_class,
-            lambda_distill=args.lambda_distill or 0.0,
+            lambda_distill=args.lambda_distill,
             accumulate_attack_gradients=args.accumulate_attack_gradients,
         )
     fare = FARE(clean_weight=args.clean_weight, trades=args.trades)

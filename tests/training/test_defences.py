@@ -346,22 +346,19 @@ def test_a_text_is_attacked_only_as_was_drawn_for_it(make):  # noqa: F811
     assert len(sources) == len(set(sources)) == len(set(zip(which.tolist(), batch.text_ids.tolist(), strict=True)))
 
 
-def test_by_itself_mmcoa_meets_three_text_attacks_and_keeps_the_pretrained_geometry(make, tmp_path):  # noqa: F811
+def test_by_itself_mmcoa_is_the_papers_form(make, tmp_path):  # noqa: F811
     def form(**settings):
         args = MMCoAConfig(output_dir=str(tmp_path), **settings)
         return args.text_attack, args.rho, args.lambda_distill
 
-    assert form() == ("words|embedding|characters", 0.3, 0.1)
-    assert form(rho=0.5, lambda_distill=0.0) == ("words|embedding|characters", 0.5, 0.0)
-    assert form(text_attack="words") == ("words", 1.0, 0.0)  # the paper's
-    assert form(lambda_text=0.0) == form(objective="tecoa") == ("words", 1.0, 0.0)
+    assert form() == form(text_attack="words") == form(objective="tecoa") == ("words", 1.0, 0.0)
     assert form(objective="leaf") == ("characters", 1.0, 0.0)
     given = make().args  # an attack that is given is the only one
     assert (given.text_attack, given.rho, given.lambda_distill) == ("words", 1.0, 0.0)
     given = make(rho=0.7, lambda_distill=0.2).args
     assert (given.text_attack, given.rho, given.lambda_distill) == ("words", 0.7, 0.2)
     assert make(trainer={"text_attack": None, "objective": MMCoA()}).args.text_attack == "words"
-    assert make(trainer={"text_attack": None}).args.text_attack == "words|embedding|characters"
+    assert make(trainer={"text_attack": None}).args.text_attack == "words"
 
 
 def test_evaluation_takes_the_worst_of_several_text_attacks(make):  # noqa: F811
