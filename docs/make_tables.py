@@ -100,6 +100,10 @@ README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
 OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
 SHORT = ("clean", "image", "text (known), blind", "text (unseen), blind", "multimodal (known), blind", "worst case")
 LAB = (
+    "clean", "image", "words (known), own", "words (known), all", "words (unseen), own", "words (unseen), all",
+    "characters, own", "characters, all", "text embedding", "worst case",
+)  # fmt: skip
+BLIND_LAB = (
     "clean", "image", "words (known), blind", "words (unseen), blind", "characters, blind", "text embedding",
     "text, worst", "multimodal (known), blind", "multimodal (unseen), blind", "worst case",
 )  # fmt: skip
@@ -123,9 +127,10 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "objectives-digits": (DEFENCES, partial(compared, "digits")),
     "objectives-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist")),
     "forms-digits": (DEFENCES, partial(compared, "digits-lab", LAB)),
-    "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", LAB)),
+    "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", BLIND_LAB)),
     "forms-digits-differences": (DEFENCES, partial(differences, "digits-lab", LAB, FORMS)),
-    "forms-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist-lab", LAB, FORMS)),
+    "forms-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist-lab", BLIND_LAB, FORMS)),
+    "text-was-and-is-lab": (DEFENCES, partial(was_and_is, "digits-lab", ("none", "mmcoa", *FORMS))),
     "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
     "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),
     "faults-digits": (DEFENCES, partial(differences, "digits", FAULTED, FAULTS)),
