@@ -112,11 +112,9 @@ class AttackedTexts:
         if "text" not in self.attacks:
             return found
         for source, candidates in self.sources.items():
-            if self.spec.num_candidates > 0:  # no budget: `prepare` has warned
-                attack = factory.word_attack(self.spec, candidates, self.class_names)
-                found[str(AttackName("text", "words", "", source_suffix(source, self.sources)))] = attack
-            else:
-                found[str(AttackName("text", "words", "", source_suffix(source, self.sources)))] = _Nothing()
+            name = str(AttackName("text", "words", "", source_suffix(source, self.sources)))
+            budget = self.spec.num_candidates > 0  # without one `prepare` has warned
+            found[name] = factory.word_attack(self.spec, candidates, self.class_names) if budget else _Nothing()
         if "characters" in self.spec.text_attacks:
             found["text/characters"] = factory.character_attack(self.spec, self.class_names)
         return found
