@@ -44,7 +44,8 @@ def test_three_seeds_fall_before_and_stand_after():
     assert average("before", "multimodal") <= 0.10 and average("after", "multimodal") >= 0.60
     for run in runs:
         spec = run["after"]["attack_spec"]
-        assert spec == run["before"]["attack_spec"] and spec["num_steps"] >= 20 and spec["restarts"] >= 2
+        assert spec == run["before"]["attack_spec"] and spec["text_adversaries"] == ["shared", "own", "all"]
+        assert spec["num_steps"] >= 25 and "apgd-targeted" in spec["image_attacks"]
 
 
 @pytest.mark.parametrize("folder", sorted(COMPARISONS.iterdir()), ids=lambda folder: folder.name)
