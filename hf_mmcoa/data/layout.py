@@ -75,19 +75,18 @@ def layout_of(paths: Sequence[str]) -> tuple[Source, Files]:
             if "-ubyte" in path:
                 files.setdefault("test" if Path(path).name.startswith("t10k") else "train", []).append(path)
         return Source(hub_id="", format="idx", splits={s: (s,) for s in files}), files
-    found = {
+    found: dict[Format, list[str]] = {
         kind: [p for p in paths if p.lower().endswith(suffixes) and PurePosixPath(p).name not in METADATA]
         for kind, suffixes in _SUFFIXES
     }
-    organised = {
+    organised: dict[Format, bool] = {
         "webdataset": _table_splits(found["webdataset"]) is not None,
         "parquet": _table_splits(found["parquet"]) is not None,
         "imagefolder": len({path.rpartition("/")[0] for path in found["imagefolder"]}) > 1,
     }
     # A loose table beside class folders is none of the data, and a loose picture beside tables illustrates them.
-    chosen = next((kind for kind in found if found[kind] and organised[kind]), None) or next(
-        (kind for kind in found if found[kind]), "parquet"
-    )
+    kinds = [kind for kind in found if found[kind]] or ["parquet"]
+    chosen: Format = next((kind for kind in kinds if organised[kind]), kinds[0])
     others = [kind for kind in found if kind != chosen and (organised[kind] or kind != "imagefolder")]
     left_out = [path for kind in others for path in found[kind]]
     data = found[chosen]
@@ -253,8 +252,8 @@ def _warn_of_left_out(paths: Sequence[str]) -> None:
     if paths:
         rest = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
         warnings.warn(
-            f"{len(paths)} files belong to no split and are left out: {', '.join(paths[:_NAMED])}{rest}. Move them into "
-            "the folder of a split and class, or elsewhere, to silence this.",
+            f"{len(paths)} files belong to no split and are left out: {', '.join(paths[:_NAMED])}{rest}. Move them "
+            "into the folder of a split and class, or elsewhere, to silence this.",
             UserWarning,
             stacklevel=5,
         )

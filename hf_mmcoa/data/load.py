@@ -12,7 +12,7 @@ import datasets
 
 from .benchmark_info import BenchmarkInfo, attach_info
 from .benchmarks import Benchmark, Source, find_benchmark
-from .class_names import name_differences, names_and_labels, raw_names, readable_names
+from .class_names import name_differences, names_and_labels, numbered, own_names, raw_names, readable_names
 from .columns import AUTO, Columns, resolve_columns
 from .few_shot import few_shot_indices
 from .labels import check_labels, read_labels
@@ -141,7 +141,7 @@ def _as_dataset(
     names, labels = names_and_labels(parts, columns.label, row, source, root, files)
     if row is not None:
         differences += name_differences(names, row)
-    elif all(name.isdigit() for name in names):
+    elif all(name.isdecimal() for name in names):
         warnings.warn(
             f"class names are numbers ({', '.join(names[:3])}, ...), and so will the prompts' words be. Put a "
             f"`classnames.txt`, one name per line, into {root}.",
@@ -164,10 +164,12 @@ def _as_stream(parts: Sequence[Any], columns: Columns, row: Benchmark | None, so
         stream = stream._resolve_features()
     if columns.label is None:
         return _with_our_columns(stream, columns)
-    raw = raw_names(stream.features[columns.label], columns.label, row, source, root)
-    if raw is None:
+    own = own_names(stream.features[columns.label])
+    raw, places = numbered(own, raw_names(own, columns.label, row, source, root))
+    if raw is None or places != list(range(len(places))):
         raise ValueError(
-            f"streaming: {source.hub_id or root} keeps its class names in the rows; use `streaming=False`."
+            f"streaming: {source.hub_id or root} keeps its class names in the rows, or numbers its classes in another "
+            "order than theirs; use `streaming=False`."
         )
     names = readable_names(raw, row, root)
     # `label_offset` is not needed here: the one repository that counts from 1 keeps its names in the rows.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import datasets
+import numpy as np
+import pandas as pd
 import pytest
 from repositories import image_folder, labels_of, names_of, picture, write_parquet
 
@@ -75,7 +78,7 @@ def test_splits_below_classes_or_of_several_data_sets_are_refused(tmp_path: Path
 
 def test_splits_without_class_folders_are_refused(tmp_path: Path) -> None:
     touched(tmp_path, "train/0.png", "test/0.png")  # "train" and "test" would be the classes
-    with pytest.raises(ValueError, match="without class folders .*metadata"):
+    with pytest.raises(ValueError, match=r"without class folders .*metadata"):
         load_benchmark(str(tmp_path))
 
 
@@ -100,3 +103,94 @@ def test_a_loose_table_does_not_hide_the_class_folders(tmp_path: Path) -> None:
     write_parquet(tmp_path / "old.parquet", features=labels_of(["x", "y"]), label=[1])
     with pytest.warns(UserWarning, match=r"left out: old\.parquet"):
         assert names_of(load_benchmark(str(tmp_path), split="train")) == ["cat", "dog"]
+
+
+WORDS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay", "kiwi", "lynx"]
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("kind", ["folders", "words", "integers"])
+def test_numbers_for_names_are_read_as_numbers(tmp_path: Path, start: int, kind: str) -> None:
+    """Line i of `classnames.txt` is class i; ordered as texts, 10 would come before 2."""
+    numbers = range(start, start + 12)
+    (tmp_path / "classnames.txt").write_text("\n".join(WORDS) + "\n")
+    if kind == "folders":
+        image_folder(tmp_path / "test", **{str(n): [n] for n in numbers})
+    else:
+        labels = [str(n) if kind == "words" else n for n in numbers]
+        write_parquet(tmp_path / "test.parquet", label=labels, offset=[0] * 12)
+    dataset = load_benchmark(str(tmp_path))
+    assert names_of(dataset) == WORDS
+    brightness = [np.asarray(image).max() - (start if kind == "folders" else 0) for image in dataset["image"]]
+    assert list(dataset["label"]) == brightness and sorted(brightness) == list(range(12))
+
+
+def test_numbers_that_do_not_fit_the_names_are_refused(tmp_path: Path) -> None:
+    image_folder(tmp_path / "test", **{str(n): [n] for n in range(2, 12)})
+    (tmp_path / "classnames.txt").write_text("\n".join(WORDS))
+    with pytest.raises(ValueError, match=r"numbers from 2 to 11 \(10 of them\), and there are 12 class names"):
+        load_benchmark(str(tmp_path))
+    (tmp_path / "classnames.txt").write_text("ant\n\nbee\n")
+    with pytest.raises(ValueError, match="line 2 is empty"):
+        load_benchmark(str(tmp_path))
+
+
+def test_a_number_that_no_folder_has_keeps_its_class(tmp_path: Path) -> None:
+    image_folder(tmp_path / "test", **{str(n): [n] for n in (0, 2, 10, 11)})
+    (tmp_path / "classnames.txt").write_text("\n".join(WORDS))
+    dataset = load_benchmark(str(tmp_path))
+    assert names_of(dataset) == WORDS and sorted(dataset["label"]) == [0, 2, 10, 11]
+
+
+def test_numbers_without_names_are_in_their_order(tmp_path: Path) -> None:
+    image_folder(tmp_path / "test", **{str(n): [n] for n in range(11)})
+    with pytest.warns(UserWarning, match="class names are numbers"):
+        dataset = load_benchmark(str(tmp_path))
+    assert names_of(dataset) == [str(n) for n in range(11)]
+    assert list(dataset["label"]) == [np.asarray(image).max() for image in dataset["image"]]
+
+
+def test_names_that_are_not_used_are_not_ignored_in_silence(tmp_path: Path) -> None:
+    image_folder(tmp_path / "test", cat=[1], dog=[2])
+    (tmp_path / "classnames.txt").write_text("tabby\nhound\n")
+    with pytest.warns(UserWarning, match=r"classnames\.txt in .* is not used"):
+        assert names_of(load_benchmark(str(tmp_path))) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "saved"])
+@pytest.mark.parametrize("words", [["ant", "bee", "cat", "dog"], [0, 1, 2, 3]])
+def test_labels_are_numbered_over_all_splits(tmp_path: Path, kind: str, words: list[str] | list[int]) -> None:
+    rows = {"train": words, "test": words[1:3]}
+    if kind == "saved":
+        datasets.DatasetDict(
+            {
+                split: datasets.Dataset.from_dict(
+                    {"image": [picture(i) for i in range(len(labels))], "label": labels},
+                    features=datasets.Features(
+                        {"image": datasets.Image(), **datasets.Dataset.from_dict({"label": words}).features}
+                    ),
+                )
+                for split, labels in rows.items()
+            }
+        ).save_to_disk(tmp_path)
+    for split, labels in rows.items() if kind != "saved" else ():
+        files = [f"{i}.png" for i in range(len(labels))]
+        touched(tmp_path, *(f"{split}/{file}" for file in files))
+        table = pd.DataFrame({"file_name": files, "label": labels})
+        if kind == "csv":
+            table.to_csv(tmp_path / split / "metadata.csv", index=False)
+        elif kind == "jsonl":
+            table.to_json(tmp_path / split / "metadata.jsonl", orient="records", lines=True)
+        else:
+            table.to_parquet(tmp_path / split / "metadata.parquet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = load_benchmark(str(tmp_path), split="test")
+    assert names_of(dataset) == list(map(str, words)) and list(dataset["label"]) == [1, 2]
+
+
+def test_words_of_one_split_alone_take_their_classes_from_the_file(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "test.parquet", label=["dog", "bee"])
+    (tmp_path / "classnames.txt").write_text("ant\nbee\ncat\ndog\n")
+    dataset = load_benchmark(str(tmp_path))
+    assert names_of(dataset) == ["ant", "bee", "cat", "dog"] and list(dataset["label"]) == [3, 1]
