@@ -21,6 +21,8 @@ from .locate import locate, locate_unregistered
 from .prompts import DEFAULT_TEMPLATE
 from .read import read_split
 
+_ARRAYS = (datasets.Array2D, datasets.Array3D, datasets.List, datasets.LargeList)
+
 
 def load_benchmark(
     name: str,
@@ -179,9 +181,9 @@ def _as_stream(parts: Sequence[Any], columns: Columns, row: Benchmark | None, so
 
 
 def _with_our_columns(dataset: Any, columns: Columns) -> Any:
-    """Rename the image and text columns to `image` and `text`, and let the former hold images."""
+    """Rename the image and text columns to `image` and `text`, and let the former hold images, or arrays as before."""
     new_names = {columns.image: "image", columns.text: "text"}
     dataset = dataset.rename_columns({old: new for old, new in new_names.items() if old is not None and old != new})
-    if isinstance(dataset.features["image"], datasets.Image):
-        return dataset
+    if isinstance(dataset.features["image"], (datasets.Image, *_ARRAYS)):
+        return dataset  # `from_array` reads arrays; the cast refuses most of them and wraps integers above 255
     return dataset.cast_column("image", datasets.Image())

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .columns import AUTO, Columns, resolve_columns
-from .images import read_image, resize_and_crop, to_rgb, to_tensor
+from .images import from_array, read_image, resize_and_crop, to_rgb, to_tensor
 
 
 class ImageRows(Dataset[dict[str, Any]]):
@@ -169,7 +169,7 @@ def _decode(value: Any) -> Image.Image:
         value = _from_the_hub(value)
     if isinstance(value, (bytes, str)):
         return read_image(value)
-    return to_rgb(Image.fromarray(np.asarray(value, dtype=np.uint8)))
+    return from_array(np.asarray(value))
 
 
 def _from_the_hub(address: str) -> bytes:
