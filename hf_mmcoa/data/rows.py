@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .columns import AUTO, Columns, resolve_columns
+from .columns import AUTO, Columns, refuse_transform, resolve_columns
 from .images import from_array, read_image, resize_and_crop, to_rgb, to_tensor
 
 
@@ -27,14 +27,15 @@ class ImageRows(Dataset[dict[str, Any]]):
         dataset: a map-style data set. Only the three columns below are read.
         image_column: column of images, of type `datasets.Image` or arrays; "auto" finds it (`detect_columns`).
         label_column: column of integers or booleans; None for none, "auto" for the usual names.
-        text_column: column of captions, or of lists of captions, of which the first is taken; None for none, "auto" for
-            the usual names.
+        text_column: column of captions, or of lists of captions; None for none, "auto" for the usual names.
         perturb_at: "native" keeps every image's own size; "model" resizes and crops to `image_size`.
         image_size: side of the model's square input, in pixels; needed for "model" only.
+        draw_captions: take one of several captions at random, by torch's generator, each time that a row is read, and
+            not the first.
 
     Raises:
-        ValueError: for an empty data set, a missing column or "model" without a size; when a row is read, for an image
-            that cannot be decoded or a missing label or text, naming the row.
+        ValueError: for an empty data set, a transform, a missing column or "model" without a size; when a row is read,
+            for an image that cannot be decoded or a missing label or text, naming the row.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class ImageRows(Dataset[dict[str, Any]]):
         text_column: str | None = AUTO,
         perturb_at: Literal["native", "model"] = "native",
         image_size: int | None = None,
+        draw_captions: bool = False,
     ) -> None:
         if isinstance(dataset, datasets.IterableDataset):
             raise ValueError("`dataset` is streamed and has no rows to index; use `ImageStream`.")
+        refuse_transform(dataset)
         if len(dataset) == 0:
             raise ValueError(
                 "`dataset` is empty: it has no rows. Check the split and any filter or `select` before it."
@@ -56,6 +59,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             resolve_columns(dataset, image_column, label_column, text_column),
             perturb_at=perturb_at,
             image_size=image_size,
+            draw_captions=draw_captions,
         )
         self.columns = self._reader.columns
         self._rows = self._reader.undecoded(dataset).with_format(None)
@@ -93,14 +97,16 @@ class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         text_column: str | None = AUTO,
         perturb_at: Literal["native", "model"] = "native",
         image_size: int | None = None,
+        draw_captions: bool = False,
     ) -> None:
         self._reader = RowReader(
             resolve_columns(dataset, image_column, label_column, text_column),
             perturb_at=perturb_at,
             image_size=image_size,
+            draw_captions=draw_captions,
         )
         self.columns = self._reader.columns
-        self._rows = self._reader.undecoded(dataset)
+        self._rows = self._reader.undecoded(dataset).with_format(None)
 
     def __iter__(self) -> Any:
         for row_id, row in enumerate(self._rows):
@@ -110,12 +116,19 @@ class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
 class RowReader:
     """Decodes raw rows of a data set to `{"image", "label", "text", "row_id"}`; `ImageRows` explains the arguments."""
 
-    def __init__(self, columns: Columns, perturb_at: Literal["native", "model"], image_size: int | None) -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        perturb_at: Literal["native", "model"],
+        image_size: int | None,
+        draw_captions: bool = False,
+    ) -> None:
         if perturb_at not in ("native", "model"):
             raise ValueError(f'`perturb_at` is "native" or "model", got {perturb_at!r}.')
         if perturb_at == "model" and image_size is None:
             raise ValueError('`perturb_at="model"` needs `image_size`, the image size of the model in pixels.')
         self.columns = columns
+        self.draw_captions = draw_captions
         self.size = image_size if perturb_at == "model" else None
 
     def undecoded(self, dataset: Any) -> Any:
@@ -139,7 +152,9 @@ class RowReader:
             result["label"] = int(row[columns.label])
         if columns.text is not None:
             text = row[columns.text]
-            text = text[0] if isinstance(text, list) and text else text
+            if isinstance(text, list) and text:
+                drawn = self.draw_captions and len(text) > 1
+                text = text[int(torch.randint(len(text), ())) if drawn else 0]
             if not isinstance(text, str):
                 raise ValueError(f"row {row_id} has no text in column {columns.text!r}, got {text!r}; filter it out.")
             result["text"] = unicodedata.normalize("NFC", text)

@@ -143,7 +143,7 @@ class MMCoATrainer(PublishingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=self._rows(train_dataset),
+            train_dataset=self._rows(train_dataset, draw_captions=True),
             eval_dataset=self._rows(eval_dataset),
             processing_class=processing_class,
             model_init=model_init,  # type: ignore[arg-type]
@@ -370,15 +370,15 @@ class MMCoATrainer(PublishingTrainer):
                 "mmcoa, clean, fare, leaf or fare+leaf."
             )
 
-    def _rows(self, dataset: Any) -> Any:
+    def _rows(self, dataset: Any, draw_captions: bool = False) -> Any:
         """A `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
         if isinstance(dataset, dict):
-            return {name: self._rows(part) for name, part in dataset.items()}
+            return {name: self._rows(part, draw_captions) for name, part in dataset.items()}
         if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
             return dataset
         perturb_at = perturbation_size(self._perturb_setting, dataset, self._image_size)
         reader = ImageStream if isinstance(dataset, datasets.IterableDataset) else ImageRows
-        rows = reader(dataset, perturb_at=perturb_at, image_size=self._image_size)
+        rows = reader(dataset, perturb_at=perturb_at, image_size=self._image_size, draw_captions=draw_captions)
         if rows.columns.label is not None and self.class_names:
             feature = dataset.features[rows.columns.label]
             names = feature.names if isinstance(feature, datasets.ClassLabel) else self.class_names
