@@ -211,6 +211,21 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     new_width = short if width <= height else int(short * width / height)
     new_height = short if height <= width else int(short * height / width)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
-    to_x, to_y = width / new_width, height / new_height
-    box = (left * to_x, top * to_y, min((left + size) * to_x, width), min((top + size) * to_y, height))
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return resample_crop(image, (new_width, new_height), (left, top, size, size), Image.Resampling.BICUBIC)
+
+
+def resample_crop(
+    image: Image.Image, resized: tuple[int, int], crop: tuple[int, int, int, int], resample: Image.Resampling
+) -> Image.Image:
+    """Resize an image and crop it, without computing what the crop leaves out.
+
+    Args:
+        image: the image, of a mode that Pillow resizes.
+        resized: width and height of the whole image after the resize.
+        crop: left, top, width and height of what is kept, in pixels of the resized image.
+        resample: kind of the interpolation.
+    """
+    left, top, width, height = crop
+    to_x, to_y = image.width / resized[0], image.height / resized[1]
+    end_x, end_y = min((left + width) * to_x, image.width), min((top + height) * to_y, image.height)
+    return image.resize((width, height), resample, box=(left * to_x, top * to_y, end_x, end_y))

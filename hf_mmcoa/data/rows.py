@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import datasets
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .columns import AUTO, Columns, refuse_transform, resolve_columns
-from .images import from_array, read_image, resize_and_crop, to_rgb, to_tensor
+from .fitting import fitting_for
+from .images import from_array, read_image, to_rgb, to_tensor
 
 
 class ImageRows(Dataset[dict[str, Any]]):
@@ -30,6 +31,8 @@ class ImageRows(Dataset[dict[str, Any]]):
         text_column: column of captions, or of lists of captions; None for none, "auto" for the usual names.
         perturb_at: "native" keeps every image's own size; "model" resizes and crops to `image_size`.
         image_size: side of the model's square input, in pixels; needed for "model" only.
+        image_processor: the model's, whose own resize and crop "model" then does, unless the data are a benchmark's;
+            None for the benchmarks' (`resize_and_crop`) with any data.
         draw_captions: take one of several captions at random, by torch's generator, each time that a row is read, and
             not the first.
 
@@ -46,6 +49,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         text_column: str | None = AUTO,
         perturb_at: Literal["native", "model"] = "native",
         image_size: int | None = None,
+        image_processor: Any = None,
         draw_captions: bool = False,
     ) -> None:
         if isinstance(dataset, datasets.IterableDataset):
@@ -57,8 +61,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             )
         self._reader = RowReader(
             resolve_columns(dataset, image_column, label_column, text_column),
-            perturb_at=perturb_at,
-            image_size=image_size,
+            fitting=_fitting(dataset, perturb_at, image_size, image_processor),
             draw_captions=draw_captions,
         )
         self.columns = self._reader.columns
@@ -97,12 +100,12 @@ class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         text_column: str | None = AUTO,
         perturb_at: Literal["native", "model"] = "native",
         image_size: int | None = None,
+        image_processor: Any = None,
         draw_captions: bool = False,
     ) -> None:
         self._reader = RowReader(
             resolve_columns(dataset, image_column, label_column, text_column),
-            perturb_at=perturb_at,
-            image_size=image_size,
+            fitting=_fitting(dataset, perturb_at, image_size, image_processor),
             draw_captions=draw_captions,
         )
         self.columns = self._reader.columns
@@ -113,23 +116,36 @@ class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
             yield self._reader(row, row_id)
 
 
+def _fitting(
+    dataset: Any, perturb_at: str, image_size: int | None, image_processor: Any
+) -> Callable[[Image.Image], Image.Image] | None:
+    if perturb_at not in ("native", "model"):
+        raise ValueError(f'`perturb_at` is "native" or "model", got {perturb_at!r}.')
+    if perturb_at == "native":
+        return None
+    if image_size is None:
+        raise ValueError('`perturb_at="model"` needs `image_size`, the image size of the model in pixels.')
+    return fitting_for(dataset, image_size, image_processor)
+
+
 class RowReader:
-    """Decodes raw rows of a data set to `{"image", "label", "text", "row_id"}`; `ImageRows` explains the arguments."""
+    """Decodes raw rows of a data set to `{"image", "label", "text", "row_id"}`.
+
+    Args:
+        columns: names of the columns.
+        fitting: makes every picture the model's input; None keeps its own size.
+        draw_captions: as in `ImageRows`.
+    """
 
     def __init__(
         self,
         columns: Columns,
-        perturb_at: Literal["native", "model"],
-        image_size: int | None,
+        fitting: Callable[[Image.Image], Image.Image] | None = None,
         draw_captions: bool = False,
     ) -> None:
-        if perturb_at not in ("native", "model"):
-            raise ValueError(f'`perturb_at` is "native" or "model", got {perturb_at!r}.')
-        if perturb_at == "model" and image_size is None:
-            raise ValueError('`perturb_at="model"` needs `image_size`, the image size of the model in pixels.')
         self.columns = columns
         self.draw_captions = draw_captions
-        self.size = image_size if perturb_at == "model" else None
+        self.fitting = fitting
 
     def undecoded(self, dataset: Any) -> Any:
         """Return the columns in use, with images as stored bytes: only if we decode them can an error name the row."""
@@ -163,7 +179,7 @@ class RowReader:
     def _picture(self, value: Any, row_id: int) -> Tensor:
         try:
             image = _decode(value)
-            return to_tensor(image if self.size is None else resize_and_crop(image, self.size))
+            return to_tensor(image if self.fitting is None else self.fitting(image))
         except Exception as error:  # Pillow's decoders and numpy raise many kinds
             path = value.get("path") if isinstance(value, dict) else None
             raise ValueError(

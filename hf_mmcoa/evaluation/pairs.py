@@ -114,7 +114,7 @@ def read_pairs(
     if columns.image != "image":
         pictures = pictures.rename_column(str(columns.image), "image")
     perturb_at = perturbation_size(perturb_at, pictures, encoder.image_size)
-    rows = ImageRows(pictures, "image", None, None, perturb_at, encoder.image_size)
+    rows = ImageRows(pictures, "image", None, None, perturb_at, encoder.image_size, encoder.image_processor)
     row_ids = list(range(len(rows)))
     if max_samples is not None and max_samples < len(row_ids):
         drawn = torch.randperm(len(row_ids), generator=torch.Generator().manual_seed(0))[:max_samples]

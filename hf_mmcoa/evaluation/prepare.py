@@ -235,7 +235,9 @@ def prepare(
     _check_combination(attacks, spec, found, sources)
     return Evaluation(
         classifier=classifier,
-        rows=ImageRows(dataset, image_column, label_column, None, perturb_at, image_size),
+        rows=ImageRows(
+            dataset, image_column, label_column, None, perturb_at, image_size, classifier.encoder.image_processor
+        ),
         row_ids=row_ids,
         labels=read_labels(dataset, label_column)[row_ids].tolist(),
         attacks=attacks,

@@ -378,7 +378,13 @@ class MMCoATrainer(PublishingTrainer):
             return dataset
         perturb_at = perturbation_size(self._perturb_setting, dataset, self._image_size)
         reader = ImageStream if isinstance(dataset, datasets.IterableDataset) else ImageRows
-        rows = reader(dataset, perturb_at=perturb_at, image_size=self._image_size, draw_captions=draw_captions)
+        rows = reader(
+            dataset,
+            perturb_at=perturb_at,
+            image_size=self._image_size,
+            image_processor=self._processor.image_processor,  # type: ignore[union-attr]
+            draw_captions=draw_captions,
+        )
         if rows.columns.label is not None and self.class_names:
             feature = dataset.features[rows.columns.label]
             names = feature.names if isinstance(feature, datasets.ClassLabel) else self.class_names
