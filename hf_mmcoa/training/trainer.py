@@ -20,7 +20,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from ..attacks.contracts import ImageAttack, TextAttack
 from ..config import MMCoAConfig
 from ..data.columns import resolve_columns
-from ..data.labels import check_labels
+from ..data.labels import check_labels, check_order
 from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
 from ..data.rows import ImageRows, ImageStream, collate
@@ -388,6 +388,7 @@ class MMCoATrainer(PublishingTrainer):
         if rows.columns.label is not None and self.class_names:
             feature = dataset.features[rows.columns.label]
             names = feature.names if isinstance(feature, datasets.ClassLabel) else self.class_names
+            check_order(self.class_names, feature)
             if not self._names_given and list(names) != self.class_names:
                 raise ValueError(
                     f"the data sets differ in their class names: {self.class_names[:5]}... and {list(names)[:5]}... "

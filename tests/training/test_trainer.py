@@ -307,6 +307,12 @@ def test_captions_that_are_cut_off_are_named_once(make):
     assert len([each for each in seen if "longer than the context" in str(each.message)]) == 1
 
 
+def test_class_names_in_another_order_than_the_data_sets_are_refused(make):
+    names = picture_rows().features["label"].names
+    with pytest.raises(ValueError, match=r"`class_names` are the data set's own in another order"):
+        make(trainer={"class_names": names[::-1]})
+
+
 def test_a_transform_of_the_data_set_is_refused(make):
     with pytest.raises(ValueError, match=r"has a transform .*dataset\.map"):
         make(trainer={"train_dataset": picture_rows().with_transform(lambda batch: batch)})
