@@ -42,7 +42,7 @@ def readable_names(raw: Sequence[str], row: Benchmark | None = None, root: str =
     Raises:
         ValueError: if the names are synset ids and one of them is unknown.
     """
-    raw = [unicodedata.normalize("NFC", name) for name in raw]
+    raw = [_composed(name) for name in raw]
     names = _synset_names(raw, root) if all(re.fullmatch(r"n\d{8}", name) for name in raw) else list(raw)
     synonyms = names != list(raw) or (row is not None and row.first_synonym)
     if row is not None:
@@ -110,7 +110,7 @@ def raw_names(own: list[str] | None, column: str, row: Benchmark | None, source:
     """
     if own and not _are_numbers(own):
         lines = None if row is not None or root.startswith("hf://") else _names_file(source, root)
-        if lines is not None and set(own) <= set(lines):
+        if lines is not None and set(map(_composed, own)) <= set(lines):
             return lines
         if lines is not None:
             warnings.warn(
@@ -131,6 +131,10 @@ def raw_names(own: list[str] | None, column: str, row: Benchmark | None, source:
             if isinstance(described, datasets.ClassLabel):
                 return list(described.names)
     return own
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def own_names(feature: Any) -> list[str] | None:
@@ -160,7 +164,7 @@ def numbered(own: list[str] | None, names: list[str] | None) -> tuple[list[str] 
     if not own or names is None:
         return names, []
     if not _are_numbers(own):
-        return names, [names.index(name) for name in own]
+        return names, list(range(len(own))) if names == own else [names.index(_composed(name)) for name in own]
     values = [int(name) for name in own]
     if names == own:
         places = sorted(range(len(own)), key=values.__getitem__)
@@ -188,7 +192,7 @@ def _names_file(source: Source, root: str) -> list[str] | None:
         if source.names_file is None or source.format != "webdataset":
             return None
         raise FileNotFoundError(f"{name}, the class names of {source.hub_id}, is missing in {root}.")
-    lines = [line.strip() for line in read_text(path).strip().splitlines()]
+    lines = [_composed(line.strip()) for line in read_text(path).strip().splitlines()]
     if "" in lines:
         raise ValueError(
             f"{path}: line {lines.index('') + 1} is empty, and line i names class i. Fill it, or take it out."
@@ -220,7 +224,7 @@ def names_and_labels(
         if None in texts:
             raise ValueError(f"row {texts.index(None)} has no label in column {column!r}; filter such rows out first.")
         everywhere = set(texts) | set(map(str, _values_of_all_splits(source, column, files, root)))
-        composed = {text: unicodedata.normalize("NFC", text) for text in everywhere}  # two spellings are one class
+        composed = {text: _composed(text) for text in everywhere}  # two spellings are one class
         if row is None and (unread := sorted(set(source.splits) - set(files))):
             warnings.warn(
                 f"the words in column {column!r} are numbered in this split alone: {', '.join(unread)} of "

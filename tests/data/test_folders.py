@@ -194,3 +194,11 @@ def test_words_of_one_split_alone_take_their_classes_from_the_file(tmp_path: Pat
     (tmp_path / "classnames.txt").write_text("ant\nbee\ncat\ndog\n")
     dataset = load_benchmark(str(tmp_path))
     assert names_of(dataset) == ["ant", "bee", "cat", "dog"] and list(dataset["label"]) == [3, 1]
+
+
+def test_a_decomposed_folder_is_found_in_the_composed_file(tmp_path: Path) -> None:
+    image_folder(tmp_path / "test", **{"cafe\u0301": [1], "bar": [2]})
+    (tmp_path / "classnames.txt").write_text("zoo\ncaf\u00e9\nbar\n", encoding="utf-8")
+    dataset = load_benchmark(str(tmp_path))
+    assert names_of(dataset) == ["zoo", "caf\u00e9", "bar"]
+    assert {np.asarray(row["image"]).max(): row["label"] for row in dataset} == {1: 1, 2: 2}
