@@ -202,3 +202,10 @@ def test_a_decomposed_folder_is_found_in_the_composed_file(tmp_path: Path) -> No
     dataset = load_benchmark(str(tmp_path))
     assert names_of(dataset) == ["zoo", "caf\u00e9", "bar"]
     assert {np.asarray(row["image"]).max(): row["label"] for row in dataset} == {1: 1, 2: 2}
+
+
+def test_a_stream_whose_numbers_are_in_another_order_is_refused(tmp_path: Path) -> None:
+    image_folder(tmp_path / "test", **{str(n): [n] for n in range(12)})
+    (tmp_path / "classnames.txt").write_text("\n".join(WORDS))
+    with pytest.raises(ValueError, match=r"another order than theirs; use `streaming=False`"):
+        load_benchmark(str(tmp_path), streaming=True)
