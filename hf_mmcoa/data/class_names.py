@@ -273,8 +273,9 @@ def _values_of_all_splits(source: Source, column: str, files: Files, root: str) 
     """
     values: set[Any] = set()
     if source.format == "saved":
-        saved = datasets.load_from_disk(root)
-        parts = saved.values() if isinstance(saved, datasets.DatasetDict) else []
+        folders = [path for paths in files.values() for path in paths]  # empty where all were saved together
+        loaded = [datasets.load_from_disk(folder) for folder in folders or [root]]
+        parts = [part for each in loaded for part in (each.values() if isinstance(each, dict) else [each])]
         values.update(value for part in parts if column in part.column_names for value in part.unique(column))
     tables = [Path(path) for paths in files.values() for path in paths if path.endswith((".parquet", *METADATA))]
     for path in (table for table in tables if table.is_file()):

@@ -43,10 +43,20 @@ def folder_layout(folder: Path) -> tuple[Source, Files]:
     elif (folder / "state.json").is_file():
         own = _saved(folder / "state.json").get("_split")
         saved = [str(own)] if own else []
+    elif parts := _saved_apart(folder):
+        splits = {part.name: (part.name,) for part in parts}
+        return Source(hub_id="", format="saved", splits=splits), {part.name: [str(part)] for part in parts}
     else:
         layout, files = layout_of(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
         return layout, {s: [str(folder / path) for path in paths] for s, paths in files.items()}
     return Source(hub_id="", format="saved", splits={s: (s,) for s in saved}), {s: [] for s in saved}
+
+
+def _saved_apart(folder: Path) -> list[Path]:
+    """Return the subfolders into which `save_to_disk` wrote one split each."""
+    return sorted(
+        file.parent for file in folder.glob("[!.]*/state.json") if (file.parent / "dataset_info.json").is_file()
+    )
 
 
 def _saved(file: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def read_split(source: Source, hub_split: str, root: str, files: Files, streamin
     elif source.format == "idx":
         dataset = read_idx(files[hub_split])
     elif source.format == "saved":
-        saved = datasets.load_from_disk(root)
+        saved = datasets.load_from_disk(*files[hub_split] or [root])
         dataset = saved[hub_split] if isinstance(saved, datasets.DatasetDict) else saved
     else:
         wanted = (

@@ -157,12 +157,12 @@ def test_names_that_are_not_used_are_not_ignored_in_silence(tmp_path: Path) -> N
         assert names_of(load_benchmark(str(tmp_path))) == ["cat", "dog"]
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "saved"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "saved", "saved apart"])
 @pytest.mark.parametrize("words", [["ant", "bee", "cat", "dog"], [0, 1, 2, 3]])
 def test_labels_are_numbered_over_all_splits(tmp_path: Path, kind: str, words: list[str] | list[int]) -> None:
     rows = {"train": words, "test": words[1:3]}
-    if kind == "saved":
-        datasets.DatasetDict(
+    if kind.startswith("saved"):
+        saved = datasets.DatasetDict(
             {
                 split: datasets.Dataset.from_dict(
                     {"image": [picture(i) for i in range(len(labels))], "label": labels},
@@ -172,8 +172,11 @@ def test_labels_are_numbered_over_all_splits(tmp_path: Path, kind: str, words: l
                 )
                 for split, labels in rows.items()
             }
-        ).save_to_disk(tmp_path)
-    for split, labels in rows.items() if kind != "saved" else ():
+        )
+        saved.save_to_disk(tmp_path)
+        if kind == "saved apart":
+            (tmp_path / "dataset_dict.json").unlink()
+    for split, labels in rows.items() if not kind.startswith("saved") else ():
         files = [f"{i}.png" for i in range(len(labels))]
         touched(tmp_path, *(f"{split}/{file}" for file in files))
         table = pd.DataFrame({"file_name": files, "label": labels})
