@@ -15,6 +15,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from datasets.info import DatasetInfosDict
 
@@ -22,7 +23,7 @@ from ..io import read_text
 from .benchmarks import Benchmark, Source
 from .hub_files import download
 from .labels import read_labels
-from .layout import Files
+from .layout import METADATA, Files
 from .prompts import clean_class_name
 
 
@@ -41,7 +42,7 @@ def readable_names(raw: Sequence[str], row: Benchmark | None = None, root: str =
     Raises:
         ValueError: if the names are synset ids and one of them is unknown.
     """
-    raw = [unicodedata.normalize("NFC", name) for name in raw]
+    raw = [_composed(name) for name in raw]
     names = _synset_names(raw, root) if all(re.fullmatch(r"n\d{8}", name) for name in raw) else list(raw)
     synonyms = names != list(raw) or (row is not None and row.first_synonym)
     if row is not None:
@@ -96,14 +97,28 @@ def _synsets() -> dict[str, dict[str, str]]:
     return json.loads((resources.files(__package__) / "class_names.json").read_text(encoding="utf-8"))
 
 
-def raw_names(feature: Any, column: str, row: Benchmark | None, source: Source, root: str) -> list[str] | None:
+def raw_names(own: list[str] | None, column: str, row: Benchmark | None, source: Source, root: str) -> list[str] | None:
     """Return the repository's names by class number, from the first place that has readable ones.
 
-    The places: the column's ClassLabel, the row, the file of names, the README. Names that are numbers are returned if
+    The places: the labels' own names, the row, the file of names, the README. Names that are numbers are returned if
     there are no others; None means that only the rows hold names, if anything does.
+
+    Args:
+        own: names of the column's ClassLabel, or its words; None if it has neither.
+        column: the label column.
+        row, source, root: the data set's row, if it has one, and where it was read from.
     """
-    own = list(feature.names) if isinstance(feature, datasets.ClassLabel) and feature.names else None
-    if own and not all(name.isdigit() for name in own):
+    if own and not _are_numbers(own):
+        lines = None if row is not None or root.startswith("hf://") else _names_file(source, root)
+        if lines is not None and set(map(_composed, own)) <= set(lines):
+            return lines
+        if lines is not None:
+            warnings.warn(
+                f"classnames.txt in {root} is not used: the classes have names of their own ({', '.join(own[:3])}, "
+                "...), and some are not in it. Take it away, or list those names in it, one a line.",
+                UserWarning,
+                stacklevel=2,
+            )
         return own
     if row is not None and row.class_names:
         return list(row.class_names)
@@ -118,6 +133,53 @@ def raw_names(feature: Any, column: str, row: Benchmark | None, source: Source, 
     return own
 
 
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def own_names(feature: Any) -> list[str] | None:
+    """Return the names of a ClassLabel; None for any other column, and for one without names."""
+    return list(feature.names) if isinstance(feature, datasets.ClassLabel) and feature.names else None
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() for name in names)
+
+
+def numbered(own: list[str] | None, names: list[str] | None) -> tuple[list[str] | None, list[int]]:
+    """Give each of the labels' own names its class number.
+
+    Names that are numbers follow the numbers, not their spelling: "10" comes after "2".
+
+    Args:
+        own: the labels' own names; a label is a place in this list.
+        names: `own`, or other names by class number.
+
+    Returns:
+        Names by class number, and the class number of each of `own`.
+
+    Raises:
+        ValueError: if the numbers fit the names neither from 0 nor from 1.
+    """
+    if not own or names is None:
+        return names, []
+    if not _are_numbers(own):
+        return names, list(range(len(own))) if names == own else [names.index(_composed(name)) for name in own]
+    values = [int(name) for name in own]
+    if names == own:
+        places = sorted(range(len(own)), key=values.__getitem__)
+        return [own[place] for place in places], [places.index(place) for place in range(len(own))]
+    lowest, highest = min(values), max(values)
+    start = 0 if lowest == 0 and highest < len(names) else 1 if lowest > 0 and highest == len(names) else None
+    if start is None or len(set(values)) < len(values):
+        raise ValueError(
+            f"the classes are numbers from {lowest} to {highest} ({len(values)} of them), and there are {len(names)} "
+            f"class names: they count neither from 0 to {len(names) - 1} nor from 1 to {len(names)}. Give "
+            "`classnames.txt` one line for each number, or rename the classes to words."
+        )
+    return names, [value - start for value in values]
+
+
 def _names_file(source: Source, root: str) -> list[str] | None:
     name = source.names_file or "classnames.txt"
     if root.startswith("hf://"):
@@ -130,7 +192,12 @@ def _names_file(source: Source, root: str) -> list[str] | None:
         if source.names_file is None or source.format != "webdataset":
             return None
         raise FileNotFoundError(f"{name}, the class names of {source.hub_id}, is missing in {root}.")
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    lines = [_composed(line.strip()) for line in read_text(path).strip().splitlines()]
+    if "" in lines:
+        raise ValueError(
+            f"{path}: line {lines.index('') + 1} is empty, and line i names class i. Fill it, or take it out."
+        )
+    return lines
 
 
 def names_and_labels(
@@ -154,17 +221,35 @@ def names_and_labels(
     feature = parts[0].features[column]
     if getattr(feature, "dtype", "") in ("string", "large_string"):
         texts = [text for part in parts for text in part.select_columns([column])[column]]
-        everywhere = set(texts) | _words_of_all_splits(source, column, files)
-        if None in everywhere:
+        if None in texts:
             raise ValueError(f"row {texts.index(None)} has no label in column {column!r}; filter such rows out first.")
-        composed = {text: unicodedata.normalize("NFC", text) for text in everywhere}  # two spellings are one class
-        raw = sorted(set(composed.values()))
-        numbers = {name: number for number, name in enumerate(raw)}
-        return readable_names(raw, row, root), np.array([numbers[composed[text]] for text in texts], dtype=np.int64)
+        everywhere = set(texts) | set(map(str, _values_of_all_splits(source, column, files, root)))
+        composed = {text: _composed(text) for text in everywhere}  # two spellings are one class
+        if row is None and (unread := sorted(set(source.splits) - set(files))):
+            warnings.warn(
+                f"the words in column {column!r} are numbered in this split alone: {', '.join(unread)} of "
+                f"{source.hub_id or root} is not on the disk. Download the whole repository and give `data_dir`, so "
+                "that every split has the same classes.",
+                UserWarning,
+                stacklevel=4,
+            )
+        own = sorted(set(composed.values()))
+        numbers = {name: number for number, name in enumerate(own)}
+        labels = np.array([numbers[composed[text]] for text in texts], dtype=np.int64)
+        names, places = numbered(own, raw_names(own, column, row, source, root))
+        return readable_names(names or own, row, root), np.array(places)[labels]
     labels = np.concatenate([read_labels(part, column) for part in parts])
     if source.label_offset and labels.min() >= source.label_offset:  # a 0 means that they count from 0 after all
         labels = labels - source.label_offset
-    names = raw_names(feature, column, row, source, root)
+    own = own_names(feature) or []
+    names, places = numbered(own, raw_names(own, column, row, source, root) or None)
+    if own:
+        named = (labels >= 0) & (labels < len(own))  # the others are an error of their own: `check_labels`
+        labels[named] = np.array(places)[labels[named]]
+    if names is not None and not own and row is None:
+        everywhere = {*labels.tolist(), *map(int, _values_of_all_splits(source, column, files, root))}
+        if min(everywhere) == 1 and max(everywhere) == len(names):  # they count from 1
+            labels = labels - 1
     if names is None and source.names_column is not None and source.names_column in parts[0].column_names:
         texts = [text for part in parts for text in part.select_columns([source.names_column])[source.names_column]]
         by_label: dict[int, str] = {}
@@ -176,21 +261,30 @@ def names_and_labels(
         size = max(row.num_classes if row is not None else 0, max(by_label) + 1)
         names = [by_label.get(number, f"unnamed {number}") for number in range(size)]
     if names is None:
-        names = [str(number) for number in range(int(labels.max()) + 1)]
+        everywhere = {*labels.tolist(), *map(int, _values_of_all_splits(source, column, files, root))}
+        names = [str(number) for number in range(int(max(everywhere)) + 1)]
     return readable_names(names, row, root), labels
 
 
-def _words_of_all_splits(source: Source, column: str, files: Files) -> set[str]:
-    """Read the labels of every split: a class that one split lacks would otherwise shift the numbers of the others."""
-    if source.format != "parquet":
-        return set()
-    return {
-        text
-        for paths in files.values()
-        for path in paths
-        if Path(path).is_file() and column in pq.read_schema(path).names
-        for text in pq.read_table(path, columns=[column])[column].unique().to_pylist()
-    }
+def _values_of_all_splits(source: Source, column: str, files: Files, root: str) -> set[Any]:
+    """Read the labels of every split: a class that one split lacks would otherwise shift the numbers of the others.
+
+    Only files on the disk are read, and no tars.
+    """
+    values: set[Any] = set()
+    if source.format == "saved":
+        folders = [path for paths in files.values() for path in paths]  # empty where all were saved together
+        loaded = [datasets.load_from_disk(folder) for folder in folders or [root]]
+        parts = [part for each in loaded for part in (each.values() if isinstance(each, dict) else [each])]
+        values.update(value for part in parts if column in part.column_names for value in part.unique(column))
+    tables = [Path(path) for paths in files.values() for path in paths if path.endswith((".parquet", *METADATA))]
+    for path in (table for table in tables if table.is_file()):
+        if path.suffix == ".parquet" and column in pq.read_schema(path).names:
+            values.update(pq.read_table(path, columns=[column])[column].unique().to_pylist())
+        elif path.suffix != ".parquet":
+            table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True, dtype=False)
+            values.update(table[column].dropna().unique().tolist() if column in table else [])
+    return values - {None}
 
 
 def name_differences(names: Sequence[str], row: Benchmark) -> list[str]:
@@ -198,7 +292,7 @@ def name_differences(names: Sequence[str], row: Benchmark) -> list[str]:
     differences = []
     if len(names) != row.num_classes:
         differences.append(f"{len(names)} classes, not {row.num_classes}")
-    numbers = [name for name in names if name.isdigit() or name.startswith("unnamed ")]
+    numbers = [name for name in names if name.isdecimal() or name.startswith("unnamed ")]
     if numbers:
         differences.append(f"{len(numbers)} classes have no name but a number ({', '.join(numbers[:3])})")
     expected = set(row.expected_names) | set(row.includes_names)

@@ -9,7 +9,7 @@ import datasets
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "webp", "png", "jpeg")
 LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
-TEXT_COLUMNS = ("text", "caption", "texts")
+TEXT_COLUMNS = ("text", "caption", "texts", "captions", "txt")  # txt: tars of img2dataset
 AUTO = "auto"
 
 
@@ -26,7 +26,7 @@ def detect_columns(dataset: datasets.Dataset | datasets.IterableDataset) -> Colu
 
     An image column with another name is found by its type, if it is the only one of type `datasets.Image`.
     """
-    present = dataset.column_names or []
+    present = _visible(dataset)
 
     def first(names: Sequence[str]) -> str | None:
         return next((name for name in names if name in present), None)
@@ -36,6 +36,23 @@ def detect_columns(dataset: datasets.Dataset | datasets.IterableDataset) -> Colu
         typed = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
         image = typed[0] if len(typed) == 1 else None
     return Columns(image, first(LABEL_COLUMNS), first(TEXT_COLUMNS))
+
+
+def _visible(dataset: datasets.Dataset | datasets.IterableDataset) -> list[str]:
+    """Return the names of the columns, without those that `set_format(columns=...)` hides."""
+    if isinstance(dataset, datasets.Dataset):
+        return list(dataset.format["columns"])
+    return dataset.column_names or []
+
+
+def refuse_transform(dataset: datasets.Dataset | datasets.IterableDataset) -> None:
+    """Raise ValueError if the data set has a transform: rows are read as stored, and it would be left out silently."""
+    if isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom":
+        raise ValueError(
+            "`dataset` has a transform (`with_transform` or `set_transform`), which is not applied: attacks need the "
+            "pictures themselves, in [0, 1]. Write its pictures with `dataset.map`, or drop it with "
+            "`dataset.with_format(None)`; resize, crop, mean and std are done by the model's processor."
+        )
 
 
 def resolve_columns(
@@ -55,7 +72,7 @@ def resolve_columns(
         ValueError: if a given name is no column, or there is no image column.
     """
     found = detect_columns(dataset)
-    present = dataset.column_names or []
+    present = _visible(dataset)
 
     def choose(argument: str, given: str | None, detected: str | None) -> str | None:
         if given == AUTO:

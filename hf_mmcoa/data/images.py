@@ -22,6 +22,7 @@ MAX_PIXELS = 1024**3 // 4 // 3
 # Without decoders that run another program, as EPS does (Ghostscript), and without obsolete formats.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _BAND = 2**20  # pixels converted at once where a conversion needs many times the image's memory
+ROUNDING = 1e-5  # of the range: what float32 arithmetic may add to a pixel that is 1
 _CROP_FRACTION = 256 / 224  # short side before the centre crop, relative to the crop (docs/methods.md, section 3)
 
 
@@ -147,6 +148,42 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
+def from_array(values: np.ndarray) -> Image.Image:
+    """Convert an array to an RGB image.
+
+    Args:
+        values: (height, width), (height, width, channels) or (channels, height, width) with 1 (grey), 3 (RGB) or 4
+            channels (RGB and opacity); if both ends could be the channels, it is the last. Floats are in [0, 1], or in
+            [0, 255] if one is above 1; integers in [0, 255]; booleans are black and white. A rounding error beyond
+            either end is allowed.
+
+    Raises:
+        ValueError: for another shape, type or range.
+    """
+    channels = (1, 3, 4)
+    if values.ndim == 3 and values.shape[2] not in channels and values.shape[0] in channels:
+        values = values.transpose(1, 2, 0)
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in channels) or values.size == 0:
+        raise ValueError(
+            f"an array of shape {values.shape} is no picture: (height, width), (height, width, channels) or (channels, "
+            "height, width) with 1, 3 or 4 channels is"
+        )
+    if values.dtype.kind not in "buif":
+        raise ValueError(f"an array of type {values.dtype} is no picture; use numbers")
+    lowest, highest = float(values.min()), float(values.max())  # NaN if any value is NaN
+    is_float = values.dtype.kind == "f"
+    depth = 1.0 if values.dtype.kind == "b" or (is_float and highest <= 1 + ROUNDING) else 255.0
+    if not (lowest >= -ROUNDING * depth and highest <= depth * (1 + ROUNDING)):
+        raise ValueError(
+            f"an array with values from {lowest:g} to {highest:g} is no picture: floats lie in [0, 1] or [0, 255], "
+            "integers in [0, 255]. Undo the mean and std, or scale it"
+        )
+    pixels = np.rint(values.clip(0, depth) * (255 / depth)).astype(np.uint8) if depth == 1 or is_float else values
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return to_rgb(Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)))
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """Convert an image to float32 (3, height, width) in [0, 1]; modes other than RGB go through `to_rgb`."""
     check_pixels(image)
@@ -174,6 +211,21 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     new_width = short if width <= height else int(short * width / height)
     new_height = short if height <= width else int(short * height / width)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
-    to_x, to_y = width / new_width, height / new_height
-    box = (left * to_x, top * to_y, min((left + size) * to_x, width), min((top + size) * to_y, height))
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return resample_crop(image, (new_width, new_height), (left, top, size, size), Image.Resampling.BICUBIC)
+
+
+def resample_crop(
+    image: Image.Image, resized: tuple[int, int], crop: tuple[int, int, int, int], resample: Image.Resampling
+) -> Image.Image:
+    """Resize an image and crop it, without computing what the crop leaves out.
+
+    Args:
+        image: the image, of a mode that Pillow resizes.
+        resized: width and height of the whole image after the resize.
+        crop: left, top, width and height of what is kept, in pixels of the resized image.
+        resample: kind of the interpolation.
+    """
+    left, top, width, height = crop
+    to_x, to_y = image.width / resized[0], image.height / resized[1]
+    end_x, end_y = min((left + width) * to_x, image.width), min((top + height) * to_y, image.height)
+    return image.resize((width, height), resample, box=(left * to_x, top * to_y, end_x, end_y))

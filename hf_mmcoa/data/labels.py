@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import datasets
 import numpy as np
 import pyarrow.compute as pc
+
+from .prompts import clean_class_name
+
+_NAMED = 12  # an error shows this many names
 
 
 def read_labels(dataset: datasets.Dataset, label_column: str = "label") -> np.ndarray:
@@ -40,3 +47,25 @@ def check_labels(dataset: datasets.Dataset, label_column: str, num_classes: int)
             f"({len(bad)} such rows). A label of -1 means that it is withheld: filter such rows out. "
             "If labels start at 1, subtract 1."
         )
+
+
+def check_order(class_names: Sequence[str], feature: Any) -> None:
+    """Raise ValueError if `class_names` are a ClassLabel's in another order: labels would mean other classes.
+
+    Args:
+        class_names: names that were given, by class number.
+        feature: the label column's; anything but a ClassLabel with names has no order of its own.
+    """
+    own = feature.names if isinstance(feature, datasets.ClassLabel) else None
+    given, expected = ([clean_class_name(str(name)) for name in names or ()] for names in (class_names, own))
+    if given != expected and sorted(given) == sorted(expected):
+        first = next(number for number, name in enumerate(given) if name != expected[number])
+        raise ValueError(
+            f"`class_names` are the data set's own in another order: class {first} is {expected[first]!r} in the data "
+            f"and {given[first]!r} here. The data: {_shown(expected)}. Given: {_shown(given)}. Give them in the order "
+            "of the data, or leave `class_names` out."
+        )
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -12,7 +12,7 @@ import datasets
 
 from .benchmark_info import BenchmarkInfo, attach_info
 from .benchmarks import Benchmark, Source, find_benchmark
-from .class_names import name_differences, names_and_labels, raw_names, readable_names
+from .class_names import name_differences, names_and_labels, numbered, own_names, raw_names, readable_names
 from .columns import AUTO, Columns, resolve_columns
 from .few_shot import few_shot_indices
 from .labels import check_labels, read_labels
@@ -20,6 +20,8 @@ from .layout import Files
 from .locate import locate, locate_unregistered
 from .prompts import DEFAULT_TEMPLATE
 from .read import read_split
+
+_ARRAYS = (datasets.Array2D, datasets.Array3D, datasets.List, datasets.LargeList)
 
 
 def load_benchmark(
@@ -141,7 +143,7 @@ def _as_dataset(
     names, labels = names_and_labels(parts, columns.label, row, source, root, files)
     if row is not None:
         differences += name_differences(names, row)
-    elif all(name.isdigit() for name in names):
+    elif all(name.isdecimal() for name in names):
         warnings.warn(
             f"class names are numbers ({', '.join(names[:3])}, ...), and so will the prompts' words be. Put a "
             f"`classnames.txt`, one name per line, into {root}.",
@@ -164,10 +166,12 @@ def _as_stream(parts: Sequence[Any], columns: Columns, row: Benchmark | None, so
         stream = stream._resolve_features()
     if columns.label is None:
         return _with_our_columns(stream, columns)
-    raw = raw_names(stream.features[columns.label], columns.label, row, source, root)
-    if raw is None:
+    own = own_names(stream.features[columns.label])
+    raw, places = numbered(own, raw_names(own, columns.label, row, source, root))
+    if raw is None or places != list(range(len(places))):
         raise ValueError(
-            f"streaming: {source.hub_id or root} keeps its class names in the rows; use `streaming=False`."
+            f"streaming: {source.hub_id or root} keeps its class names in the rows, or numbers its classes in another "
+            "order than theirs; use `streaming=False`."
         )
     names = readable_names(raw, row, root)
     # `label_offset` is not needed here: the one repository that counts from 1 keeps its names in the rows.
@@ -177,9 +181,9 @@ def _as_stream(parts: Sequence[Any], columns: Columns, row: Benchmark | None, so
 
 
 def _with_our_columns(dataset: Any, columns: Columns) -> Any:
-    """Rename the image and text columns to `image` and `text`, and let the former hold images."""
+    """Rename the image and text columns to `image` and `text`, and let the former hold images, or arrays as before."""
     new_names = {columns.image: "image", columns.text: "text"}
     dataset = dataset.rename_columns({old: new for old, new in new_names.items() if old is not None and old != new})
-    if isinstance(dataset.features["image"], datasets.Image):
-        return dataset
+    if isinstance(dataset.features["image"], (datasets.Image, *_ARRAYS)):
+        return dataset  # `from_array` reads arrays; the cast refuses most of them and wraps integers above 255
     return dataset.cast_column("image", datasets.Image())

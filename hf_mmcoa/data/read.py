@@ -13,7 +13,7 @@ import datasets
 from .benchmarks import Source
 from .hub_files import is_network_error
 from .idx import read_idx
-from .layout import Files
+from .layout import Files, splits_with_classes
 
 
 def read_split(source: Source, hub_split: str, root: str, files: Files, streaming: bool) -> Any:
@@ -37,10 +37,12 @@ def read_split(source: Source, hub_split: str, root: str, files: Files, streamin
     elif source.format == "idx":
         dataset = read_idx(files[hub_split])
     elif source.format == "saved":
-        saved = datasets.load_from_disk(root)
+        saved = datasets.load_from_disk(*files[hub_split] or [root])
         dataset = saved[hub_split] if isinstance(saved, datasets.DatasetDict) else saved
     else:
-        wanted = files if source.format == "imagefolder" else {hub_split: files[hub_split]}
+        wanted = (
+            splits_with_classes(files, hub_split) if source.format == "imagefolder" else {hub_split: files[hub_split]}
+        )
         try:
             return datasets.load_dataset(
                 source.format,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import datasets
@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .columns import AUTO, Columns, resolve_columns
-from .images import read_image, resize_and_crop, to_rgb, to_tensor
+from .columns import AUTO, Columns, refuse_transform, resolve_columns
+from .fitting import fitting_for
+from .images import from_array, read_image, to_rgb, to_tensor
 
 
 class ImageRows(Dataset[dict[str, Any]]):
@@ -27,14 +28,17 @@ class ImageRows(Dataset[dict[str, Any]]):
         dataset: a map-style data set. Only the three columns below are read.
         image_column: column of images, of type `datasets.Image` or arrays; "auto" finds it (`detect_columns`).
         label_column: column of integers or booleans; None for none, "auto" for the usual names.
-        text_column: column of captions, or of lists of captions, of which the first is taken; None for none, "auto" for
-            the usual names.
+        text_column: column of captions, or of lists of captions; None for none, "auto" for the usual names.
         perturb_at: "native" keeps every image's own size; "model" resizes and crops to `image_size`.
         image_size: side of the model's square input, in pixels; needed for "model" only.
+        image_processor: the model's, whose own resize and crop "model" then does, unless the data are a benchmark's;
+            None for the benchmarks' (`resize_and_crop`) with any data.
+        draw_captions: take one of several captions at random, by torch's generator, each time that a row is read, and
+            not the first.
 
     Raises:
-        ValueError: for an empty data set, a missing column or "model" without a size; when a row is read, for an image
-            that cannot be decoded or a missing label or text, naming the row.
+        ValueError: for an empty data set, a transform, a missing column or "model" without a size; when a row is read,
+            for an image that cannot be decoded or a missing label or text, naming the row.
     """
 
     def __init__(
@@ -45,17 +49,20 @@ class ImageRows(Dataset[dict[str, Any]]):
         text_column: str | None = AUTO,
         perturb_at: Literal["native", "model"] = "native",
         image_size: int | None = None,
+        image_processor: Any = None,
+        draw_captions: bool = False,
     ) -> None:
         if isinstance(dataset, datasets.IterableDataset):
             raise ValueError("`dataset` is streamed and has no rows to index; use `ImageStream`.")
+        refuse_transform(dataset)
         if len(dataset) == 0:
             raise ValueError(
                 "`dataset` is empty: it has no rows. Check the split and any filter or `select` before it."
             )
         self._reader = RowReader(
             resolve_columns(dataset, image_column, label_column, text_column),
-            perturb_at=perturb_at,
-            image_size=image_size,
+            fitting=_fitting(dataset, perturb_at, image_size, image_processor),
+            draw_captions=draw_captions,
         )
         self.columns = self._reader.columns
         self._rows = self._reader.undecoded(dataset).with_format(None)
@@ -93,30 +100,52 @@ class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         text_column: str | None = AUTO,
         perturb_at: Literal["native", "model"] = "native",
         image_size: int | None = None,
+        image_processor: Any = None,
+        draw_captions: bool = False,
     ) -> None:
         self._reader = RowReader(
             resolve_columns(dataset, image_column, label_column, text_column),
-            perturb_at=perturb_at,
-            image_size=image_size,
+            fitting=_fitting(dataset, perturb_at, image_size, image_processor),
+            draw_captions=draw_captions,
         )
         self.columns = self._reader.columns
-        self._rows = self._reader.undecoded(dataset)
+        self._rows = self._reader.undecoded(dataset).with_format(None)
 
     def __iter__(self) -> Any:
         for row_id, row in enumerate(self._rows):
             yield self._reader(row, row_id)
 
 
-class RowReader:
-    """Decodes raw rows of a data set to `{"image", "label", "text", "row_id"}`; `ImageRows` explains the arguments."""
+def _fitting(
+    dataset: Any, perturb_at: str, image_size: int | None, image_processor: Any
+) -> Callable[[Image.Image], Image.Image] | None:
+    if perturb_at not in ("native", "model"):
+        raise ValueError(f'`perturb_at` is "native" or "model", got {perturb_at!r}.')
+    if perturb_at == "native":
+        return None
+    if image_size is None:
+        raise ValueError('`perturb_at="model"` needs `image_size`, the image size of the model in pixels.')
+    return fitting_for(dataset, image_size, image_processor)
 
-    def __init__(self, columns: Columns, perturb_at: Literal["native", "model"], image_size: int | None) -> None:
-        if perturb_at not in ("native", "model"):
-            raise ValueError(f'`perturb_at` is "native" or "model", got {perturb_at!r}.')
-        if perturb_at == "model" and image_size is None:
-            raise ValueError('`perturb_at="model"` needs `image_size`, the image size of the model in pixels.')
+
+class RowReader:
+    """Decodes raw rows of a data set to `{"image", "label", "text", "row_id"}`.
+
+    Args:
+        columns: names of the columns.
+        fitting: makes every picture the model's input; None keeps its own size.
+        draw_captions: as in `ImageRows`.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        fitting: Callable[[Image.Image], Image.Image] | None = None,
+        draw_captions: bool = False,
+    ) -> None:
         self.columns = columns
-        self.size = image_size if perturb_at == "model" else None
+        self.draw_captions = draw_captions
+        self.fitting = fitting
 
     def undecoded(self, dataset: Any) -> Any:
         """Return the columns in use, with images as stored bytes: only if we decode them can an error name the row."""
@@ -139,7 +168,9 @@ class RowReader:
             result["label"] = int(row[columns.label])
         if columns.text is not None:
             text = row[columns.text]
-            text = text[0] if isinstance(text, list) and text else text
+            if isinstance(text, list) and text:
+                drawn = self.draw_captions and len(text) > 1
+                text = text[int(torch.randint(len(text), ())) if drawn else 0]
             if not isinstance(text, str):
                 raise ValueError(f"row {row_id} has no text in column {columns.text!r}, got {text!r}; filter it out.")
             result["text"] = unicodedata.normalize("NFC", text)
@@ -148,7 +179,7 @@ class RowReader:
     def _picture(self, value: Any, row_id: int) -> Tensor:
         try:
             image = _decode(value)
-            return to_tensor(image if self.size is None else resize_and_crop(image, self.size))
+            return to_tensor(image if self.fitting is None else self.fitting(image))
         except Exception as error:  # Pillow's decoders and numpy raise many kinds
             path = value.get("path") if isinstance(value, dict) else None
             raise ValueError(
@@ -169,7 +200,7 @@ def _decode(value: Any) -> Image.Image:
         value = _from_the_hub(value)
     if isinstance(value, (bytes, str)):
         return read_image(value)
-    return to_rgb(Image.fromarray(np.asarray(value, dtype=np.uint8)))
+    return from_array(np.asarray(value))
 
 
 def _from_the_hub(address: str) -> bytes:

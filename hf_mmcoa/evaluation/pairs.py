@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def read_pairs(
     batch_size: int,
     max_samples: int | None,
 ) -> Pairs:
-    """The checked rows and captions; a row's captions are read here because `ImageRows` takes the first of several."""
+    """The checked rows and captions; a row's captions are read here because `ImageRows` takes one of several."""
     for name, value, least in (("batch_size", batch_size, 1), ("max_samples", max_samples, 2)):
         if value is not None and value < least:
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")
@@ -113,7 +114,7 @@ def read_pairs(
     if columns.image != "image":
         pictures = pictures.rename_column(str(columns.image), "image")
     perturb_at = perturbation_size(perturb_at, pictures, encoder.image_size)
-    rows = ImageRows(pictures, "image", None, None, perturb_at, encoder.image_size)
+    rows = ImageRows(pictures, "image", None, None, perturb_at, encoder.image_size, encoder.image_processor)
     row_ids = list(range(len(rows)))
     if max_samples is not None and max_samples < len(row_ids):
         drawn = torch.randperm(len(row_ids), generator=torch.Generator().manual_seed(0))[:max_samples]
@@ -127,7 +128,8 @@ def read_pairs(
             raise ValueError(
                 f"row {row} has no caption, or an empty one, in column {columns.text!r}: {given!r}. Filter it out."
             )
-        captions_of.append([places.setdefault(text, len(places)) for text in dict.fromkeys(listed)])
+        composed = dict.fromkeys(unicodedata.normalize("NFC", text) for text in listed)  # two spellings are one caption
+        captions_of.append([places.setdefault(text, len(places)) for text in composed])
     captions = list(places)
     if len(row_ids) < 2 or len(captions) < 2:
         raise ValueError(
@@ -138,8 +140,7 @@ def read_pairs(
 
 
 def _warn_of_long_captions(captions: list[str], encoder: DualEncoder) -> None:
-    lengths = [len(ids) for ids in encoder.tokenizer(captions, verbose=False)["input_ids"]]  # type: ignore[union-attr]
-    too_long = [caption for caption, length in zip(captions, lengths, strict=True) if length > encoder.context_length]
+    too_long = encoder.too_long(captions)
     if too_long:
         warnings.warn(
             f"{len(too_long)} of {len(captions)} captions are longer than the context of {encoder.context_length} "

@@ -24,7 +24,7 @@ from ..attacks.settings import MULTIMODAL_ADVERSARIES, TEXT_ADVERSARIES
 from ..attacks.settings import THREATS as ATTACKS
 from ..data.benchmark_info import describe
 from ..data.columns import resolve_columns
-from ..data.labels import check_labels, read_labels
+from ..data.labels import check_labels, check_order, read_labels
 from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
 from ..data.rows import ImageRows, collate
@@ -235,7 +235,9 @@ def prepare(
     _check_combination(attacks, spec, found, sources)
     return Evaluation(
         classifier=classifier,
-        rows=ImageRows(dataset, image_column, label_column, None, perturb_at, image_size),
+        rows=ImageRows(
+            dataset, image_column, label_column, None, perturb_at, image_size, classifier.encoder.image_processor
+        ),
         row_ids=row_ids,
         labels=read_labels(dataset, label_column)[row_ids].tolist(),
         attacks=attacks,
@@ -283,6 +285,7 @@ def _columns(
             raise ValueError(
                 f"`class_names` is needed: column {columns.label!r} is no ClassLabel, so nothing names its classes."
             )
+    check_order(class_names, dataset.features[columns.label])
     return str(columns.image), columns.label, class_names
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,12 @@ class DualEncoder:
                 f"{self.context_length}. Shorten the class name or the template."
             )
         return encoded
+
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts that do not fit the context: with `truncation` their ends are cut off."""
+        composed = [unicodedata.normalize("NFC", text) for text in texts]
+        tokens = self.tokenizer(composed, verbose=False)["input_ids"] if composed else []
+        return [text for text, ids in zip(texts, tokens, strict=True) if len(ids) > self.context_length]  # type: ignore[arg-type]
 
     def pixel_values(self, images: Tensor) -> Tensor:
         """Map images in [0, 1], (batch, 3, h, w), to the model's input, (batch, 3, size, size); differentiable."""

@@ -232,13 +232,14 @@ def image_features(model: nn.Module, pixel_values: Tensor, patches: bool = False
 
 
 def check_images(images: Tensor) -> None:
-    """Raise ValueError unless `images` is a floating (batch, 3, height, width) tensor in [0, 1]."""
+    """Raise ValueError unless `images` is a floating (batch, 3, height, width) tensor in [0, 1], up to rounding."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(
             f"`images` must be a float tensor (batch, 3, height, width), got {images.dtype} {tuple(images.shape)}."
         )
     low, high = (value.item() for value in images.detach().aminmax()) if images.numel() else (0.0, 0.0)
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+    rounding = 4 * torch.finfo(images.dtype).eps  # what a resize or a mean and its inverse may leave
+    if not (low >= -rounding and high <= 1 + rounding):  # written so that NaN fails too
         raise ValueError(
             f"`images` must hold pixels in [0, 1], got values from {low:g} to {high:g}. "
             "Divide 8-bit images by 255, and give pixels before mean and std: the model's own are applied inside."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,7 @@ class BatchReader:
     def __init__(self, encoder: LiveEncoder, prompts: list[str] | None, objective: Objective) -> None:
         self.encoder, self.prompts, self.objective = encoder, prompts, objective
         self._frozen_prompts: Tensor | None = None
+        self._warned = False
 
     def start(self) -> None:
         """Forget the prompts of a frozen text encoder: a new run may have another model."""
@@ -89,6 +91,7 @@ class BatchReader:
         return Batch(images, distinct, text_ids, self._encode_prompts(), labels, classes, labels)
 
     def _captioned(self, images: Tensor, texts: Sequence[str], labels: Tensor | None) -> Batch:
+        self._warn_of_cut_captions(texts)
         distinct = sorted(set(texts), key=_digest)  # the order of the anchors
         index = {text: position for position, text in enumerate(distinct)}
         text_ids = torch.tensor([index[text] for text in texts], device=images.device)
@@ -98,6 +101,19 @@ class BatchReader:
         groups = labels if labels is not None else digests[text_ids]
         own = (text_anchor_ids[text_ids], text_anchor_ids)
         return Batch(images, distinct, text_ids, anchors, *own, groups, digests[text_ids])
+
+    def _warn_of_cut_captions(self, texts: Sequence[str]) -> None:
+        """Warn of the first batch with captions that are longer than the context."""
+        if self._warned or not (cut := self.encoder.dual.too_long(texts)):
+            return
+        self._warned = True
+        warnings.warn(
+            f"{len(cut)} of {len(texts)} captions of a batch are longer than the context of "
+            f"{self.encoder.dual.context_length} tokens and are cut off, for example {cut[0][:80]!r}. Shorten them to "
+            "silence this.",
+            UserWarning,
+            stacklevel=2,
+        )
 
     @property
     def _reads_texts(self) -> bool:

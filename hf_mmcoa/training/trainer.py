@@ -20,7 +20,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from ..attacks.contracts import ImageAttack, TextAttack
 from ..config import MMCoAConfig
 from ..data.columns import resolve_columns
-from ..data.labels import check_labels
+from ..data.labels import check_labels, check_order
 from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
 from ..data.rows import ImageRows, ImageStream, collate
@@ -143,7 +143,7 @@ class MMCoATrainer(PublishingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=self._rows(train_dataset),
+            train_dataset=self._rows(train_dataset, draw_captions=True),
             eval_dataset=self._rows(eval_dataset),
             processing_class=processing_class,
             model_init=model_init,  # type: ignore[arg-type]
@@ -370,18 +370,25 @@ class MMCoATrainer(PublishingTrainer):
                 "mmcoa, clean, fare, leaf or fare+leaf."
             )
 
-    def _rows(self, dataset: Any) -> Any:
+    def _rows(self, dataset: Any, draw_captions: bool = False) -> Any:
         """A `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
         if isinstance(dataset, dict):
-            return {name: self._rows(part) for name, part in dataset.items()}
+            return {name: self._rows(part, draw_captions) for name, part in dataset.items()}
         if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
             return dataset
         perturb_at = perturbation_size(self._perturb_setting, dataset, self._image_size)
         reader = ImageStream if isinstance(dataset, datasets.IterableDataset) else ImageRows
-        rows = reader(dataset, perturb_at=perturb_at, image_size=self._image_size)
+        rows = reader(
+            dataset,
+            perturb_at=perturb_at,
+            image_size=self._image_size,
+            image_processor=self._processor.image_processor,  # type: ignore[union-attr]
+            draw_captions=draw_captions,
+        )
         if rows.columns.label is not None and self.class_names:
             feature = dataset.features[rows.columns.label]
             names = feature.names if isinstance(feature, datasets.ClassLabel) else self.class_names
+            check_order(self.class_names, feature)
             if not self._names_given and list(names) != self.class_names:
                 raise ValueError(
                     f"the data sets differ in their class names: {self.class_names[:5]}... and {list(names)[:5]}... "

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from squares import squares
+from squares import CLASS_NAMES, squares
 
 from hf_mmcoa.cli import build_parser, main
 from hf_mmcoa.cli.measurement_arguments import SANITY_FAILED, threat_model
@@ -39,6 +39,32 @@ def test_one_command_writes_one_result_and_prints_one_table(command, tmp_path, c
     assert result["model"] == str(tmp_path / "model") and "multimodal_accuracy" not in result
     printed = capsys.readouterr().out
     assert "clean" in printed and f"{100 * result['image_accuracy']:.1f}" in printed
+
+
+def test_a_folder_as_people_keep_it_is_measured_on_its_test_split(command, tmp_path):
+    """Beside `test`, a further folder and a loose picture; numbers for class folders; the model's own resize."""
+    folder = tmp_path / "mine"
+    for number, row in enumerate(squares(12)):
+        for split in ("train", "test", "eval"):
+            if split == "test" or number >= 3:
+                path = folder / split / str(row["label"] + 1) / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                row["image"].save(path)
+    squares(1)[0]["image"].save(folder / "preview.png")
+    (folder / "classnames.txt").write_text("\n".join(CLASS_NAMES))
+    command[command.index("--dataset") + 1] = str(folder)
+    with pytest.warns(UserWarning, match=r"left out: preview\.png"):
+        assert main(["evaluate", *command, "--attacks", "clean"]) == 0
+    result = load_result(tmp_path / "result.json")
+    assert result["num_samples"] == 12 and result["clean_accuracy"] == 1
+    assert result["attack_spec"]["perturb_at"] == "model" and set(result["labels"]) == {0, 1, 2}
+
+
+def test_the_rule_of_the_resolution_is_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no benchmark is `model`, with the resize and crop of the model's own processor" in printed
 
 
 def test_several_sources_have_names(command, tmp_path):

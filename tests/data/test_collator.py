@@ -76,6 +76,40 @@ def test_boolean_labels_and_lists_of_captions() -> None:
     assert row["label"] == 1 and type(row["label"]) is int and row["text"] == "first"
 
 
+def test_one_of_several_captions_is_drawn_each_time() -> None:
+    dataset = table([png(0)], text=[["first", "second", "third"]])
+    rows = ImageRows(dataset, draw_captions=True)
+    torch.manual_seed(0)
+    drawn = [rows[0]["text"] for _ in range(60)]
+    assert all(12 <= drawn.count(text) <= 28 for text in ("first", "second", "third"))
+    torch.manual_seed(0)
+    assert [rows[0]["text"] for _ in range(60)] == drawn
+    stream = ImageStream(dataset.to_iterable_dataset(), draw_captions=True)
+    assert len({next(iter(stream))["text"] for _ in range(30)}) == 3
+    state = torch.get_rng_state()
+    ImageRows(table([png(0)], text=[["only"]]), draw_captions=True)[0]
+    assert torch.equal(torch.get_rng_state(), state)  # a single caption takes no number from the attacks
+
+
+def test_a_transform_is_refused_and_hidden_columns_are_not_read() -> None:
+    dataset = table([png(0)], label=[0], text=["x"])
+    with pytest.raises(ValueError, match=r"has a transform .*with_format\(None\)"):
+        ImageRows(dataset.with_transform(lambda batch: batch))
+    assert sorted(ImageRows(dataset.with_format("numpy", columns=["image", "label"]))[0]) == [
+        "image",
+        "label",
+        "row_id",
+    ]
+    with pytest.raises(ValueError, match="no column 'label'; it has image"):
+        ImageRows(dataset.with_format(columns=["image"]), label_column="label")
+    for kind in ("torch", "numpy", "pandas", "arrow"):
+        row = ImageRows(dataset.with_format(kind))[0]
+        assert (row["label"], row["text"], row["image"].shape) == (0, "x", (3, 4, 6))
+    for kind in ("torch", "numpy", "arrow"):
+        row = next(iter(ImageStream(dataset.to_iterable_dataset().with_format(kind))))
+        assert (row["label"], row["text"], row["image"].shape) == (0, "x", (3, 4, 6))
+
+
 def test_selected_and_shuffled_data_sets_are_read_in_their_order() -> None:
     dataset = table([png(0), png(51), png(102)], label=[0, 1, 2]).select([2, 0])
     assert [ImageRows(dataset)[i]["label"] for i in range(2)] == [2, 0]

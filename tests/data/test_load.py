@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
-from repositories import CIFAR100, cifar100, image_folder, names_of, write_parquet
+from repositories import CIFAR100, cifar100, encoded, image_folder, names_of, write_parquet
 
 from hf_mmcoa.data.benchmark_info import describe
 from hf_mmcoa.data.load import load_benchmark
+from hf_mmcoa.data.rows import ImageRows
 
 
 def test_counts_and_names_are_asserted(tmp_path: Path) -> None:
@@ -80,3 +83,19 @@ def test_digits_come_from_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names_of(dataset)[:3] == ["zero", "one", "two"]
     assert np.bincount(dataset["label"]).tolist() == [2] * 10
     assert describe(dataset).perturb_at == "native"
+
+
+def test_tars_of_img2dataset(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for number in range(2):
+            for suffix, data in (
+                ("jpg", encoded(number, "JPEG")),
+                ("txt", f"cafe\u0301 {number}".encode()),
+                ("json", json.dumps({"key": f"{number}", "caption": "unused"}).encode()),
+            ):
+                member = tarfile.TarInfo(f"{number:09}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    dataset = load_benchmark(str(tmp_path), split="train")
+    assert dataset.column_names == ["image", "text"]
+    assert ImageRows(dataset)[1]["text"] == "caf\u00e9 1"

@@ -132,3 +132,13 @@ def test_fallback_is_used_with_a_warning_when_the_first_choice_is_gone(
     with pytest.warns(UserWarning, match="stl10: using mteb/stl10 instead"):
         dataset = load_benchmark("stl10")
     assert describe(dataset).source == "mteb/stl10"
+
+
+def test_words_of_one_downloaded_split_are_numbered_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(tmp_path / "test.parquet", label=["dog", "bee"])
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: ["test.parquet", "train.parquet"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.warns(UserWarning, match="numbered in this split alone: train of someone/words"):
+        assert names_of(load_benchmark("someone/words")) == ["bee", "dog"]

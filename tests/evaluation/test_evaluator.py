@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import datasets
+import numpy as np
 import pytest
 import torch
-from squares import KNOWN, UNSEEN, squares
+from squares import CLASS_NAMES, KNOWN, UNSEEN, squares
 
 from hf_mmcoa.attacks.image_losses import class_loss
+from hf_mmcoa.data.load import load_benchmark
 from hf_mmcoa.data.rows import ImageRows, collate
 from hf_mmcoa.evaluation import ThreatModel, evaluate_robustness
 from hf_mmcoa.evaluation.attack_names import worst_case_attacks, worst_outcome
@@ -355,3 +357,33 @@ def test_a_different_resolution_is_recorded(model, processor):
     small = evaluate(model, processor, squares(6), ["clean"])
     large = evaluate(model, processor, squares(6, size=40), ["clean"])
     assert small["attack_spec"]["perturb_at"] == "native" and large["attack_spec"]["perturb_at"] == "model"
+
+
+def test_class_names_in_another_order_than_the_data_sets_are_refused(model, processor, dataset):
+    permuted = [*CLASS_NAMES[1:], CLASS_NAMES[0]]
+    with pytest.raises(ValueError, match=f"Given: {permuted[0]}, {permuted[1]}, {permuted[2]}") as caught:
+        evaluate(model, processor, dataset, class_names=permuted)
+    assert f"The data: {', '.join(CLASS_NAMES)}" in str(caught.value)
+    assert evaluate(model, processor, dataset, ["clean"], class_names=[name.upper() for name in CLASS_NAMES])
+
+
+def test_pictures_of_a_folder_are_measured_as_arrays_of_them_are(model, processor, dataset, tmp_path):
+    """The same pictures as class folders, as floats with the channels first, and with words over all splits."""
+    expected = evaluate(model, processor, dataset, ["clean"])
+    folder = tmp_path / "folder"
+    for number, row in enumerate(dataset):
+        for split in ("test", "extra"):
+            path = folder / split / str(row["label"] + 1) / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            row["image"].save(path)
+    (folder / "classnames.txt").write_text("\n".join(CLASS_NAMES))
+    (folder / "test" / ".ipynb_checkpoints").mkdir()
+    (folder / "test" / ".ipynb_checkpoints" / "0.png").write_bytes(b"")
+    arrays = [np.asarray(image).transpose(2, 0, 1) / 255 for image in dataset["image"]]
+    floats = datasets.Dataset.from_dict({"image": arrays, "label": [CLASS_NAMES[n] for n in dataset["label"]]})
+    floats.to_parquet(tmp_path / "floats" / "test.parquet")
+    for path in (folder, tmp_path / "floats"):
+        loaded = load_benchmark(str(path))
+        assert len(loaded) == len(dataset)
+        found = evaluate(model, processor, loaded, ["clean"])
+        assert found["clean_accuracy"] == expected["clean_accuracy"]

@@ -14,10 +14,11 @@ from hf_mmcoa.cli import main
 from hf_mmcoa.data.prompts import class_prompts
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, load_result, recalls, retrieval
 from hf_mmcoa.evaluation import pairs as pairs_module
-from hf_mmcoa.evaluation.pairs import Pairs, own_against_others, ranks_of_best
+from hf_mmcoa.evaluation.pairs import Pairs, own_against_others, ranks_of_best, read_pairs
 from hf_mmcoa.evaluation.recalls import retrieval_table
 from hf_mmcoa.evaluation.retrieval import load_retrieval
 from hf_mmcoa.evaluation.statistics import wilson_interval
+from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.substitutes.synonyms import SynonymTable
 
 SPEC = ThreatModel.preset("quick", epsilon=0.05, num_steps=5)
@@ -394,3 +395,11 @@ def test_captions_beside_labels_are_asked_for(command, tmp_path, capsys):
     assert main(["evaluate", *command, "--task", "retrieval"]) == 1
     assert "text_column" in capsys.readouterr().err
     assert main(["evaluate", *command, "--task", "retrieval", "--text_column", "title"]) == 0
+
+
+def test_two_spellings_of_an_accent_are_one_caption(model, processor):
+    rows = captioned(4)
+    texts = ["a caf\u00e9", "a cafe\u0301", "a dog", "a car"]
+    rows = rows.remove_columns("text").add_column("text", texts)
+    pairs = read_pairs(rows, "auto", "auto", "auto", DualEncoder(model, processor), 2, None)
+    assert pairs.captions == ["a caf\u00e9", "a dog", "a car"] and pairs.captions_of == [[0], [0], [1], [2]]

@@ -233,3 +233,9 @@ def test_a_saved_folder_loads_with_transformers_alone(tiny_clip, tiny_processor,
     with torch.no_grad():
         ours = DualEncoder(tiny_clip, tiny_processor).encode_texts(TEXTS)
         assert torch.allclose(DualEncoder(model, processor).encode_texts(TEXTS), ours, atol=1e-5)
+
+
+def test_a_rounding_error_beyond_the_range_is_allowed():
+    encoding.check_images(torch.tensor([-1e-7, 1.0000001]).expand(1, 3, 4, 2))
+    with pytest.raises(ValueError, match=r"\[0, 1\], got values"):
+        encoding.check_images(torch.full((1, 3, 4, 4), 1.001))

@@ -289,6 +289,35 @@ def test_captions_need_no_labels(make):
     assert trainer.state.log_history[0]["loss_text"] > 0
 
 
+def test_training_draws_one_of_several_captions_and_evaluation_takes_the_first(make):
+    rows = picture_rows(text=True).remove_columns("label")
+    rows = rows.remove_columns("text").add_column("text", [["a cat", "a dog", "a car"]] * len(rows))
+    trainer = make(trainer={"train_dataset": rows, "eval_dataset": rows})
+    assert len({trainer.train_dataset[0]["text"] for _ in range(30)}) == 3
+    assert {trainer.eval_dataset[0]["text"] for _ in range(30)} == {"a cat"}
+
+
+def test_captions_that_are_cut_off_are_named_once(make):
+    rows = picture_rows(text=True).remove_columns("label").map(lambda row: {"text": "a cat " * 60})
+    trainer = make(trainer={"train_dataset": rows, "eval_dataset": None})
+    with pytest.warns(
+        UserWarning, match=r"of a batch are longer than the context of .* for example 'a cat a cat"
+    ) as seen:
+        trainer.train()
+    assert len([each for each in seen if "longer than the context" in str(each.message)]) == 1
+
+
+def test_class_names_in_another_order_than_the_data_sets_are_refused(make):
+    names = picture_rows().features["label"].names
+    with pytest.raises(ValueError, match=r"`class_names` are the data set's own in another order"):
+        make(trainer={"class_names": names[::-1]})
+
+
+def test_a_transform_of_the_data_set_is_refused(make):
+    with pytest.raises(ValueError, match=r"has a transform .*dataset\.map"):
+        make(trainer={"train_dataset": picture_rows().with_transform(lambda batch: batch)})
+
+
 def test_the_same_caption_is_one_class_target(make):
     rows = picture_rows(text=True).remove_columns("label")
     rows = rows.map(lambda row: {"text": "a cat"})
