@@ -85,7 +85,9 @@ class AttackSettings:
     perturb_at: PerturbAt = _setting(
         "auto",
         "Resolution the budget applies at: the image's own (native), or the model's after resize and crop. `auto`: "
-        "what the benchmark says; else native if the first image is square and no larger than the model's.",
+        "what the benchmark says; else native if the first image is square and no larger than the model's. A folder or "
+        "Hub id that is no benchmark is `model`, with the resize and crop of the model's own processor; a benchmark's "
+        "`model` resizes the short side to 256/224 of the model's size and crops.",
         threat=True,
     )
     template: str | None = _setting(None, "Class prompt with one {} for the class name.", threat=True)

@@ -38,10 +38,6 @@ def _overrides() -> dict[str, dict[str, Any]]:
             options[each.name]["type"] = {"int": int, "float": float}[str(each.type)]
     options["norm"]["choices"] = get_args(Norm)
     options["perturb_at"]["choices"] = get_args(PerturbAt)
-    options["perturb_at"]["help"] += (
-        " A folder or Hub id that is no benchmark is `model`, with the resize and crop of the model's own processor; a "
-        "benchmark's `model` resizes the short side to 256/224 of the model's size and crops."
-    )
     options["attacker_template"] = {"help": "Class prompt that image attacks are computed with; --template without it."}
     choices = {
         "image_attacks": IMAGE_ATTACKS,

@@ -579,10 +579,13 @@ def test_a_model_that_is_broken_before_the_attack_stops_with_its_rows_too(make, 
 
 
 def test_evaluation_data_of_other_classes_are_refused(make):
-    other = picture_rows().cast_column("label", datasets.ClassLabel(names=NAMES[::-1]))
+    other = picture_rows().cast_column("label", datasets.ClassLabel(names=[f"n{index}" for index in range(len(NAMES))]))
     with pytest.raises(ValueError, match="differ in their class names"):
         make(trainer={"eval_dataset": {"same": picture_rows(), "other": other}})
     make(trainer={"eval_dataset": other, "class_names": NAMES})
+    turned = picture_rows().cast_column("label", datasets.ClassLabel(names=NAMES[::-1]))
+    with pytest.raises(ValueError, match="in another order"):
+        make(trainer={"eval_dataset": turned})
 
 
 def test_each_data_set_has_its_own_perturbation_size(make):
