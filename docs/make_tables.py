@@ -98,7 +98,10 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
 
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
 OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
-SHORT = ("clean", "image", "text (known), blind", "text (unseen), blind", "multimodal (known), blind", "worst case")
+SHORT = (
+    "clean", "image", "text (known), own", "text (known), all", "text (unseen), own", "text (unseen), all",
+    "multimodal (known), own", "multimodal (known), all", "worst case",
+)  # fmt: skip
 LAB = (
     "clean", "image", "words (known), own", "words (known), all", "words (unseen), own", "words (unseen), all",
     "characters, own", "characters, all", "text embedding", "worst case",
@@ -124,16 +127,17 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "digits": (README, partial(table, "digits")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
     "objectives": (README, partial(compared, "digits", SHORT, OBJECTIVES)),
-    "objectives-digits": (DEFENCES, partial(compared, "digits")),
+    "objectives-digits": (DEFENCES, partial(compared, "digits", (*SHORT[:-1], "text embedding", "worst case"))),
     "objectives-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist")),
     "forms-digits": (DEFENCES, partial(compared, "digits-lab", LAB)),
     "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", BLIND_LAB)),
     "forms-digits-differences": (DEFENCES, partial(differences, "digits-lab", LAB, FORMS)),
     "forms-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist-lab", BLIND_LAB, FORMS)),
+    "text-was-and-is-digits": (DEFENCES, partial(was_and_is, "digits", OBJECTIVES)),
     "text-was-and-is-lab": (DEFENCES, partial(was_and_is, "digits-lab", ("none", "mmcoa", *FORMS))),
     "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
     "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),
-    "faults-digits": (DEFENCES, partial(differences, "digits", FAULTED, FAULTS)),
+    "faults-digits": (DEFENCES, partial(differences, "digits-faults", FAULTED, FAULTS)),
     "faults-fashion-mnist": (DEFENCES, partial(differences, "fashion-mnist", FAULTED, ("mmcoa-accumulated",))),
 }
 

@@ -163,7 +163,9 @@ def test_misclassified_samples_are_left_alone(
 
     monkeypatch.setattr(encoding, "text_embeds", spy)
     labels = (LABELS + (torch.arange(30) < 5)) % 3  # the first five are misclassified from the start
-    curve = ImageTextPGD(num_steps=20, restarts=1).radius_curve(encoder, PROMPTS, images, labels, [0.0, 0.8])
+    curve = ImageTextPGD(num_steps=20, restarts=1, step_size=0.125).radius_curve(
+        encoder, PROMPTS, images, labels, [0.0, 0.8]
+    )
     assert curve.accuracies == (25 / 30, 0.0)
     assert rows == sorted(rows, reverse=True) and rows[0] == 25 > rows[-1] and len(rows) < 20
 
