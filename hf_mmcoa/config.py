@@ -298,7 +298,7 @@ class MMCoAConfig(TrainingArguments):
                 )
 
     def to_yaml(self) -> str:
-        """Every argument that was given or changed, no token, as YAML that `hf-mmcoa train --config` reads."""
+        """Return every argument that was given or changed, no token, as YAML that `hf-mmcoa train --config` reads."""
         now = self.to_dict()
         told = {name for name, value in now.items() if name in self._given or value != self._resolved.get(name)}
         kept = {name: now[name] for name in told if not name.endswith("_token")}
@@ -340,6 +340,6 @@ FAST_STEPS = 3
 
 
 def _default(each: Field[Any]) -> Any:
-    """A field's default, resolved as `__post_init__` resolves what was given."""
+    """Return a field's default, resolved as `__post_init__` resolves what was given."""
     value: Any = each.default_factory() if each.default_factory is not MISSING else each.default
     return pixels(each.name, value) if each.name in ("epsilon", "step_size") else value

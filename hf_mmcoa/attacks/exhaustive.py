@@ -56,7 +56,7 @@ class EncodedTexts:
 
     @property
     def embeds(self) -> Tensor:
-        """Embeddings of all texts, (texts, dim), float32."""
+        """Return the embeddings of all texts, (texts, dim), float32."""
         if self._embeds is None:
             raise ValueError("no text has been encoded yet.")
         return self._embeds

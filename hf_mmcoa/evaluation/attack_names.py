@@ -45,7 +45,7 @@ class AttackName(NamedTuple):
 
     @property
     def realised(self) -> bool:
-        """Whether this is an attack on texts that people can write: all but the one on token embeddings."""
+        """Return whether this is an attack on texts that people can write: all but the one on token embeddings."""
         return self.kind == "text" and self.attack != "embedding"
 
 

@@ -41,7 +41,7 @@ TEXTS_PER_BATCH = 256
 
 @dataclass(kw_only=True)
 class FoundTexts:
-    """What the search found, as JSON values.
+    """Hold what the search found, as JSON values.
 
     Args:
         lists: attacked texts by attack, one for each text: the choices that are the same for all images.
@@ -96,18 +96,18 @@ class AttackedTexts:
 
     @cached_property
     def clean(self) -> Tensor:
-        """Unit embeddings of the clean texts, (texts, dim)."""
+        """Return unit embeddings of the clean texts, (texts, dim)."""
         return self.encoder.encode_texts(self.texts)
 
     @property
     def chooses_by_image(self) -> bool:
-        """Whether something is asked for that needs the images' embeddings: an adversary not "blind", or families."""
+        """Return whether an adversary other than "blind", or families, need the images' embeddings."""
         chosen = bool(self.attacks_on_texts) and set(self.spec.text_adversaries) != {"blind"}
         return "text" in self.attacks and (chosen or self.spec.families is not None)
 
     @cached_property
     def attacks_on_texts(self) -> dict[str, EnumerableTextAttack]:
-        """The attacks whose texts people can write, by "text/words", "text/words:unseen" or "text/characters"."""
+        """Return the attacks on texts that people can write, such as "text/words:unseen" and "text/characters"."""
         found: dict[str, EnumerableTextAttack] = {}
         if "text" not in self.attacks:
             return found
@@ -222,7 +222,7 @@ class AttackedTexts:
         return TextChanges(self.attacks_on_texts, self.spec)
 
     def _perturbed_embeddings(self) -> Tensor:
-        """Embeddings that raise `embedding_loss` within the ball of the embedding attack, (texts, dim)."""
+        """Return embeddings that raise `embedding_loss` within the ball of the embedding attack, (texts, dim)."""
         restarts = self.spec.restarts if self.spec.random_start else 1
         attack = EmbeddingAttacker(replace(factory.embedding_attack(self.spec), restarts=restarts))
         parts = []
@@ -327,7 +327,7 @@ class AttackedTexts:
 
     @cached_property
     def remembering_encoder(self) -> DualEncoder:
-        """The encoder, but embedding no text twice: attacks that search texts ask for the same ones in every batch."""
+        """Return an encoder that embeds no text twice: attacks on texts ask for the same ones in every batch."""
         return _RememberingEncoder(self.encoder)
 
     def _remembering_words(self, source: str) -> Any:

@@ -21,7 +21,7 @@ SAME = 1 - 1e-6  # a cosine above it: the encoder, in float32, reads both texts 
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyOutcome:
-    """What a family of perturbations does to every sample.
+    """Hold what a family of perturbations does to every sample.
 
     Args:
         name: the family's.

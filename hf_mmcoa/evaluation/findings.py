@@ -17,7 +17,7 @@ def finding(check: str, passed: bool | None, detail: str) -> Finding:
 
 
 def failed(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings that say that a number cannot be trusted."""
+    """Return the findings that say that a number cannot be trusted."""
     return [finding for finding in findings if finding["passed"] is False]
 
 

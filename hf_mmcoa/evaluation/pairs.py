@@ -32,7 +32,7 @@ class Pairs:
 
     @property
     def images_of(self) -> list[list[int]]:
-        """By caption, places in `row_ids`."""
+        """Return, by caption, places in `row_ids`."""
         found: list[list[int]] = [[] for _ in self.captions]
         for image, places in enumerate(self.captions_of):
             for place in places:
@@ -100,7 +100,7 @@ def read_pairs(
     batch_size: int,
     max_samples: int | None,
 ) -> Pairs:
-    """The checked rows and captions; a row's captions are read here because `ImageRows` takes one of several."""
+    """Return the checked rows and captions; a row's captions are read here because `ImageRows` takes one of several."""
     for name, value, least in (("batch_size", batch_size, 1), ("max_samples", max_samples, 2)):
         if value is not None and value < least:
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")

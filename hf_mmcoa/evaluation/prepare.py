@@ -59,34 +59,34 @@ class Evaluation:
 
     @property
     def encoder(self) -> DualEncoder:
-        """The model."""
+        """Return the model."""
         return self.classifier.encoder
 
     @property
     def class_names(self) -> list[str]:
-        """As they were given."""
+        """Return the names as they were given."""
         return self.classifier.class_names
 
     @property
     def prompts(self) -> list[str]:
-        """The evaluator's prompts, one a class."""
+        """Return the evaluator's prompts, one a class."""
         return self.classifier.prompts
 
     @property
     def num_batches(self) -> int:
-        """Units of work."""
+        """Return the number of units of work."""
         return math.ceil(len(self.row_ids) / self.batch_size)
 
     def load(self, index: int) -> dict[str, Any]:
-        """One batch of `collate`."""
+        """Return one batch of `collate`."""
         return collate(self.rows.__getitems__(self.rows_of(index)))
 
     def rows_of(self, index: int) -> list[int]:
-        """Row numbers of one batch."""
+        """Return the row numbers of one batch."""
         return self.row_ids[index * self.batch_size : (index + 1) * self.batch_size]
 
     def header(self) -> dict[str, Any]:
-        """All that decides the outcomes, as JSON values."""
+        """Return all that decides the outcomes, as JSON values."""
         return {
             "format": FORMAT,
             "attacks": list(self.attacks),
@@ -103,7 +103,7 @@ class Evaluation:
         }
 
     def _data_fingerprint(self) -> str:
-        """Of rows, labels, prompts, their tokens, the image processor, and pictures drawn evenly from the rows."""
+        """Return a hash of rows, labels, prompts, tokens, image processor, and pictures drawn evenly from the rows."""
         pictures = hashlib.sha256()
         for row in self.rows.__getitems__(self.row_ids[:: math.ceil(len(self.row_ids) / HASHED_IMAGES)]):
             pictures.update(row["image"].numpy().tobytes())
@@ -141,12 +141,12 @@ class Evaluation:
 
     @cached_property
     def clean_prompts(self) -> FixedPrompts:
-        """The evaluator's prompts, as they classify."""
+        """Return the evaluator's prompts, as they classify."""
         return FixedPrompts(self.prompt_embeds, self.scale)
 
     @cached_property
     def attacker_prompts(self) -> FixedPrompts:
-        """The prompts that an image attack is run against; the same object as `clean_prompts` where these are."""
+        """Return the prompts that image attacks are run against; `clean_prompts` itself where these are the same."""
         template = self.spec.attacker_template
         if template is None or template == self.spec.template:
             return self.clean_prompts
@@ -159,12 +159,12 @@ class Evaluation:
 
     @cached_property
     def prompt_embeds(self) -> Tensor:
-        """Of the evaluator's prompts, (classes, dim)."""
+        """Return the embeddings of the evaluator's prompts, (classes, dim)."""
         return self.classifier.prompt_embeds
 
     @cached_property
     def texts(self) -> AttackedTexts:
-        """The evaluator's prompts under attack."""
+        """Return the evaluator's prompts under attack."""
         texts = AttackedTexts(
             encoder=self.encoder,
             texts=self.prompts,
@@ -264,7 +264,7 @@ def complete_attacks(attacks: Sequence[str]) -> tuple[str, ...]:
 def _columns(
     dataset: datasets.Dataset, image_column: str, label_column: str, class_names: Sequence[str] | None
 ) -> tuple[str, str, Sequence[str]]:
-    """Picture and label column, and class names."""
+    """Return the picture and the label column, and class names."""
     if not isinstance(dataset, datasets.Dataset):
         raise ValueError(
             f"`dataset` must be a map-style datasets.Dataset, got {type(dataset).__name__}: its rows are looked up by "

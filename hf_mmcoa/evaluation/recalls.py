@@ -72,7 +72,7 @@ def all_ranks(images: Embeds, texts: Embeds, pairs: Pairs, multimodal: Sequence[
 
 
 def retrieval_table(result: Mapping[str, Any]) -> str:
-    """The recalls of a result in percent, a row per threat, aligned for a terminal.
+    """Return the recalls of a result in percent, a row per threat, aligned for a terminal.
 
     Example:
         >>> names = [f"clean_{direction}_recall_at_{k}" for direction in DIRECTIONS for k in DEPTHS]

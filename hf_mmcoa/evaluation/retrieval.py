@@ -192,7 +192,7 @@ class RetrievalTask:
 
     @cached_property
     def image_attacks(self) -> dict[str, ImageAttacker]:
-        """The threat model's image attacks by name."""
+        """Return the threat model's image attacks by name."""
         return {name: factory.image_attack(name, self.spec) for name in self.spec.image_attacks}
 
     def header(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ __all__ = ["Finding", "failed", "inside_ball", "run_battery"]
 
 
 def run_battery(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """All checks that apply to an evaluation, given the records of its batches."""
+    """Run all checks that apply to an evaluation, given the records of its batches."""
     samples = Samples.of(evaluation, "".join(record["outcomes"]["clean"] for record in records))
     again = [run_again(evaluation, samples)] if samples is not None and "multimodal" in evaluation.attacks else []
     findings = []
@@ -43,7 +43,7 @@ def run_battery(evaluation: Evaluation, records: Sequence[Mapping[str, Any]]) ->
 
 
 def inside_ball(lengths: Sequence[float], ranges: Sequence[Sequence[float]], epsilon: float) -> Finding:
-    """Every adversarial example is within epsilon of its image and in [0, 1]."""
+    """Check that every adversarial example is within epsilon of its image and in [0, 1]."""
     largest, low, high = max(lengths), min(one[0] for one in ranges), max(one[1] for one in ranges)
     limit = epsilon * (1 + 1e-4) + 1e-6  # rounding of float32
     return finding(

@@ -79,7 +79,7 @@ class Samples:
 
     @cached_property
     def noise(self) -> Tensor:
-        """Which samples are robust to random points on the ball's surface, a black-box attack, (samples,)."""
+        """Return which samples are robust to random points on the ball's surface, a black-box attack, (samples,)."""
         left = torch.ones_like(self.labels, dtype=torch.bool)
         for images in self._noisy():
             left &= self.stands(images)
@@ -99,7 +99,7 @@ class Samples:
 
     @cached_property
     def reference(self) -> Tensor:
-        """The images of largest margin among a few steps along its gradient, (samples, 3, height, width)."""
+        """Return the images of largest margin among a few steps along its gradient, (samples, 3, height, width)."""
         radius, delta = self.spec.pixel_radius, torch.zeros_like(self.images)
         best, best_margin = self.images, torch.full_like(self.images[:, 0, 0, 0], -math.inf)
         for step in range(self.steps + 1):
@@ -149,7 +149,7 @@ class _Probe:
         self.loss: Callable[[Tensor, Tensor], Tensor] = getattr(attack, "loss", margin_loss)
 
     def check(self) -> list[Finding]:
-        """Every check, the attack at its own budget first."""
+        """Run every check, the attack at its own budget first."""
         base = self.run(self.epsilon, self.steps) or self.run_as_it_is()
         narrower, wider = self.epsilon / 2, min(2 * self.epsilon, self.longest)
         by_epsilon = {narrower: self.run(narrower, self.steps), self.epsilon: base, wider: self.run(wider, self.steps)}
@@ -168,12 +168,12 @@ class _Probe:
         ]
 
     def run(self, epsilon: float, num_steps: int) -> Attacked | None:
-        """The attack with another budget; None if it has no fields for it (AutoAttack is not asked ten times over)."""
+        """Run the attack with another budget; None if it has no fields for one (AutoAttack is not run ten times)."""
         attack = shortened(self.attack, epsilon, num_steps)
         return None if attack is None else self._run(attack)
 
     def run_as_it_is(self) -> Attacked:
-        """The attack with its own budget."""
+        """Run the attack with its own budget."""
         return self._run(self.attack)
 
     def _run(self, attack: ImageAttacker) -> Attacked:
@@ -189,7 +189,7 @@ class _Probe:
         )
 
     def raises_loss(self, base: Attacked) -> Finding:
-        """An attack that does nothing raises no loss."""
+        """Check that the loss rises: an attack that does nothing raises none."""
         before, after = (
             class_loss(self.samples.logits(images), self.labels).mean().item() for images in (self.images, base.images)
         )
@@ -197,11 +197,11 @@ class _Probe:
         return finding("raises the loss", raised, f"mean cross-entropy {before:.4g} before, {after:.4g} after")
 
     def _gave_up(self, base: Attacked) -> bool:
-        """Whether this is an attack on classifiers, which may return an image as it is if it finds nothing."""
+        """Return whether this is an attack on classifiers, which may return an image as it is if it finds nothing."""
         return not self.attack.reads_rows and torch.equal(base.images, self.images)
 
     def repeats_itself(self, base: Attacked) -> Finding:
-        """Twice with one seed gives one result."""
+        """Check that two runs with one seed give one result."""
         again = self.run(self.epsilon, self.steps)
         if again is None and not self.attack.reads_rows:
             return finding("repeats itself", None, "not checked: the attack is dear and is run once")
@@ -212,12 +212,12 @@ class _Probe:
         )
 
     def has_gradients(self) -> Finding:
-        """A sample whose gradient is all zero cannot be attacked by it."""
+        """Check gradients: a sample whose gradient is all zero cannot be attacked by it."""
         _, grad = value_and_gradient(lambda images: self.loss(self.samples.logits(images), self.labels), self.images)
         return all_gradients(grad, torch.ones_like(grad, dtype=torch.bool))
 
     def zero_budget(self) -> Finding:
-        """epsilon = 0 equals clean."""
+        """Check that epsilon = 0 equals clean."""
         attacked = self.run(0.0, self.steps)
         if attacked is None:
             return _not_run("epsilon 0 equals clean")
@@ -228,7 +228,7 @@ class _Probe:
         )
 
     def falls_with(self, what: str, runs: Mapping[Any, Attacked | None]) -> Finding:
-        """A larger budget leaves no more samples standing."""
+        """Check that a larger budget leaves no more samples standing."""
         counts = [int(one.stands.sum()) for one in runs.values() if one is not None]
         if len(counts) < len(runs):
             return _not_run(f"accuracy does not rise with {what}")
@@ -241,7 +241,7 @@ class _Probe:
         )
 
     def unbounded(self) -> Finding:
-        """With the whole pixel range to itself an attack that works fells about everything."""
+        """Check that an attack with the whole pixel range to itself misleads about everything."""
         attacked = self.run(self.longest, UNBOUNDED_STEPS)
         if attacked is None:
             return _not_run("an unbounded attack misclassifies all")

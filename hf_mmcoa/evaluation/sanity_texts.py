@@ -159,7 +159,7 @@ def _words_of(name: str) -> str:
 
 
 def within_budget(changes: TextChanges, name: str, pairs: Iterable[tuple[str, str]]) -> Finding:
-    """No text has more changes than allowed."""
+    """Check that no text has more changes than allowed."""
     pairs = list(pairs)
     if not pairs:
         return finding(f"{name}: within its budget", None, "not checked: the attack misled no sample")
@@ -170,7 +170,7 @@ def within_budget(changes: TextChanges, name: str, pairs: Iterable[tuple[str, st
 
 
 def keeps_class(name: str, prompts: Sequence[str], pools: Sequence[Sequence[str]]) -> Finding:
-    """No text that may replace a prompt is another class's prompt: its label would be wrong."""
+    """Check that no text that may replace a prompt is another class's prompt: its label would be wrong."""
     own = {as_tokenized(prompt) for prompt in prompts}
     taken = [
         f"{prompt!r} -> {text!r}"
@@ -183,7 +183,7 @@ def keeps_class(name: str, prompts: Sequence[str], pools: Sequence[Sequence[str]
 
 
 def beats_controls(name: str, outcomes: Mapping[str, str], drawn: Mapping[str, Any]) -> Finding:
-    """An attack leaves no more samples robust than what was drawn at random, see `controls.judge`.
+    """Check that an attack leaves no more samples robust than what was drawn at random, see `controls.judge`.
 
     An adversary that looks at the images is compared with the worst draw, one that does not with the mean of them.
     """
@@ -198,7 +198,7 @@ def beats_controls(name: str, outcomes: Mapping[str, str], drawn: Mapping[str, A
 
 
 def covers(name: str, outcomes: Mapping[str, str], weaker: Sequence[str]) -> Finding:
-    """No sample withstands the adversary that may do all that the weaker ones may, and falls to one of them."""
+    """Check that no sample withstands the strongest adversary and falls to one of those that it covers."""
     found = outcomes[name]
     missed = {
         other: sum(a == "1" and b == "0" for a, b in zip(found, outcomes[other], strict=True)) for other in weaker
@@ -209,7 +209,7 @@ def covers(name: str, outcomes: Mapping[str, str], weaker: Sequence[str]) -> Fin
 
 
 def not_weaker(name: str, outcomes: Mapping[str, str], other: str) -> Finding:
-    """An attack on images that knows the texts leaves no more samples robust than one that does not."""
+    """Check that an attack on images that knows the texts leaves no more samples robust than one that does not."""
     counts = [outcomes[each].count("1") for each in (name, other)]
     samples = len(outcomes[name])
     detail = f"{counts[1]} of {samples} are robust to {other}, {counts[0]} to it"
@@ -217,28 +217,28 @@ def not_weaker(name: str, outcomes: Mapping[str, str], other: str) -> Finding:
 
 
 def within_radii(name: str, lengths: Sequence[float], radii: Sequence[float]) -> Finding:
-    """No token is moved further than the radius, in mean row norms of the token table."""
+    """Check that no token is moved further than the radius, in mean row norms of the token table."""
     inside = all(length <= radius * (1 + 1e-4) + 1e-6 for length, radius in zip(lengths, radii, strict=True))
     found = ", ".join(f"{length:.4g} of {radius:.4g}" for length, radius in zip(lengths, radii, strict=True))
     return finding(f"{name}: within its budget", inside, f"a token moves by at most {found}")
 
 
 def raises_loss(name: str, clean: torch.Tensor, attacked: torch.Tensor, noises: torch.Tensor) -> Finding:
-    """An attack raises its loss, (texts,), and more so than noise of the same size does, (draws, texts)."""
+    """Check that an attack raises its loss, (texts,), and more so than noise of the same size does, (draws, texts)."""
     before, noise, after = clean.mean().item(), noises.mean().item(), attacked.mean().item()
     detail = f"mean {before:.4g} before, {noise:.4g} with noise, {after:.4g} after"
     return finding(f"{name}: raises the loss", after > before and after >= noise, detail)
 
 
 def falls_with_radius(name: str, robust: Sequence[int], radii: Sequence[float]) -> Finding:
-    """A larger ball leaves no more samples standing."""
+    """Check that a larger ball leaves no more samples standing."""
     rises = any(later > earlier for earlier, later in pairwise(robust))
     detail = f"{list(robust)} are robust at rho {', '.join(f'{radius:.4g}' for radius in radii)}"
     return finding(f"{name}: accuracy does not rise with rho", not rises, detail)
 
 
 def embedding_gradients(name: str, texts: AttackedTexts, places: torch.Tensor, loss: Any) -> Finding:
-    """The loss of the attack has a gradient at the clean token embeddings of these texts."""
+    """Check that the loss of the attack has a gradient at the clean token embeddings of these texts."""
     model = texts.encoder.model
     tokens = texts.encoder.tokenize([texts.texts[place] for place in places.tolist()], truncation=True)
     clean = encoding.token_embeddings(model, tokens["input_ids"]).float()

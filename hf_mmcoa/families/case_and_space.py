@@ -58,7 +58,7 @@ class CaseAndSpace:
 
     @property
     def inventory(self) -> list[Instance]:
-        """All instances, see `Changes`."""
+        """Return all instances, see `Changes`."""
         pairs = ["".join(pair) for pair in product(string.ascii_lowercase, repeat=2)]
         return [*(("style", style) for style in STYLES), *product(("joined", "broken"), pairs)]
 

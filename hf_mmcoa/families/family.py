@@ -42,7 +42,7 @@ class TextFamily(Protocol):
 
     @property
     def part(self) -> Part | None:
-        """The part whose instances are used; None for all."""
+        """Return the part whose instances are used; None for all."""
 
     def variants(self, texts: Sequence[str]) -> list[list[str]]:
         """List for each text the text itself and then every legal text of the family and part."""
@@ -59,7 +59,7 @@ class Changes(Protocol):
 
     @property
     def inventory(self) -> Iterable[Instance]:
-        """All instances that there are, in whatever text."""
+        """Return all instances that there are, in whatever text."""
 
     def __call__(self, text: str) -> Iterator[tuple[Instance, str]]:
         """Yield the changed texts, each with its instance; a text may come several times."""
@@ -103,7 +103,7 @@ class Family:
 
     @cached_property
     def parts(self) -> dict[Instance, Part]:
-        """The part of every instance of the family."""
+        """Return the part of every instance of the family."""
         return divide(self.changes.inventory, self.seed)
 
     def variants(self, texts: Sequence[str]) -> list[list[str]]:

@@ -43,7 +43,7 @@ class Homoglyphs:
 
     @property
     def inventory(self) -> list[Instance]:
-        """All instances, see `Changes`."""
+        """Return all instances, see `Changes`."""
         return [("homoglyph", letter + other) for letter in string.ascii_letters for other in look_alikes(letter)]
 
     def __call__(self, text: str) -> Iterator[tuple[Instance, str]]:

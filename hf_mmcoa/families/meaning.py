@@ -56,7 +56,7 @@ class ClassNames:
 
     @cached_property
     def _lengths(self) -> dict[str, list[int]]:
-        """Numbers of words of the names that begin with a word."""
+        """Return the numbers of words of the names that begin with a word."""
         lengths: dict[str, set[int]] = {}
         for name in self._names:
             lengths.setdefault(name[0], set()).add(len(name))

@@ -57,7 +57,7 @@ class PluralAndArticle:
 
     @property
     def inventory(self) -> list[Instance]:
-        """All instances, see `Changes`."""
+        """Return all instances, see `Changes`."""
         return list(product(FORMS, DETERMINERS))
 
     def __call__(self, text: str) -> Iterator[tuple[Instance, str]]:

@@ -90,7 +90,7 @@ class TemplateSwaps:
 
     @property
     def inventory(self) -> list[Instance]:
-        """All instances, see `Changes`."""
+        """Return all instances, see `Changes`."""
         return [("template", template) for template in self.templates]
 
     def __call__(self, text: str) -> Iterator[tuple[Instance, str]]:
@@ -112,7 +112,7 @@ class Affixes:
 
     @property
     def inventory(self) -> list[Instance]:
-        """All instances, see `Changes`."""
+        """Return all instances, see `Changes`."""
         return [*(("prefix", each) for each in self.prefixes), *(("suffix", each) for each in self.suffixes)]
 
     def __call__(self, text: str) -> Iterator[tuple[Instance, str]]:

@@ -42,7 +42,7 @@ class KeyboardTypos:
 
     @property
     def inventory(self) -> list[Instance]:
-        """All instances, see `Changes`."""
+        """Return all instances, see `Changes`."""
         letters = string.ascii_lowercase
         return [
             *(("adjacent", key + other) for key in letters for other in NEIGHBOURS[key]),
@@ -93,7 +93,7 @@ class CharacterEdits:
 
     @cached_property
     def inventory(self) -> list[Instance]:
-        """All instances, see `Changes`."""
+        """Return all instances, see `Changes`."""
         characters = dict.fromkeys(self.attack.alphabet)
         return [
             *((kind, character) for kind in ("insert", "substitute", "delete") for character in characters),

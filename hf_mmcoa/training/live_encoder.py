@@ -38,7 +38,7 @@ class LiveEncoder:
 
     @property
     def dual(self) -> DualEncoder:
-        """The encoder of the model as it is now."""
+        """Return the encoder of the model as it is now."""
         model = self._model()
         if self._encoder is None or self._encoder.model is not model:
             self._encoder = DualEncoder(model, self._processor)

@@ -371,7 +371,7 @@ class MMCoATrainer(PublishingTrainer):
             )
 
     def _rows(self, dataset: Any, draw_captions: bool = False) -> Any:
-        """A `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
+        """Return a `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
         if isinstance(dataset, dict):
             return {name: self._rows(part, draw_captions) for name, part in dataset.items()}
         if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
@@ -409,7 +409,7 @@ class MMCoATrainer(PublishingTrainer):
 
 
 def _first_model(model_init: Any) -> nn.Module:
-    """A model to check processor and data against before the Trainer makes its own."""
+    """Return a model to check processor and data against before the Trainer makes its own."""
     return model_init(None) if inspect.signature(model_init).parameters else model_init()
 
 
@@ -424,7 +424,7 @@ class _ClampLogitScale(TrainerCallback):
 
 
 def _find_class_names(given: Sequence[str] | None, *data: Any) -> list[str] | None:
-    """The names given, or those of the first data set's `ClassLabel`; None for captions."""
+    """Return the names given, or those of the first data set's `ClassLabel`; None for captions."""
     if given is not None:
         return [str(name) for name in given]
     for dataset in data:
