@@ -22,8 +22,8 @@ from .contracts import EnumerableTextAttack
 from .levenshtein import LevenshteinAttack
 
 MAX_TEXTS = 1_000_000
-"""2 GB of embeddings of dimension 512, and some minutes of a ViT-B/32's text encoder on a GPU. All one-edit strings of
-100 prompts are about half of it, all two-edit strings of a single prompt several times as many."""
+"""2 GB of embeddings of dimension 512. All one-edit strings of 100 prompts are a third of it, all two-edit strings of a
+single prompt several times as many."""
 BEAM_WIDTH = 16
 
 Harm = Callable[[int, list[str]], Tensor]

@@ -24,7 +24,7 @@ from .image_losses import log_odds_loss, margin_loss
 from .image_text_embedding import ImageTextPGD
 from .joint import Joint
 from .levenshtein import LevenshteinAttack
-from .perturbed_texts import CharacterAttacker, EmbeddingAttacker, FamilyAttacker, InTurn, TextAttacker, WordAttacker
+from .perturbed_texts import DistanceAttacker, EmbeddingAttacker, InTurn, TextAttacker, WordAttacker
 from .pgd import PGD
 from .restarts import Restarts
 from .settings import AttackSettings
@@ -194,9 +194,9 @@ def text_attacker(
         found["words"] = WordAttacker(words)
         found["words+embedding"] = InTurn(WordAttacker(words), embedding, "words+embedding")
     if characters is not None:
-        found["characters"] = CharacterAttacker(characters)
+        found["characters"] = DistanceAttacker(characters)
     if families is not None:
-        found["families"] = FamilyAttacker(families)
+        found["families"] = DistanceAttacker(families)
     if kind not in found:
         raise ValueError(f"`text_attack`: {kind!r} is unknown or lacks its attack; here: {', '.join(found)}.")
     return found[kind]

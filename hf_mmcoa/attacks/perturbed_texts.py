@@ -97,35 +97,19 @@ class WordAttacker:
 
 
 @dataclass(frozen=True)
-class CharacterAttacker:
-    """Edit characters with `LevenshteinAttack`."""
+class DistanceAttacker:
+    """Move texts away from their clean embeddings, with `LevenshteinAttack` (characters) or `FamilyAttack`."""
 
-    attack: LevenshteinAttack
-    kind: str = "characters"
-
-    def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
-        """Attack as in `TextAttacker`."""
-        generator = torch.Generator().manual_seed(victim.generator("characters").initial_seed())  # drawn on the CPU
-        found = self.attack(
-            texts, victim.distance_encode, generator=generator, reference_encode=victim.reference_encode
-        )
-        return PerturbedTexts(self.kind, texts, found)
-
-
-@dataclass(frozen=True)
-class FamilyAttacker:
-    """Take the worst of a few texts drawn from families of perturbations, with `FamilyAttack`."""
-
-    attack: FamilyAttack
-    kind: str = "families"
+    attack: LevenshteinAttack | FamilyAttack
 
     def __call__(self, texts: list[str], victim: TextVictim) -> PerturbedTexts:
         """Attack as in `TextAttacker`."""
-        generator = torch.Generator().manual_seed(victim.generator("families").initial_seed())  # drawn on the CPU
+        kind = self.attack.changes
+        generator = torch.Generator().manual_seed(victim.generator(kind).initial_seed())  # drawn on the CPU
         found = self.attack(
             texts, victim.distance_encode, generator=generator, reference_encode=victim.reference_encode
         )
-        return PerturbedTexts(self.kind, texts, found)
+        return PerturbedTexts(kind, texts, found)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class ThreatModel(AttackSettings):
     attacker_template: str | None = None
     text_attacks: tuple[str, ...] = ("words",)
     text_adversaries: tuple[str, ...] = ("shared", "own", "all")
-    max_texts: int = 1_000_000  # 2 GB of embeddings of a ViT-B/32; minutes of its text encoder on a GPU
+    max_texts: int = 1_000_000  # 2 GB of embeddings of a ViT-B/32
     families: str | None = None
     multimodal_attacks: tuple[str, ...] = ("independent",)
     skip_fallen: bool = True

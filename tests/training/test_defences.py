@@ -14,7 +14,7 @@ from test_trainer import batch_of, changed_parameters, make, picture_rows, snaps
 
 from hf_mmcoa import MMCoAConfig
 from hf_mmcoa.attacks import PGD, LevenshteinAttack, SynonymTable
-from hf_mmcoa.attacks.perturbed_texts import CharacterAttacker, EmbeddingAttacker
+from hf_mmcoa.attacks.perturbed_texts import DistanceAttacker, EmbeddingAttacker
 from hf_mmcoa.models import encoding
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.objectives import FARE, Clean, Embeddings, MMCoA, Objective
@@ -97,7 +97,7 @@ def test_leaf_replaces_characters_away_from_the_teachers_features(make):  # noqa
     class Watched(LevenshteinAttack):
         __call__ = staticmethod(watched)
 
-    trainer.attacker.text_attacks["characters"] = CharacterAttacker(Watched())
+    trainer.attacker.text_attacks["characters"] = DistanceAttacker(Watched())
     loss, embeds = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
     ((texts, attacked, features, clean),) = seen
     assert len(texts) == 3 and all(a != b for a, b in zip(texts, attacked, strict=True))
