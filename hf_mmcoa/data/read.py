@@ -31,9 +31,7 @@ def read_split(source: Source, hub_split: str, root: str, files: Files, streamin
         FileNotFoundError: if files are streamed and there is no network.
     """
     if source.format == "embedded":
-        from .digits import load_digits  # imports scikit-learn, which takes a second
-
-        dataset = load_digits(hub_split)  # type: ignore[arg-type]  # `locate` has checked it against `splits`
+        dataset = _embedded(source, hub_split)
     elif source.format == "idx":
         dataset = read_idx(files[hub_split])
     elif source.format == "saved":
@@ -64,3 +62,14 @@ def read_split(source: Source, hub_split: str, root: str, files: Files, streamin
                 ) from error
             raise
     return dataset.to_iterable_dataset() if streaming else dataset
+
+
+def _embedded(source: Source, hub_split: Any) -> datasets.Dataset:
+    """Return a data set of this package; `locate` has checked the split against the source's."""
+    if source.hub_id == "pictograms":
+        from .pictograms import load_pictograms
+
+        return load_pictograms(hub_split, concepts=source.config)  # type: ignore[arg-type]  # of our own yaml
+    from .digits import load_digits  # imports scikit-learn, which takes a second
+
+    return load_digits(hub_split)

@@ -1,10 +1,13 @@
 """Find tables of substitutes by name: those of the embedded data sets, or a JSON file.
 
-An embedded data set has three tables. "digits" and "fashion-mnist" are short lists made by hand. "digits-wordnet" and
-"fashion-mnist-wordnet" are long lists from WordNet, completed by hand where WordNet has few words; `wordnet.json` says
-which word comes from where. "digits-lab" and "fashion-mnist-lab" are the part of the long lists whose words a public
-model's word embeddings place with their own class. They are for the CLIP whose token table starts from those embeddings
-(`word_vectors`), which cannot know the meaning of a word whose vector lies with another class.
+The digits and Fashion-MNIST have three tables each. "digits" and "fashion-mnist" are short lists made by hand.
+"digits-wordnet" and "fashion-mnist-wordnet" are long lists from WordNet, completed by hand where WordNet has few words;
+`wordnet.json` says which word comes from where. "digits-lab" and "fashion-mnist-lab" are the part of the long lists
+whose words a public model's word embeddings place with their own class. They are for the CLIP whose token table starts
+from those embeddings (`word_vectors`), which cannot know the meaning of a word whose vector lies with another class.
+
+"pictograms" (also "pictograms-common" and "pictograms-ood") is one table from WordNet, made by rules alone and filtered
+by no model; `pictograms.json` says how each word is related to its concept.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from ..io import read_json
 from . import digits, fashion_mnist
 from .synonyms import SynonymTable
 
-EMBEDDED = ("digits", "fashion-mnist")
+PICTOGRAMS = ("pictograms", "pictograms-common", "pictograms-ood")
+EMBEDDED = ("digits", "fashion-mnist", *PICTOGRAMS)
 
 
 def synonym_table(name: str) -> SynonymTable | None:
@@ -31,7 +35,9 @@ def synonym_table(name: str) -> SynonymTable | None:
         ValueError: if the file is missing or does not hold a table.
     """
     dataset, _, kind = name.rpartition("-")
-    if dataset in EMBEDDED and kind in ("wordnet", "lab"):
+    if name in PICTOGRAMS:
+        return SynonymTable(pictogram_words())
+    if dataset in ("digits", "fashion-mnist") and kind in ("wordnet", "lab"):
         return _table_type(dataset)(wordnet_words(dataset, kind))
     if name == "digits":
         return digits.SYNONYMS
@@ -62,6 +68,12 @@ def wordnet_words(dataset: str, kind: str) -> dict[str, list[str]]:
     listed = wordnet_file()["tables"][f"{dataset}-wordnet"]
     parts = ("lab",) if kind == "lab" else ("wordnet", "by_hand")
     return {word: [each for part in parts for each in entry[part]] for word, entry in listed.items()}
+
+
+def pictogram_words() -> dict[str, list[str]]:
+    """Return the substitutes of each concept that has any, in `pictograms.json`; those of all three data sets."""
+    listed = json.loads(files(__package__).joinpath("pictograms.json").read_text(encoding="utf-8"))["words"]
+    return {name: list(entry["words"]) for name, entry in listed.items() if entry["words"]}
 
 
 @cache

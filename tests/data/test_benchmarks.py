@@ -15,11 +15,11 @@ from hf_mmcoa.data import benchmarks
 from hf_mmcoa.data.benchmarks import BENCHMARKS, find_benchmark, parse_benchmarks
 
 
-def test_the_seventeen_of_the_paper_and_two_local_ones_are_rows() -> None:
+def test_the_seventeen_of_the_paper_and_five_local_ones_are_rows() -> None:
     assert {row.name for row in BENCHMARKS} == {
         "cifar10", "cifar100", "stl10", "imagenet", "tiny-imagenet", "caltech101", "caltech256", "pets", "cars",
         "food101", "flowers102", "fgvc-aircraft", "sun397", "country211", "eurosat", "dtd", "pcam", "digits",
-        "fashion-mnist",
+        "fashion-mnist", "pictograms", "pictograms-common", "pictograms-ood",
     }  # fmt: skip
     assert len({row.name for row in BENCHMARKS}) == len(BENCHMARKS)
 
@@ -42,7 +42,8 @@ def test_a_row_is_consistent(row: Any) -> None:
 
 def test_small_pictures_are_attacked_at_their_own_size() -> None:
     native = {row.name for row in BENCHMARKS if row.perturb_at == "native"}
-    assert native == {"cifar10", "cifar100", "stl10", "digits", "fashion-mnist"}
+    pictograms = {"pictograms", "pictograms-common", "pictograms-ood"}
+    assert native == {"cifar10", "cifar100", "stl10", "digits", "fashion-mnist"} | pictograms
 
 
 def test_names_are_found_whatever_their_spelling_and_by_hub_id() -> None:
@@ -53,7 +54,7 @@ def test_names_are_found_whatever_their_spelling_and_by_hub_id() -> None:
 
 
 def test_values_of_the_file_arrive_with_their_types() -> None:
-    assert len(BENCHMARKS) == 19 and sum(len(row.sources) for row in BENCHMARKS) == 38
+    assert len(BENCHMARKS) == 22 and sum(len(row.sources) for row in BENCHMARKS) == 41
     cifar100, imagenet, sun397 = (find_benchmark(name) for name in ("cifar100", "imagenet", "sun397"))
     assert cifar100 is not None and imagenet is not None and sun397 is not None
     assert cifar100.rename == {"cra": "crab"} and cifar100.expected_names[-1] == "worm"
