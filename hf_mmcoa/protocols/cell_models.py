@@ -33,7 +33,8 @@ from ..testbed.pretraining import pretrain_tiny_clip
 from ..testbed.word_vectors import word_vectors
 from ..training.checkpoints import last_checkpoint
 from ..training.trainer import MMCoATrainer
-from .protocol import Cell, Data, Method, Protocol, short_fingerprint, shots_name
+from .cell import Cell, Data, Method, short_fingerprint, shots_name
+from .protocol import Protocol
 
 TRAINING_FILE = "training.json"
 HELD_OUT = 0.1  # fraction of the training split held out for model selection, if `eval_strategy` is set

@@ -15,8 +15,9 @@ from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result, save_result
 from ..evaluation.threat_model import ThreatModel
 from ..io import read_json, write_json
+from .cell import Cell
 from .cell_models import TRAINING_FILE, load_model, start_model, substitutes, train_model
-from .protocol import Cell, Protocol
+from .protocol import Protocol
 
 SETTINGS_FILE, RESULT_FILE, EVALUATION_FILE = "settings.json", "result.json", "evaluation.json"
 

@@ -24,10 +24,11 @@ from ..attacks.settings import THREATS
 from ..evaluation.results import load_result
 from ..io import write_json, write_text
 from ..report.page import write_report
+from .cell import Cell, shots_name
 from .cell_models import base_folder, start_model
 from .cells import check_settings, result_path, run_cell
 from .grid_table import protocol_table
-from .protocol import Cell, Protocol, shots_name
+from .protocol import Protocol
 
 Failures = dict[str, str]  # for each failed cell its error
 

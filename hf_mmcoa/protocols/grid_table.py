@@ -10,7 +10,8 @@ from typing import Any
 from ..evaluation.sanity import failed
 from ..report.markdown import Verbatim, escape_markdown, markdown_lines
 from ..report.table import accuracies, adversary_notes, describe, estimate, interval_sentence, main_columns
-from .protocol import Cell, Protocol, shots_name
+from .cell import Cell, shots_name
+from .protocol import Protocol
 
 CHART_FILE = "comparison.png"
 _NONE = Verbatim("-")

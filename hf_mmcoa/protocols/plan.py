@@ -18,9 +18,10 @@ from ..data.benchmark_info import describe
 from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
 from ..testbed.tiny_clip import tiny_clip
+from .cell import Cell, Data
 from .cell_models import base_folder, trained_folder
 from .cells import check_settings, result_path
-from .protocol import Cell, Data, Protocol
+from .protocol import Protocol
 
 PROMPT_LENGTH = 12  # tokens, about what a class prompt has
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from ..io import read_yaml
-from .protocol import FULL, TINY, Data, Method, Protocol
+from .cell import FULL, Data, Method
+from .protocol import TINY, Protocol
 from .values import candidates_path, check_values, with_numbers
 
 # What a file holds for those fields of `Protocol` that are built from it.

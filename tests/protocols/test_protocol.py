@@ -19,10 +19,11 @@ from hf_mmcoa.data.digits import load_digits
 from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.evaluation.results import BLIND_SPEC
 from hf_mmcoa.protocols import read_protocol
+from hf_mmcoa.protocols.cell import Method
 from hf_mmcoa.protocols.cell_models import _captioned, base_folder, substitutes, trained_folder, training_rows
 from hf_mmcoa.protocols.cells import result_path
 from hf_mmcoa.protocols.grid_table import protocol_table
-from hf_mmcoa.protocols.protocol import STEPS, Method
+from hf_mmcoa.protocols.protocol import STEPS
 from hf_mmcoa.protocols.reading import named_protocols
 from hf_mmcoa.substitutes.fashion_mnist import CLASS_NAMES, SYNONYMS
 from hf_mmcoa.training.trainer import MMCoATrainer
