@@ -15,6 +15,7 @@ from .values import candidates_path, field_values, with_numbers
 
 UNTOUCHED = "none"  # the objective of a cell that evaluates the model without training
 FULL = "full"  # in YAML and in names: all rows of the training split
+KNOWN, UNSEEN, WHOLE = "known", "unseen", "whole"  # the halves of a list of substitutes, and the whole list
 SET_BY_CELL = ("output_dir", "objective", "seed", "resume_from_checkpoint")  # set by the cell, not by the YAML file
 
 
@@ -76,8 +77,9 @@ class Method:
     Args:
         name: name of its row.
         objective: a value of `MMCoAConfig.objective`, or "none" for the model without training.
-        settings: fields of `MMCoAConfig` that override the protocol's `training`, and `candidates`, the source of
-            substitutes that it is trained on. They affect its training only: every method is evaluated under the same
+        settings: fields of `MMCoAConfig` that override the protocol's `training`; `candidates`, the source of
+            substitutes that it is trained on; and `substitutes`, "whole" to train on all of them, as MMCoA's release
+            does, in place of the known half. They affect its training only: every method is evaluated under the same
             threat model, with the protocol's substitutes.
 
     Example:
@@ -142,12 +144,17 @@ class Method:
     @property
     def training(self) -> dict[str, Any]:
         """Return the fields of `MMCoAConfig` that the method changes."""
-        return {key: value for key, value in self.settings.items() if key != "candidates"}
+        return {key: value for key, value in self.settings.items() if key not in ("candidates", "substitutes")}
 
     @property
     def candidates(self) -> str | None:
         """Return the source of substitutes that the method is trained on; None for the protocol's."""
         return self.settings.get("candidates")
+
+    @property
+    def substitutes(self) -> str:
+        """Return the part of its list of substitutes that the method is trained on: "known" or "whole"."""
+        return str(self.settings.get("substitutes", KNOWN))
 
     def to_json(self) -> str | dict[str, Any]:
         """Return the method in the form that `read` takes."""
@@ -189,7 +196,8 @@ class Cell:
     def training(self) -> dict[str, Any]:
         """Return all settings that determine the trained model: cells with equal ones share one training."""
         kept = {key: self.settings[key] for key in ("model", "train_on", "shots", "objective", "seed", "training")}
-        return kept | {"candidates": self.settings.get("train_candidates", self.settings["candidates"])}
+        kept["candidates"] = self.settings.get("train_candidates", self.settings["candidates"])
+        return kept | ({"substitutes": WHOLE} if "train_substitutes" in self.settings else {})
 
 
 def shots_name(shots: int | None) -> str:

@@ -70,7 +70,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
 
     test = cell.data.load(cell.data.test_split)
     start, processor = start_model(protocol, cell, output)
-    known, unseen = substitutes(protocol, cell.data, start, processor)
+    lists = substitutes(protocol, cell.data, start, processor)
     model, training = start, None
     if cell.train_on is not None:
         folder = train_model(protocol, cell, output)
@@ -83,7 +83,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
         processor,
         test,
         threat_model=ThreatModel.from_dict(cell.settings["threat_model"]),
-        candidates={"known": known, "unseen": unseen},
+        candidates={name: lists[name] for name in protocol.substitutes},
         batch_size=protocol.batch_size,
         max_samples=protocol.max_test_samples,
         output=evaluation,

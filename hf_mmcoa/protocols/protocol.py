@@ -18,7 +18,7 @@ from ..config import MMCoAConfig
 from ..evaluation.threat_model import PRESETS, ThreatModel
 from ..substitutes.embedded import synonym_table
 from ..testbed.word_vectors import WORD_VECTORS
-from .cell import FULL, SET_BY_CELL, UNTOUCHED, Cell, Data, Method, short_fingerprint
+from .cell import FULL, KNOWN, SET_BY_CELL, UNSEEN, UNTOUCHED, WHOLE, Cell, Data, Method, short_fingerprint
 from .values import check_training, choices
 
 # What decides how often a method steps: methods of unequal numbers of steps are no comparison.
@@ -32,6 +32,7 @@ STEPS = (
 )
 
 
+TRAINED_ON_TEXTS = ("mmcoa", "leaf", "fare+leaf")  # objectives that read attacked texts
 MASKED_LM_ONLY = ("masked_lm",)  # settings that other sources of substitutes do not read
 
 # Image size, patch size and number of pretraining images (None: all) of the tiny CLIP for a data set.
@@ -65,6 +66,8 @@ class Protocol:
         threat_model: `preset` and any fields of `ThreatModel`; fields that training shares default to `training`.
         candidates: a source of `MMCoAConfig.candidates`, "digits" or "fashion-mnist" (embedded tables), or a JSON file
             `{"word": ["substitute", ...]}`; training knows one half, the other is held out.
+        substitutes: the lists that texts are attacked with, each a column of the table: the "known" half, the "unseen"
+            half and the "whole" list, which is the paper's attack.
         max_test_samples: number of rows to evaluate on, drawn once; all when None.
         batch_size: batch size of the evaluation.
         unequal_steps: let a method change its number of gradient steps, which is refused otherwise.
@@ -91,6 +94,7 @@ class Protocol:
     training: Mapping[str, Any] = field(default_factory=dict)
     threat_model: Mapping[str, Any] = field(default_factory=dict)
     candidates: str = "neighbours"
+    substitutes: tuple[str, ...] = (KNOWN, UNSEEN)
     max_test_samples: int | None = None
     batch_size: int = 128
     unequal_steps: bool = False
@@ -104,7 +108,7 @@ class Protocol:
             if bool(getattr(self, name)) != (name in wanted):
                 state = "needs" if name in wanted else "does not take"
                 raise ValueError(f"`task: {self.task}` {state} `{name}`; it takes {' and '.join(wanted)}.")
-        for name in ("shots", "objectives", "seeds"):
+        for name in ("shots", "objectives", "seeds", "substitutes"):
             values = [each.folder if isinstance(each, Method) else each for each in getattr(self, name)]
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"`{name}` must name at least one value, each once, got {values}.")
@@ -127,6 +131,8 @@ class Protocol:
             raise ValueError(f"`shots` are images a class, at least 1, or {FULL!r}; got {bad}.")
         if ours := sorted(set(self.training) & {*SET_BY_CELL, "candidates"}):
             raise ValueError(f"`training` must not set {', '.join(ours)}: the protocol does.")
+        if unknown := sorted(set(self.substitutes) - {KNOWN, UNSEEN, WHOLE}):
+            raise ValueError(f"`substitutes`: unknown {', '.join(unknown)}; choose from {KNOWN}, {UNSEEN} and {WHOLE}.")
         for method in self.objectives:
             self._check_method(method)
         self.attack_spec(0)
@@ -152,7 +158,19 @@ class Protocol:
                 f"`objectives`: {method.name!r} sets {', '.join(dead)}, which changes nothing without the candidates "
                 f"masked-lm: it trains on {', '.join(sorted(used))}. Give it candidates=masked-lm too."
             )
-        self.arguments("unused", method, 0)
+        args = self.arguments("unused", method, 0)
+        if "substitutes" not in method.settings:
+            return
+        if method.substitutes not in (KNOWN, WHOLE):
+            raise ValueError(
+                f"`objectives`: {method.name!r} sets substitutes to {method.substitutes!r}; training may use {KNOWN} "
+                f"or {WHOLE}."
+            )
+        words = {"words", "families"} & set(args.text_attack.replace("+", "|").split("|"))
+        if method.objective not in TRAINED_ON_TEXTS or not words:
+            raise ValueError(
+                f"`objectives`: {method.name!r} sets substitutes, which changes nothing: its training attacks no words."
+            )
 
     def arguments(self, output_dir: str | Path, method: Method | str, seed: int, **more: Any) -> MMCoAConfig:
         """Return the configuration of one training, of a method or of an objective without further settings.
@@ -252,4 +270,8 @@ class Protocol:
             settings["method"] = method.name
         if trained is not None and (self.task == "ood" or method.candidates):
             settings["train_candidates"] = self.described_candidates(trained, method)
+        if self.substitutes != (KNOWN, UNSEEN):
+            settings["substitutes"] = list(self.substitutes)
+        if method.substitutes == WHOLE:
+            settings["train_substitutes"] = WHOLE
         return Cell(data=data, train_on=trained, shots=shots, method=method, seed=seed, settings=settings)

@@ -23,6 +23,7 @@ _IN_FILES: dict[str, Any] = {
     "shots": list[int | Literal["full"] | None],
     "objectives": list,
     "seeds": list[int],
+    "substitutes": list[str],
     "training": dict | None,
     "threat_model": dict | None,
 }
@@ -87,7 +88,7 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         values[key] = tuple(_data(each, values, folder) for each in values.get(key, ()))
     if values.get("train_on"):
         values["train_on"] = _data(values["train_on"], values, folder)
-    for key in ("shots", "objectives", "seeds"):
+    for key in ("shots", "objectives", "seeds", "substitutes"):
         if key in values:
             values[key] = tuple(values[key])
     if "objectives" in values:
