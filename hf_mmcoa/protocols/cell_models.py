@@ -35,9 +35,10 @@ from ..training.checkpoints import last_checkpoint
 from ..training.trainer import MMCoATrainer
 from .cell import KNOWN, UNSEEN, WHOLE, Cell, Data, Method, short_fingerprint, shots_name
 from .protocol import Protocol
+from .split_sizes import HELD_OUT
+from .step_rates import write_rate
 
 TRAINING_FILE = "training.json"
-HELD_OUT = 0.1  # fraction of the training split held out for model selection, if `eval_strategy` is set
 SPLIT_SEED = 0  # for known and unseen substitutes and for held-out rows: the same in every cell
 
 # Varied wording teaches the text tower which word matters.
@@ -154,7 +155,8 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
     if args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(work)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    seconds = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics["train_runtime"]
     record = {
         "dataset": info.name,
         "split": cell.train_on.train_split,
@@ -169,6 +171,7 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
         "image_attack": repr(trainer.attacker.image_attack),
     }
     _keep(trainer, folder, record)
+    write_rate(cell, folder, trainer.state.global_step - done, seconds, str(args.device))
     return folder
 
 
