@@ -149,7 +149,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]PATH",
         help="finished results under the same threat model to add as rows: files, or folders of files",
     )
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="trainings to run at the same time")
+    parser.add_argument(
+        "--jobs",
+        "--processes",
+        dest="processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings to run at the same time, each on one GPU, or on its share of the cores",
+    )
     parser.add_argument(
         "--data_dir", "--data-dir", metavar="FOLDER", help="folder that holds the data sets' files already"
     )

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `hf-mmcoa protocol`."""
     parser.add_argument(
-        "protocol", metavar="NAME_OR_YAML", help="paper-iid, paper-ood, few-shot, or a YAML file (examples/protocols/)"
+        "protocol",
+        metavar="NAME_OR_YAML",
+        help="paper-iid, paper-ood, few-shot, few-shot-ood, or a YAML file (examples/protocols/)",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for results, models and the table")
     parser.add_argument(
@@ -57,7 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print cells, downloads, disk space and time, and run nothing",
     )
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="trainings to run at the same time")
+    parser.add_argument(
+        "--jobs",
+        "--processes",
+        dest="processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings to run at the same time, each on one GPU, or on its share of the cores",
+    )
     parser.add_argument(
         "--data_dir", "--data-dir", metavar="FOLDER", help="folder that holds the data sets' files already"
     )

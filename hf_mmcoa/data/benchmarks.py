@@ -37,6 +37,8 @@ class Source:
             downloaded.
         splits: our split names to the repository's; several are concatenated.
         counts: number of rows of the repository's splits, checked on load; a split that is absent is not checked.
+        smallest_class: number of rows of the smallest class in the repository's splits, where it is documented; the dry
+            run of a protocol checks few-shot draws by it.
         image_column, label_column: names of the columns; "auto" takes the usual names.
         names_file: text file at the top of the repository whose line i is the name of class i.
         names_column: column that holds each row's class name, where the label column has no names.
@@ -55,6 +57,7 @@ class Source:
     files: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, tuple[str, ...]]
     counts: Mapping[str, int] = field(default_factory=dict)
+    smallest_class: Mapping[str, int] = field(default_factory=dict)
     image_column: str = AUTO
     label_column: str = AUTO
     names_file: str | None = None
@@ -67,9 +70,14 @@ class Source:
     notes: str = ""
 
     def hub_splits(self, split: str) -> tuple[str, ...]:
-        """Return the repository's splits behind `split`, one of our names or of its own; empty if it has none."""
+        """Return the repository's splits behind `split`, one of our names or of its own, or several joined by `+`.
+
+        Empty if it lacks one of them, or if two of them share rows.
+        """
         own = {hub_split for hub_splits in self.splits.values() for hub_split in hub_splits} | set(self.files)
-        return self.splits.get(split) or ((split,) if split in own else ())
+        found = [self.splits.get(part) or ((part,) if part in own else ()) for part in split.split("+")]
+        joined = tuple(hub_split for part in found for hub_split in part)
+        return joined if all(found) and len(set(joined)) == len(joined) else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,8 @@ def load_benchmark(
     Args:
         name: a name of `BENCHMARKS`, a Hub id, or a local folder (class folders, parquet files, webdataset tars, idx
             files, or what `save_to_disk` wrote).
-        split: "train", "validation", "test" or "all" where the row has it, or the repository's own name of a split.
+        split: "train", "validation", "test" or "all" where the row has it, or the repository's own name of a split;
+            several are joined by `+`: "train+validation".
         shots: number of images to keep of every class, drawn by `seed` (`few_shot_indices`); None keeps all.
         seed: seed of the draw; without `shots` it has no effect.
         data_dir: folder with the repository's files laid out as on the Hub, or a folder of such folders named by Hub id

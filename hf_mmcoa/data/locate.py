@@ -101,13 +101,17 @@ def _locate_in_folder(row: Benchmark, sources: Sequence[Source], split: str, fol
         if not candidate.is_dir():
             continue
         layout, files = folder_layout(candidate)
-        own = next(
-            (s for s in (split, *(s for source in sources for s in source.hub_splits(split))) if s in files), None
-        )
+        named = ((split,), tuple(split.split("+")), *(source.hub_splits(split) for source in sources))
+        own = next((parts for parts in named if all(part in files for part in parts)), None)
         if own is not None:
-            expected = [sources[0].counts.get(s) for s in sources[0].hub_splits(split)]
-            counts = {} if None in expected else {own: sum(filter(None, expected))}
-            splits = {**layout.splits, split: (own,)}
+            hub_splits = sources[0].hub_splits(split)
+            expected = [sources[0].counts.get(s) for s in hub_splits]
+            counts: dict[str, int] = {}
+            if len(own) == 1 and None not in expected:
+                counts = {own[0]: sum(filter(None, expected))}
+            elif len(own) == len(hub_splits):
+                counts = {part: rows for part, rows in zip(own, expected, strict=True) if rows is not None}
+            splits = {**layout.splits, split: own}
             return replace(layout, splits=splits, counts=counts, licence=sources[0].licence), str(candidate), files
     globs = dict.fromkeys(source.files[s] for source in sources for s in source.hub_splits(split))
     raise FileNotFoundError(

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .cell import Cell, Data
     from .grid import run_protocol
     from .plan import plan_protocol
-    from .protocol import Cell, Data, Protocol
+    from .protocol import Protocol
     from .reading import read_protocol
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            ".cell": ["Cell", "Data"],
             ".grid": ["run_protocol"],
             ".plan": ["plan_protocol"],
-            ".protocol": ["Cell", "Data", "Protocol"],
+            ".protocol": ["Protocol"],
             ".reading": ["read_protocol"],
         },
     )

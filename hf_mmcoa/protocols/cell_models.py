@@ -33,10 +33,12 @@ from ..testbed.pretraining import pretrain_tiny_clip
 from ..testbed.word_vectors import word_vectors
 from ..training.checkpoints import last_checkpoint
 from ..training.trainer import MMCoATrainer
-from .protocol import Cell, Data, Method, Protocol, short_fingerprint, shots_name
+from .cell import KNOWN, UNSEEN, WHOLE, Cell, Data, Method, short_fingerprint, shots_name
+from .protocol import Protocol
+from .split_sizes import HELD_OUT
+from .step_rates import write_rate
 
 TRAINING_FILE = "training.json"
-HELD_OUT = 0.1  # fraction of the training split held out for model selection, if `eval_strategy` is set
 SPLIT_SEED = 0  # for known and unseen substitutes and for held-out rows: the same in every cell
 
 # Varied wording teaches the text tower which word matters.
@@ -141,19 +143,20 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
     more = {} if "template" in cell.settings["training"] else {"template": info.template}
     args = protocol.arguments(work, cell.method, cell.seed, **more)
     rows, held_out = training_rows(whole, cell, args.eval_strategy != "no")
-    known, _ = substitutes(protocol, cell.train_on, model, processor, cell.method)
+    taught = substitutes(protocol, cell.train_on, model, processor, cell.method)
     trainer = MMCoATrainer(
         model,
         args,
         train_dataset=whole.select(rows),
         eval_dataset=whole.select(held_out) if held_out else None,
         processing_class=processor,
-        candidates=known,
+        candidates=taught[cell.method.substitutes],
     )
     if args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(work)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    seconds = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics["train_runtime"]
     record = {
         "dataset": info.name,
         "split": cell.train_on.train_split,
@@ -168,6 +171,7 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
         "image_attack": repr(trainer.attacker.image_attack),
     }
     _keep(trainer, folder, record)
+    write_rate(cell, folder, trainer.state.global_step - done, seconds, str(args.device))
     return folder
 
 
@@ -192,10 +196,10 @@ def training_rows(dataset: datasets.Dataset, cell: Cell, select: bool) -> tuple[
 
 def substitutes(
     protocol: Protocol, data: Data, model: Any, processor: ProcessorMixin, method: Method | None = None
-) -> tuple[CandidateSource, CandidateSource]:
-    """Return known and unseen substitutes for a data set.
+) -> dict[str, CandidateSource]:
+    """Return the known, the unseen and the whole list of substitutes for a data set, by their names.
 
-    They are drawn from the model before any training. With a method, they are those that it is trained on.
+    They are drawn from the model before any training. With a method, they are of the source that it is trained on.
     """
     name = (method.candidates if method else None) or data.candidates or protocol.candidates
     source: CandidateSource | None = synonym_table(name)
@@ -203,7 +207,8 @@ def substitutes(
         args = protocol.arguments("unused", method or "clean", 0)
         aligned = args.align_to_cls or method is not None  # the trainer aligns given candidates itself
         source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, aligned)
-    return known_and_unseen(source, SPLIT_SEED)
+    known, unseen = known_and_unseen(source, SPLIT_SEED)
+    return {KNOWN: known, UNSEEN: unseen, WHOLE: source}
 
 
 def _keep(trainer: MMCoATrainer, folder: Path, record: dict[str, Any]) -> None:

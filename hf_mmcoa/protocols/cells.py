@@ -15,8 +15,9 @@ from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result, save_result
 from ..evaluation.threat_model import ThreatModel
 from ..io import read_json, write_json
+from .cell import Cell
 from .cell_models import TRAINING_FILE, load_model, start_model, substitutes, train_model
-from .protocol import Cell, Protocol
+from .protocol import Protocol
 
 SETTINGS_FILE, RESULT_FILE, EVALUATION_FILE = "settings.json", "result.json", "evaluation.json"
 
@@ -69,7 +70,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
 
     test = cell.data.load(cell.data.test_split)
     start, processor = start_model(protocol, cell, output)
-    known, unseen = substitutes(protocol, cell.data, start, processor)
+    lists = substitutes(protocol, cell.data, start, processor)
     model, training = start, None
     if cell.train_on is not None:
         folder = train_model(protocol, cell, output)
@@ -82,7 +83,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
         processor,
         test,
         threat_model=ThreatModel.from_dict(cell.settings["threat_model"]),
-        candidates={"known": known, "unseen": unseen},
+        candidates={name: lists[name] for name in protocol.substitutes},
         batch_size=protocol.batch_size,
         max_samples=protocol.max_test_samples,
         output=evaluation,

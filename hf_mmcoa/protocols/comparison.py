@@ -22,10 +22,11 @@ from ..io import differences, read_json, write_bytes, write_json, write_text
 from ..report.charts import dot_chart
 from ..report.load import named_path, read_results, result_files
 from ..report.table import Estimate, accuracies, check_comparable, estimate, main_columns, text_attack_label
+from .cell import Cell, Method
 from .cells import result_path
 from .grid import Failures, locked, run_cells
 from .grid_table import CHART_FILE, comparison_table
-from .protocol import Cell, Method, Protocol
+from .protocol import Protocol
 
 SPECIFICATION_FILE = "specification.json"
 WORST_TEXT = "worst_text_accuracy"  # not `text_worst_...`, which would be the accuracy of a source named "worst"

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
@@ -24,10 +19,12 @@ from ..attacks.settings import THREATS
 from ..evaluation.results import load_result
 from ..io import write_json, write_text
 from ..report.page import write_report
+from .cell import Cell, shots_name
 from .cell_models import base_folder, start_model
 from .cells import check_settings, result_path, run_cell
 from .grid_table import protocol_table
-from .protocol import Cell, Protocol, shots_name
+from .jobs import environments, in_processes, visible_gpus
+from .protocol import Protocol
 
 Failures = dict[str, str]  # for each failed cell its error
 
@@ -40,7 +37,8 @@ def run_protocol(
     Args:
         protocol: the grid.
         output: folder of the protocol. The same folder resumes an interrupted run.
-        processes: number of trainings at the same time. A training and its evaluations share one process.
+        processes: number of trainings at the same time, each in a process of its own with one GPU, or with its share of
+            the cores. A training and its evaluations share one process.
         report: function that is called with one line of progress about each cell.
 
     Returns:
@@ -102,12 +100,14 @@ def run_cells(protocol: Protocol, output: Path, processes: int, report: Callable
     for make_bases, groups in zip((True, False), stages, strict=True):
         if make_bases:
             groups = [g for g in groups if (base := base_folder(protocol, g[0], output)) and not base.is_dir()]
-        for name, seconds, what in _each(protocol, groups, output, processes, make_bases):
-            if what.startswith("FAILED"):
-                failures[name] = what.removeprefix("FAILED: ")
-            done += not make_bases
-            report(f"{'' if make_bases else f'[{done}/{len(waiting)}] '}{name}: {what} ({seconds:.0f} s)")
-    return failures
+        with closing(_each(protocol, groups, output, processes, make_bases)) as outcomes:
+            for name, seconds, what in outcomes:
+                if what.startswith("FAILED"):
+                    failures[name] = what.removeprefix("FAILED: ")
+                done += not make_bases
+                report(f"{'' if make_bases else f'[{done}/{len(waiting)}] '}{name}: {what} ({seconds:.0f} s)")
+    # In the order of the cells, whichever process was first: the files are the same with any number of jobs.
+    return {cell.name: failures[cell.name] for cell in cells if cell.name in failures}
 
 
 def write_tables(protocol: Protocol, output: Path, failures: Failures) -> None:
@@ -161,11 +161,10 @@ def _by(cells: Iterable[Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
 Done = tuple[str, float, str]  # name, seconds, outcome
 
 
-def _work(protocol: Protocol, cells: Sequence[Cell], output: Path, make_base: bool) -> list[Done]:
+def _work(protocol: Protocol, output: Path, make_base: bool, cells: Sequence[Cell]) -> Iterator[Done]:
     """Do one process's share: pretrain a base model, or run the cells of one model. An error ends one cell only."""
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
-    done = []
     for cell in cells[:1] if make_base else cells:
         started = time.monotonic()
         name = cell.name
@@ -177,11 +176,10 @@ def _work(protocol: Protocol, cells: Sequence[Cell], output: Path, make_base: bo
             else:
                 what = _in_short(run_cell(protocol, cell, output))
         except Exception as error:  # from any library; it is reported with the cell's name
+            if make_base:
+                return  # its cells fail with the same error, each under its own name
             what = f"FAILED: {type(error).__name__}: {error}"
-        done.append((name, time.monotonic() - started, what))
-    if make_base and done[0][2].startswith("FAILED"):
-        return []  # its cells fail with the same error, each under its own name
-    return done
+        yield name, time.monotonic() - started, what
 
 
 def _in_short(result: dict[str, Any]) -> str:
@@ -191,46 +189,35 @@ def _in_short(result: dict[str, Any]) -> str:
 
 def _each(
     protocol: Protocol, groups: list[list[Cell]], output: Path, processes: int, make_base: bool
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """Yield the outcome of each cell as soon as it is known."""
-    if processes == 1 or len(groups) < 2:
+    on_cpu = protocol.training.get("use_cpu") or any(method.training.get("use_cpu") for method in protocol.objectives)
+    gpus = [] if on_cpu else visible_gpus()
+    work = partial(_work, protocol, output, make_base)
+    if min(processes, len(groups)) < 2 and len(gpus) < 2:
         for group in groups:
-            yield from _work(protocol, group, output, make_base)
+            yield from work(group)
         return
+    jobs = environments(processes, gpus)
+    told: set[str] = set()
     lost = []
-    with _pool(processes) as pool:
-        futures = {pool.submit(_work, protocol, group, output, make_base): group for group in groups}
-        for future in as_completed(futures):
-            try:
-                yield from future.result()
-            except BrokenProcessPool:  # one process died, and the pool gives up the rest
-                lost.append(futures[future])
-    for group in lost:  # each in its own process, to find out which one dies again
-        with _pool(1) as pool:
-            try:
-                yield from pool.submit(_work, protocol, group, output, make_base).result()
-            except BrokenProcessPool:
-                for cell in [] if make_base else group:
-                    yield cell.name, 0.0, "FAILED: its process was killed, perhaps for memory; use fewer --processes."
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # torch's threads hang after a fork
-    threads = max((os.cpu_count() or 1) // processes, 1)
-    return ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_process, initargs=(threads,))
-
-
-def _begin_process(threads: int) -> None:
-    """Limit threads, and end with the parent: a process left alone would write into folders of the next command."""
-    torch.set_num_threads(min(threads, torch.get_num_threads()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    with closing(in_processes(work, groups, jobs)) as outcomes:
+        for number, done in outcomes:
+            if done is None:  # its process died
+                lost.append(groups[number])
+            else:
+                told.add(done[0])
+                yield done
+    for group in lost:  # again, each alone, since several together may have been too much for the memory
+        left = [cell for cell in group if cell.name not in told]
+        with closing(in_processes(work, [left], jobs[:1])) as outcomes:
+            for _, done in outcomes:
+                if done is not None:
+                    told.add(done[0])
+                    yield done
+                for cell in left if done is None and not make_base else ():
+                    if cell.name not in told:
+                        yield cell.name, 0.0, "FAILED: its process was killed, perhaps for memory; use fewer --jobs."
 
 
 def print_to_stderr(line: str) -> None:

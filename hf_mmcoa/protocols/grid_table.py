@@ -9,8 +9,17 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..report.markdown import Verbatim, escape_markdown, markdown_lines
-from ..report.table import accuracies, adversary_notes, describe, estimate, interval_sentence, main_columns
-from .protocol import Cell, Protocol, shots_name
+from ..report.table import (
+    accuracies,
+    accuracy_parts,
+    adversary_notes,
+    describe,
+    estimate,
+    interval_sentence,
+    main_columns,
+)
+from .cell import UNSEEN, WHOLE, Cell, shots_name
+from .protocol import Protocol
 
 CHART_FILE = "comparison.png"
 _NONE = Verbatim("-")
@@ -159,10 +168,12 @@ def _table(protocol: Protocol, finished: Finished) -> list[str]:
     for cell, result in finished:
         key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", cell.method.name)
         groups.setdefault(key, []).append(result)
+    told = {cell.method.name for cell, _ in finished if cell.method.substitutes == WHOLE}
     rows: list[list[str]] = []
     means: dict[tuple[str, str], list[dict[str, float]]] = {}
     for (data, shots, defence), results in groups.items():
-        numbers = {name: estimate(results, name) for name in labels if all(name in one for one in results)}
+        shown = [name for name in labels if defence not in told or accuracy_parts(name).source != UNSEEN]
+        numbers = {name: estimate(results, name) for name in shown if all(name in one for one in results)}
         cells = [_accuracy(asdict(numbers[name]) if name in numbers else None) for name in labels]
         rows.append([data, _shots(shots), defence, str(len(results)), *cells])
         means.setdefault((shots, defence), []).append({name: one.value for name, one in numbers.items()})
@@ -207,7 +218,8 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
         lines.append(f"- training: {escape_markdown(settings or 'defaults of MMCoAConfig')}.")
     for method in {cell.method.name: cell.method for cell, _ in finished if cell.method.settings}.values():
         settings = ", ".join(f"{key} {value}" for key, value in method.settings.items())
-        lines.append(f"- {escape_markdown(method.name)}: {method.objective} with {escape_markdown(settings)}.")
+        told = "; no substitute is unseen to it" if method.substitutes == WHOLE else ""
+        lines.append(f"- {escape_markdown(method.name)}: {method.objective} with {escape_markdown(settings)}{told}.")
     if protocol.tiny is not None:
         settings = ", ".join(f"{key} {value}" for key, value in protocol.tiny.items())
         lines.append(f"- model: a tiny CLIP, pretrained without attack on captions of the training split ({settings}).")

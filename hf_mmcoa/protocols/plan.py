@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, CLIPConfig, CLIPModel
 
 from ..attacks.image_losses import NUM_TARGETS
-from ..data.benchmark_info import describe
 from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
+from ..report.table import count
 from ..testbed.tiny_clip import tiny_clip
+from .cell import Cell, Data, shots_name
 from .cell_models import base_folder, trained_folder
 from .cells import check_settings, result_path
-from .protocol import Cell, Data, Protocol
+from .protocol import Protocol
+from .split_sizes import HELD_OUT, first_source, shots_lines, split_size
+from .step_rates import Rate, rate_of, read_rates
+from .work import Work, training_work
 
 PROMPT_LENGTH = 12  # tokens, about what a class prompt has
 
@@ -35,16 +39,8 @@ class Speed:
     what: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """The numbers of rows of a split and of classes, where they are known without a download."""
-
-    rows: int | None
-    classes: int
-
-
 def plan_protocol(protocol: Protocol, output: str | Path, processes: int = 1) -> str:
-    """Return a text about a protocol: the state of its cells, downloads, disk space and time.
+    """Return a text about a protocol: the state of its cells, shots, downloads, disk space, work and time.
 
     Nothing is downloaded and no model is trained. The time is an upper bound: evaluation stops attacking misclassified
     samples, mostly long before the last step.
@@ -59,6 +55,8 @@ def plan_protocol(protocol: Protocol, output: str | Path, processes: int = 1) ->
     speed = measured_step(protocol)
     lines = [f"{protocol.name}: {len(cells)} cells, {len(cells) - len(waiting)} finished", ""]
     lines += [f"  {cell.name}: {_state(cell, output)}" for cell in cells]
+    if shots := shots_lines(protocol, waiting):
+        lines += ["", "shots", "", *(f"  {line}" for line in shots)]
     lines += ["", "downloads", ""]
     download_mb, unknown = 0.0, 0
     for text, megabytes in _downloads(protocol):
@@ -76,7 +74,8 @@ def plan_protocol(protocol: Protocol, output: str | Path, processes: int = 1) ->
         "",
         f"measured on {speed.what}: {1e3 * speed.image_gradient:.3g} ms an image and attack step, "
         f"{1e3 * speed.text:.3g} ms a text",
-        *_time(protocol, waiting, len(bases), list(models.values()), speed, processes),
+        "",
+        *_time(protocol, waiting, len(bases), list(models.values()), speed, read_rates(output), processes),
     ]
     return "\n".join(lines)
 
@@ -173,14 +172,14 @@ def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:
     if row is None:
         return f"{data.name}: {data.dataset or data.name}, splits {', '.join(splits)}", None
     texts, total, unknown = [], 0.0, False
-    sources = [source for split in splits if (source := _source(data, split)) is not None]
+    sources = [source for split in splits if (source := first_source(data, split)) is not None]
     for number, source in enumerate(sources):
         if source in sources[:number]:
             continue
         if source.format in ("idx", "embedded"):
             texts.append(f"nothing, {source.notes}")
             continue
-        own = [split for split in splits if _source(data, split) == source]
+        own = [split for split in splits if first_source(data, split) == source]
         globs = [source.files[hub] for split in own for hub in source.hub_splits(split)]
         cached = _cached(source, globs)
         size = f"at most {_megabytes(source.size_mb)}" if source.size_mb else "size unknown"
@@ -190,11 +189,6 @@ def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:
         total += 0 if cached else source.size_mb or 0
         unknown |= not cached and not source.size_mb
     return f"{data.name}: {'; '.join(texts)}", None if unknown else total
-
-
-def _source(data: Data, split: str) -> Source | None:
-    row = find_benchmark(data.dataset or data.name)
-    return next((source for source in row.sources if source.hub_splits(split)), None) if row else None
 
 
 def _cached(source: Source, globs: list[str]) -> bool:
@@ -220,31 +214,25 @@ def _megabytes(number: float) -> str:
 # Time
 
 
-def _size(data: Data, split: str) -> Size:
-    """Return a split's size from the benchmark's row, or from local files; 0 classes where neither is known."""
-    row, source = find_benchmark(data.dataset or data.name), _source(data, split)
-    if row is not None and source is not None and source.format not in ("idx", "embedded") and not data.data_dir:
-        counts = [source.counts.get(hub) for hub in source.hub_splits(split)]
-        return Size(rows=None if None in counts else sum(filter(None, counts)), classes=row.num_classes)
-    if row is None and data.data_dir is None:
-        return Size(rows=None, classes=0)  # on the Hub: a dry run must not read it
-    try:
-        dataset = data.load(split)
-    except (OSError, ValueError):  # the cells will report it
-        return Size(rows=None, classes=0)
-    return Size(rows=len(dataset), classes=len(describe(dataset).class_names))
-
-
 def _time(
-    protocol: Protocol, waiting: list[Cell], num_bases: int, trained: list[Cell], speed: Speed, processes: int
+    protocol: Protocol,
+    waiting: list[Cell],
+    num_bases: int,
+    trained: list[Cell],
+    speed: Speed,
+    rates: Sequence[Rate],
+    processes: int,
 ) -> list[str]:
+    """Return lines about the work of the trainings and the time of everything."""
     sizes = {
-        (data.name, split): _size(data, split)
+        (data.name, split): split_size(data, split)
         for cell in waiting
         for data, split in {(cell.data, cell.data.test_split), (cell.train_on or cell.data, cell.data.train_split)}
     }
     unknown: set[str] = set()
+    works: dict[str, list[tuple[int, Work]]] = {}
     pretraining = training = evaluation = 0.0
+    measured: list[Rate] = []
     if protocol.tiny is not None and waiting:
         first = waiting[0].train_on or waiting[0].data
         pictures = sizes[first.name, first.train_split].rows or 0
@@ -253,18 +241,25 @@ def _time(
         pretraining = num_bases * protocol.tiny["epochs"] * pictures * 2 * speed.image_gradient
     for cell in trained:
         assert cell.train_on is not None
-        size = sizes[cell.train_on.name, cell.train_on.train_split]
-        rows = size.classes * cell.shots if cell.shots is not None else size.rows
+        size = split_size(cell.train_on, cell.train_on.train_split)
+        rows = size.classes * cell.shots if cell.shots is not None and size.classes else size.rows
         if rows is None:
             unknown.add(f"{cell.train_on.name}/{cell.train_on.train_split}")
             continue
         args = protocol.arguments("unused", cell.method, cell.seed)
-        batch = min(args.train_batch_size, max(rows, 1))
-        steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * max(rows // batch, 1)
-        attacks = cell.method.objective != "clean"
-        attack = args.attack_steps[0] if attacks else 0
-        texts = min(size.classes, batch) * (args.num_candidates + 6) if attacks else size.classes * 3
-        training += steps * (batch * (attack + 3) * speed.image_gradient + texts * speed.text)
+        if cell.shots is None and args.eval_strategy != "no":
+            rows -= max(1, round(HELD_OUT * rows))
+        work = training_work(args, rows)
+        where = f"{cell.train_on.name}/{cell.train_on.train_split}, {shots_name(cell.shots)}"
+        works.setdefault(where, []).append((rows, work))
+        if (rate := rate_of(cell, rates)) is not None:
+            measured.append(rate)
+            training += work.steps * rate.seconds
+            continue
+        batch = min(args.per_device_train_batch_size, max(rows, 1))
+        texts = min(size.classes, batch) * (args.num_candidates + 6) if work.attacks_texts else size.classes * 3
+        images = work.attack_gradients + 3 * work.images
+        training += images * speed.image_gradient + work.steps * texts * speed.text
     for cell in waiting:
         samples = sizes[cell.data.name, cell.data.test_split].rows or protocol.max_test_samples
         if samples is None:
@@ -272,14 +267,46 @@ def _time(
             continue
         evaluation += min(samples, protocol.max_test_samples or samples) * _gradients(cell) * speed.image_gradient
     total = pretraining + training + evaluation
-    lines = [
+    lines = [*_work_lines(works), *_rate_lines(measured, sum(map(len, works.values())))]
+    lines.append(
         f"time: {_duration(total)} at most ({_duration(pretraining)} pretraining, {_duration(training)} training, "
         f"{_duration(evaluation)} evaluation), {_duration(total / processes)} with {processes} "
-        f"{'process' if processes == 1 else 'processes'} if each has its own cores or device"
-    ]
+        f"{'job' if processes == 1 else 'jobs'} if each has its own cores or device"
+    )
     if unknown:
         lines.append(f"not counted, of unknown size: {', '.join(sorted(unknown))}")
     return lines
+
+
+def _work_lines(works: Mapping[str, Sequence[tuple[int, Work]]]) -> list[str]:
+    """Return a line for each data set and number of shots, and one for their sum."""
+    if not works:
+        return []
+    lines = ["training", ""]
+    for where, each in works.items():
+        rows = {number for number, _ in each}
+        steps = sorted({work.steps for _, work in each})
+        lines.append(
+            f"  {where}: {count(len(each), 'training')} of {' or '.join(f'{number:,}' for number in steps)} steps on "
+            f"{' or '.join(f'{number:,}' for number in sorted(rows))} images; {_sum([work for _, work in each])}"
+        )
+    every = [work for each in works.values() for _, work in each]
+    return [*lines, f"  together: {sum(work.steps for work in every):,} steps, {_sum(every)}", ""]
+
+
+def _sum(works: Sequence[Work]) -> str:
+    images, gradients = sum(work.images for work in works), sum(work.attack_gradients for work in works)
+    return f"{images:,} images seen, {gradients:,} attack gradients"
+
+
+def _rate_lines(measured: Sequence[Rate], trainings: int) -> list[str]:
+    """Say how many trainings are timed by steps that were measured in the output folder."""
+    if not measured:
+        return []
+    slow, fast = (choose(rate.seconds for rate in measured) for choose in (max, min))
+    span = f"{fast:.3g}" if f"{fast:.3g}" == f"{slow:.3g}" else f"{fast:.3g} to {slow:.3g}"
+    devices = " and ".join(sorted({rate.device for rate in measured}))
+    return [f"{len(measured)} of {trainings} trainings timed by steps of this folder: {span} s a step on {devices}"]
 
 
 def _gradients(cell: Cell) -> int:

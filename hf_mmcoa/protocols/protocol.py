@@ -8,7 +8,6 @@ result, and a cell with other settings is another cell.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +15,11 @@ from typing import Any
 
 from ..attacks.settings import AttackSettings
 from ..config import MMCoAConfig
-from ..data.load import load_benchmark
 from ..evaluation.threat_model import PRESETS, ThreatModel
-from ..io import fingerprint
 from ..substitutes.embedded import synonym_table
 from ..testbed.word_vectors import WORD_VECTORS
-from .values import candidates_path, check_training, choices, field_values, with_numbers
-
-UNTOUCHED = "none"  # the objective of a cell that evaluates the model without training
-FULL = "full"  # in YAML and in names: all rows of the training split
-
+from .cell import FULL, KNOWN, SET_BY_CELL, UNSEEN, UNTOUCHED, WHOLE, Cell, Data, Method, short_fingerprint
+from .values import check_training, choices
 
 # What decides how often a method steps: methods of unequal numbers of steps are no comparison.
 STEPS = (
@@ -38,6 +32,7 @@ STEPS = (
 )
 
 
+TRAINED_ON_TEXTS = ("mmcoa", "leaf", "fare+leaf")  # objectives that read attacked texts
 MASKED_LM_ONLY = ("masked_lm",)  # settings that other sources of substitutes do not read
 
 # Image size, patch size and number of pretraining images (None: all) of the tiny CLIP for a data set.
@@ -45,183 +40,6 @@ TINY = {"digits": (8, 2, None), "fashion-mnist": (28, 7, 20000)}
 
 
 QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-
-
-_OURS = ("output_dir", "objective", "seed", "resume_from_checkpoint")  # set by the cell, not by the YAML file
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """A data set of a protocol.
-
-    Args:
-        name: name in its cells, and argument of `load_benchmark` unless `dataset` is given.
-        dataset: a registered benchmark or a Hub id.
-        data_dir: folder with its files, relative to the YAML file; the protocol's when None.
-        train_split: split to train on.
-        test_split: split to evaluate on; nothing is ever selected on it.
-        image_column: column of the images, where it has no usual name.
-        label_column: column of the labels, likewise.
-        accept_differences: load the data even if counts or names differ from the benchmark's row.
-        candidates: source of substitutes for its class words; the protocol's when None.
-        made_by: command that creates the folder `name` in `data_dir`, shown where it is missing.
-    """
-
-    name: str
-    dataset: str | None = None
-    data_dir: str | None = None
-    train_split: str = "train"
-    test_split: str = "test"
-    image_column: str | None = None
-    label_column: str | None = None
-    accept_differences: bool = False
-    candidates: str | None = None
-    made_by: str | None = None
-
-    def load(self, split: str) -> Any:
-        """Load one split by `load_benchmark`.
-
-        Raises:
-            FileNotFoundError: if `data_dir` is missing; the message says how to create it.
-        """
-        if self.made_by is not None and not (folder := Path(self.data_dir or ".", self.name)).is_dir():
-            raise FileNotFoundError(f"`data_dir`: there is no folder {folder}. Make it: {self.made_by}")
-        return load_benchmark(
-            self.dataset or self.name,
-            split=split,
-            data_dir=self.data_dir,
-            image_column=self.image_column,
-            label_column=self.label_column,
-            accept_differences=self.accept_differences,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """Return what affects a result. File locations do not: results carry a fingerprint of the data."""
-        values = dataclasses.asdict(self)
-        return {key: value for key, value in values.items() if key not in ("data_dir", "made_by", "candidates")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """A row of the table: an objective and its changes to the protocol's training.
-
-    Args:
-        name: name of its row.
-        objective: a value of `MMCoAConfig.objective`, or "none" for the model without training.
-        settings: fields of `MMCoAConfig` that override the protocol's `training`, and `candidates`, the source of
-            substitutes that it is trained on. They affect its training only: every method is evaluated under the same
-            threat model, with the protocol's substitutes.
-
-    Example:
-        >>> Method.parse("mmcoa,targets=class")
-        Method(name='mmcoa,targets=class', objective='mmcoa', settings={'targets': 'class'})
-        >>> Method.parse("mine=mmcoa,lambda_text=0.9").folder
-        'mine'
-    """
-
-    name: str
-    objective: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not re.search(r"\w", self.name):
-            raise ValueError(f"`objectives`: the name {self.name!r} holds no letter or digit.")
-        if self.objective == UNTOUCHED and self.settings:
-            raise ValueError(f"`objectives`: {self.name!r} is the model as it was given and takes no settings.")
-        if ours := sorted(set(self.settings) & set(_OURS)):
-            raise ValueError(f"`objectives`: {self.name!r} must not set {', '.join(ours)}: the protocol does.")
-
-    @classmethod
-    def parse(cls, text: str) -> Method:
-        """Parse `OBJECTIVE,FIELD=VALUE,...` or `NAME=OBJECTIVE,FIELD=VALUE,...`, with values in YAML.
-
-        Without a name the whole text is the name.
-
-        Raises:
-            ValueError: if a part is no `FIELD=VALUE`.
-        """
-        first, *others = text.split(",")
-        name, named, objective = first.rpartition("=")
-        return cls(name=name if named else text, objective=objective, settings=field_values(others, f"{text!r}"))
-
-    @classmethod
-    def read(cls, given: Any, folder: Path) -> Method:
-        """Read a method as a YAML file has it: a text for `parse`, or `{name: ..., objective: ..., FIELD: VALUE}`.
-
-        Raises:
-            ValueError: if it is neither, or names no objective.
-        """
-        if isinstance(given, str):
-            return cls.parse(given)
-        if not isinstance(given, dict) or not isinstance(given.get("objective"), str):
-            raise ValueError(f"`objectives`: expected an objective or `{{name: ..., objective: ...}}`, got {given!r}.")
-        settings = with_numbers({key: value for key, value in given.items() if key not in ("name", "objective")})
-        if "candidates" in settings:
-            settings["candidates"] = candidates_path(str(settings["candidates"]), folder)
-        name = given.get("name", ",".join([given["objective"], *(f"{key}={settings[key]}" for key in settings)]))
-        return cls(name=str(name), objective=given["objective"], settings=settings)
-
-    @property
-    def folder(self) -> str:
-        """Return the name in a form for names of folders."""
-        return re.sub(r"[^\w.+-]+", "-", self.name)
-
-    @property
-    def trains(self) -> bool:
-        """Return whether the method trains a model."""
-        return self.objective != UNTOUCHED
-
-    @property
-    def training(self) -> dict[str, Any]:
-        """Return the fields of `MMCoAConfig` that the method changes."""
-        return {key: value for key, value in self.settings.items() if key != "candidates"}
-
-    @property
-    def candidates(self) -> str | None:
-        """Return the source of substitutes that the method is trained on; None for the protocol's."""
-        return self.settings.get("candidates")
-
-    def to_json(self) -> str | dict[str, Any]:
-        """Return the method in the form that `read` takes."""
-        if not self.settings and self.name == self.objective:
-            return self.name
-        return {"name": self.name, "objective": self.objective, **self.settings}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One entry of the table.
-
-    Args:
-        data: data set that the model is evaluated on.
-        train_on: data set that it is trained on; None without training.
-        shots: training images per class; None for all, and without training.
-        method: method of its row.
-        seed: seed of the training, the few-shot draw and the random starts of the attacks.
-        settings: everything that affects the result, as JSON.
-    """
-
-    data: Data
-    train_on: Data | None
-    shots: int | None
-    method: Method
-    seed: int
-    settings: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Return the name of the cell, which is its folder."""
-        if self.train_on is None:
-            return f"{self.data.name}_{self.method.folder}_seed{self.seed}"
-        trained = self.train_on.name
-        source = trained if trained == self.data.name else f"{trained}-to-{self.data.name}"
-        return f"{source}_{shots_name(self.shots)}_{self.method.folder}_seed{self.seed}"
-
-    @property
-    def training(self) -> dict[str, Any]:
-        """Return all settings that determine the trained model: cells with equal ones share one training."""
-        kept = {key: self.settings[key] for key in ("model", "train_on", "shots", "objective", "seed", "training")}
-        return kept | {"candidates": self.settings.get("train_candidates", self.settings["candidates"])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +66,8 @@ class Protocol:
         threat_model: `preset` and any fields of `ThreatModel`; fields that training shares default to `training`.
         candidates: a source of `MMCoAConfig.candidates`, "digits" or "fashion-mnist" (embedded tables), or a JSON file
             `{"word": ["substitute", ...]}`; training knows one half, the other is held out.
+        substitutes: the lists that texts are attacked with, each a column of the table: the "known" half, the "unseen"
+            half and the "whole" list, which is the paper's attack.
         max_test_samples: number of rows to evaluate on, drawn once; all when None.
         batch_size: batch size of the evaluation.
         unequal_steps: let a method change its number of gradient steps, which is refused otherwise.
@@ -274,6 +94,7 @@ class Protocol:
     training: Mapping[str, Any] = field(default_factory=dict)
     threat_model: Mapping[str, Any] = field(default_factory=dict)
     candidates: str = "neighbours"
+    substitutes: tuple[str, ...] = (KNOWN, UNSEEN)
     max_test_samples: int | None = None
     batch_size: int = 128
     unequal_steps: bool = False
@@ -287,7 +108,7 @@ class Protocol:
             if bool(getattr(self, name)) != (name in wanted):
                 state = "needs" if name in wanted else "does not take"
                 raise ValueError(f"`task: {self.task}` {state} `{name}`; it takes {' and '.join(wanted)}.")
-        for name in ("shots", "objectives", "seeds"):
+        for name in ("shots", "objectives", "seeds", "substitutes"):
             values = [each.folder if isinstance(each, Method) else each for each in getattr(self, name)]
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"`{name}` must name at least one value, each once, got {values}.")
@@ -308,8 +129,10 @@ class Protocol:
                 raise ValueError(f"`tiny`: `{name}` must be a whole number, at least 1, got {value!r}.")
         if bad := [shots for shots in self.shots if shots is not None and shots < 1]:
             raise ValueError(f"`shots` are images a class, at least 1, or {FULL!r}; got {bad}.")
-        if ours := sorted(set(self.training) & {*_OURS, "candidates"}):
+        if ours := sorted(set(self.training) & {*SET_BY_CELL, "candidates"}):
             raise ValueError(f"`training` must not set {', '.join(ours)}: the protocol does.")
+        if unknown := sorted(set(self.substitutes) - {KNOWN, UNSEEN, WHOLE}):
+            raise ValueError(f"`substitutes`: unknown {', '.join(unknown)}; choose from {KNOWN}, {UNSEEN} and {WHOLE}.")
         for method in self.objectives:
             self._check_method(method)
         self.attack_spec(0)
@@ -335,7 +158,19 @@ class Protocol:
                 f"`objectives`: {method.name!r} sets {', '.join(dead)}, which changes nothing without the candidates "
                 f"masked-lm: it trains on {', '.join(sorted(used))}. Give it candidates=masked-lm too."
             )
-        self.arguments("unused", method, 0)
+        args = self.arguments("unused", method, 0)
+        if "substitutes" not in method.settings:
+            return
+        if method.substitutes not in (KNOWN, WHOLE):
+            raise ValueError(
+                f"`objectives`: {method.name!r} sets substitutes to {method.substitutes!r}; training may use {KNOWN} "
+                f"or {WHOLE}."
+            )
+        words = {"words", "families"} & set(args.text_attack.replace("+", "|").split("|"))
+        if method.objective not in TRAINED_ON_TEXTS or not words:
+            raise ValueError(
+                f"`objectives`: {method.name!r} sets substitutes, which changes nothing: its training attacks no words."
+            )
 
     def arguments(self, output_dir: str | Path, method: Method | str, seed: int, **more: Any) -> MMCoAConfig:
         """Return the configuration of one training, of a method or of an objective without further settings.
@@ -435,14 +270,8 @@ class Protocol:
             settings["method"] = method.name
         if trained is not None and (self.task == "ood" or method.candidates):
             settings["train_candidates"] = self.described_candidates(trained, method)
+        if self.substitutes != (KNOWN, UNSEEN):
+            settings["substitutes"] = list(self.substitutes)
+        if method.substitutes == WHOLE:
+            settings["train_substitutes"] = WHOLE
         return Cell(data=data, train_on=trained, shots=shots, method=method, seed=seed, settings=settings)
-
-
-def shots_name(shots: int | None) -> str:
-    """Return "full" or, for instance, "4-shot"."""
-    return FULL if shots is None else f"{shots}-shot"
-
-
-def short_fingerprint(value: Any) -> str:
-    """Return 8 hexadecimal digits that distinguish two folders."""
-    return fingerprint(value)[:8]

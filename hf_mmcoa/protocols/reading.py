@@ -11,7 +11,8 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from ..io import read_yaml
-from .protocol import FULL, TINY, Data, Method, Protocol
+from .cell import FULL, Data, Method
+from .protocol import TINY, Protocol
 from .values import candidates_path, check_values, with_numbers
 
 # What a file holds for those fields of `Protocol` that are built from it.
@@ -22,6 +23,7 @@ _IN_FILES: dict[str, Any] = {
     "shots": list[int | Literal["full"] | None],
     "objectives": list,
     "seeds": list[int],
+    "substitutes": list[str],
     "training": dict | None,
     "threat_model": dict | None,
 }
@@ -86,7 +88,7 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         values[key] = tuple(_data(each, values, folder) for each in values.get(key, ()))
     if values.get("train_on"):
         values["train_on"] = _data(values["train_on"], values, folder)
-    for key in ("shots", "objectives", "seeds"):
+    for key in ("shots", "objectives", "seeds", "substitutes"):
         if key in values:
             values[key] = tuple(values[key])
     if "objectives" in values:

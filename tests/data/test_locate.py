@@ -142,3 +142,32 @@ def test_words_of_one_downloaded_split_are_numbered_with_a_warning(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
     with pytest.warns(UserWarning, match="numbered in this split alone: train of someone/words"):
         assert names_of(load_benchmark("someone/words")) == ["bee", "dog"]
+
+
+def test_splits_joined_by_a_plus_are_read_one_after_the_other(tmp_path: Path) -> None:
+    names = ["daisy", "rose"]
+    for split, labels in (("train", [0, 1]), ("validation", [1, 1, 0]), ("test", [0])):
+        write_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", features=labels_of(names), label=labels)
+    both = load_benchmark("flowers102", "train+validation", data_dir=tmp_path, accept_differences=True)
+    assert both["label"] == [0, 1, 1, 1, 0]
+    with pytest.raises(ValueError, match=r"flowers102 has no split 'train\+train'"):
+        load_benchmark("flowers102", "train+train", data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"caltech256 has no split 'train\+all'"):  # the same rows twice
+        load_benchmark("caltech256", "train+all", data_dir=tmp_path)
+    assert len(load_benchmark("digits", "train+validation")) == len(load_benchmark("digits", "train")) + len(
+        load_benchmark("digits", "validation")
+    )
+
+
+@pytest.mark.parametrize(("split", "rows"), [("train+validation", 5), ("all", 7), ("train", 2)])
+def test_class_folders_of_several_splits_are_all_read(tmp_path: Path, split: str, rows: int) -> None:
+    image_folder(tmp_path / "caltech256" / "train", cat=[1], dog=[1])
+    image_folder(tmp_path / "caltech256" / "validation", cat=[1, 2], dog=[1])
+    image_folder(tmp_path / "caltech256" / "test", cat=[1], dog=[1])
+    assert len(load_benchmark("caltech256", split, data_dir=tmp_path, accept_differences=True)) == rows
+
+
+def test_one_of_two_joined_splits_is_not_taken_for_both(tmp_path: Path) -> None:
+    image_folder(tmp_path / "flowers102" / "train", daisy=[1], rose=[1])
+    with pytest.raises(FileNotFoundError, match=r"split 'train\+validation': files are missing"):
+        load_benchmark("flowers102", "train+validation", data_dir=tmp_path)

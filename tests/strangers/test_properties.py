@@ -26,7 +26,7 @@ from hf_mmcoa.demo import parse_class_names
 from hf_mmcoa.evaluation.threat_model import ThreatModel
 from hf_mmcoa.io import parse_json, parse_yaml, printable
 from hf_mmcoa.losses import class_targets, contrastive_loss, sigmoid_loss
-from hf_mmcoa.protocols.protocol import Method
+from hf_mmcoa.protocols.cell import Method
 from hf_mmcoa.protocols.reading import _protocol
 from hf_mmcoa.protocols.values import field_values
 from hf_mmcoa.report.markdown import escape_markdown

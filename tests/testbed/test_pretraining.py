@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from hf_mmcoa.models import encoding
+from hf_mmcoa.protocols.cell import Data
 from hf_mmcoa.protocols.cell_models import start_model
-from hf_mmcoa.protocols.protocol import Data, Protocol
+from hf_mmcoa.protocols.protocol import Protocol
 from hf_mmcoa.substitutes.embedded import synonym_table
 from hf_mmcoa.testbed import digits
 from hf_mmcoa.testbed.pretraining import pretrain_tiny_clip
