@@ -20,9 +20,9 @@ from .models.encoder import DualEncoder, load_clip
 class ZeroShotClassifier(nn.Module):
     """Map images in [0, 1] to class logits `s I P^T`, differentiably in the images.
 
-    The prompt embeddings are cached, and computed again after a weight of the text encoder has changed. `torch.compile`,
-    `torch.export` and ONNX record them: read `prompt_embeds` after a change of weights, and a compiled classifier has
-    the new ones; export again.
+    The prompt embeddings are cached, and computed again after a weight of the text encoder has changed. A compiled
+    classifier does not notice such a change: read `prompt_embeds` after it. What `torch.export` and ONNX wrote keeps
+    the old ones: read `prompt_embeds` and export again.
 
     Args:
         model: a `CLIPModel` or `SiglipModel`.

@@ -129,15 +129,18 @@ def traced(classifier, images):
     return torch.jit.trace(classifier, images)
 
 
-GRAPHS = [compiled, exported, strictly_exported, mapped, traced]
+in_one_graph = pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="torch 2.6 finds breaks in transformers' own forward and guards on the batch size"
+)
+GRAPHS = [mapped, traced, *(pytest.param(one, marks=in_one_graph) for one in (compiled, exported, strictly_exported))]
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of sizes, which a trace keeps
-@pytest.mark.parametrize(("graph", "size"), [*((graph, 40) for graph in GRAPHS), (exported, 32)])
-def test_a_graph_of_the_classifier_equals_it_and_refuses_the_same(classifier, graph, size):
-    images = torch.rand(2, 3, size, size)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_graph_of_the_classifier_equals_it_and_refuses_the_same(classifier, graph):
+    images = torch.rand(2, 3, 40, 40)  # the resize is part of the graph
     images[0, 0] = 1 + 2e-7  # by rounding
-    run = graph(classifier.eval(), torch.rand(2, 3, size, size))
+    run = graph(classifier.eval(), torch.rand(2, 3, 40, 40))
     with torch.no_grad():
         assert torch.allclose(run(images), classifier(images), atol=1e-5)
         half = torch.cat([images[:1], images[1:] * 255])
@@ -153,6 +156,7 @@ def test_gradients_under_vmap_equal_those_of_a_batch(classifier, images):
     assert torch.allclose(each, batch, atol=1e-5)
 
 
+@in_one_graph
 def test_prompts_read_after_a_change_of_weights_reach_compiled_graphs_and_exports(classifier, images):
     run = compiled(classifier, images)
     with torch.no_grad():
@@ -189,6 +193,7 @@ def test_a_copy_and_a_pickle_are_whole(classifier, images):
 
 
 @pytest.mark.slow
+@in_one_graph
 def test_onnx_runs_in_onnxruntime(classifier, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
