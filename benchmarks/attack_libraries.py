@@ -62,9 +62,7 @@ WAYS = ("as it is", 'on_out_of_range="clamp"', "does not run")
 def main() -> None:
     options = measure.parser(__doc__, "attack_libraries", runs=1)
     options.add_argument("--images", type=int, default=4, help="of the embedded digits' test split")
-    options.add_argument(
-        "--only", nargs="+", help="attacks to run again; the others keep their rows of the output file"
-    )
+    options.add_argument("--only", nargs="+", help="attacks to run again; others keep their rows of the output")
     options.add_argument("--seconds", type=int, default=20, help="of CPU time given to an attack")
     options.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     args = options.parse_args()
