@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from hf_mmcoa import ZeroShotClassifier
 from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.testbed.digits import vocabulary
 from hf_mmcoa.testbed.tiny_clip import tiny_clip
@@ -123,3 +125,31 @@ def test_another_text_than_the_best_is_an_error_and_a_tie_is_not(monkeypatch: py
         speed.check_same(slow, [text], [text], [best])
     monkeypatch.setattr(speed, "ROUNDING", 1.0)  # now everything is as good as the best
     assert speed.check_same(slow, [text], [text], [best]) == [[text, text, best]]
+
+
+def test_the_table_of_attack_libraries_is_that_of_the_last_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    libraries = importlib.import_module("attack_libraries")
+    result = json.loads((BENCHMARKS / "results" / "attack_libraries.json").read_text(encoding="utf-8"))
+    page = (BENCHMARKS.parent / "docs" / "attacks.md").read_text(encoding="utf-8")
+    assert page.split("<!-- attack-libraries -->")[1].split("<!--")[0].strip() == libraries.markdown(result)
+    assert result["met"] and not result["quick"]
+
+
+def test_an_attack_that_steps_outside_runs_with_clamping_and_a_broken_one_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    libraries = importlib.import_module("attack_libraries")
+    model, processor = tiny_clip(vocabulary(), image_size=8, patch_size=2)
+    choices = dict(zip(libraries.WAYS, ("raise", "clamp"), strict=False))
+    images, labels = torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+
+    def way(step: float) -> str:
+        def build(way: str) -> Callable[..., torch.Tensor]:
+            classifier = ZeroShotClassifier(model, processor, ["zero", "one"], on_out_of_range=choices[way])
+            return lambda images, labels: classifier(images + step).sum() * 0 + images
+
+        return libraries.look(build, images, labels, seconds=30)["way"]
+
+    assert [way(0.0), way(1.0), way(float("nan"))] == list(libraries.WAYS)

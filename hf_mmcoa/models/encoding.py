@@ -13,7 +13,7 @@ import contextlib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,8 @@ from .shared_prefix import SharedPrefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+OnOutOfRange = Literal["raise", "clamp"]
 
 MAX_SIDES = 100  # a picture of 60000x1 would be resized to 13 million x 224 before it is cropped: 36 GB
 
@@ -233,16 +235,67 @@ def image_features(model: nn.Module, pixel_values: Tensor, patches: bool = False
 
 def check_images(images: Tensor) -> None:
     """Raise ValueError unless `images` is a floating (batch, 3, height, width) tensor in [0, 1], up to rounding."""
+    _check_shape(images)
+    if (extremes := _extremes(images)) is not None:
+        _check_range(*extremes, beyond=_rounding(images))
+
+
+def pixels_in_range(images: Tensor, on_out_of_range: OnOutOfRange) -> Tensor:
+    """Return images in [0, 1]; the gradient passes a clamped pixel as if it were not clamped.
+
+    A graph of `torch.compile`, `torch.export` or ONNX cannot raise, nor can `torch.func.vmap`. There an image that
+    "raise" refuses becomes NaN, and so does what is computed from it.
+
+    Args:
+        images: (batch, 3, height, width), floating. Pixels outside [0, 1] by rounding are clamped.
+        on_out_of_range: "raise" refuses images that are clearly outside, "clamp" clamps them.
+
+    Raises:
+        ValueError: if the images have another shape or type, are refused, or hold NaN or infinity.
+    """
+    _check_shape(images)
+    extremes = _extremes(images)
+    beyond = _rounding(images) if on_out_of_range == "raise" else torch.finfo(images.dtype).max
+    if extremes is not None:
+        _check_range(*extremes, beyond=beyond)
+        if extremes[0] >= 0 and extremes[1] <= 1:
+            return images
+    clamped = images.detach().clamp(0, 1) + (images - images.detach())  # the value of one, the gradient of the other
+    if extremes is not None or on_out_of_range == "clamp":
+        return clamped
+    refused = (clamped - images).detach().abs().amax((1, 2, 3), keepdim=True) > beyond
+    return clamped.masked_fill(refused, float("nan"))
+
+
+def _extremes(images: Tensor) -> tuple[float, float] | None:
+    """Return the smallest and the largest pixel; None where values cannot be read, as in a graph that is recorded."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    if images.numel() == 0:
+        return 0.0, 0.0
+    try:
+        return images.detach().amin().item(), images.detach().amax().item()
+    except RuntimeError:  # of `torch.func.vmap`, and of tensors without values; torch has no public way to ask before
+        return None
+
+
+def _rounding(images: Tensor) -> float:
+    return 4 * torch.finfo(images.dtype).eps  # what a resize or a mean and its inverse may leave
+
+
+def _check_shape(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(
             f"`images` must be a float tensor (batch, 3, height, width), got {images.dtype} {tuple(images.shape)}."
         )
-    low, high = (value.item() for value in images.detach().aminmax()) if images.numel() else (0.0, 0.0)
-    rounding = 4 * torch.finfo(images.dtype).eps  # what a resize or a mean and its inverse may leave
-    if not (low >= -rounding and high <= 1 + rounding):  # written so that NaN fails too
+
+
+def _check_range(low: float, high: float, beyond: float) -> None:
+    if not (low >= -beyond and high <= 1 + beyond):  # written so that NaN fails too
         raise ValueError(
             f"`images` must hold pixels in [0, 1], got values from {low:g} to {high:g}. "
-            "Divide 8-bit images by 255, and give pixels before mean and std: the model's own are applied inside."
+            "Divide 8-bit images by 255, and give pixels before mean and std: the model's own are applied inside. "
+            'For an attack that steps outside, `ZeroShotClassifier` takes on_out_of_range="clamp".'
         )
 
 

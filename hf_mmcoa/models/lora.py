@@ -124,6 +124,7 @@ def merge(model: PeftModel) -> CLIPModel:
     if not isinstance(model, PeftModel):
         raise TypeError(f"`model` must be a PeftModel, got {type(model).__name__}: it has no adapter to merge.")
     plain = copy.deepcopy(model).merge_and_unload(safe_merge=True)  # type: ignore[operator]
+    vars(plain).pop("peft_config", None)  # peft 0.18 and 0.19 leave it behind
     return plain.requires_grad_(True).eval()
 
 
