@@ -19,6 +19,7 @@ from ..attacks.contracts import ImageAttack
 from ..attacks.image_text_embedding import radius_shares
 from ..data.columns import AUTO
 from ..substitutes.source import CandidateSource
+from ..substitutes.synonyms import most_substitutes
 from .attack_names import worst_case_attacks, worst_outcome
 from .batch import EMBEDDING_RADII, evaluate_batch
 from .by_class import numbers_by_class
@@ -165,7 +166,7 @@ class ZeroShotTask:
 
     def summary(self, records: Sequence[Record]) -> dict[str, Any]:
         """See `Task`."""
-        evaluation = self.evaluation
+        evaluation, spec = self.evaluation, self.evaluation.spec
         outcomes = {name: "".join(record["outcomes"][name] for record in records) for name in records[0]["outcomes"]}
         total, correct = len(outcomes["clean"]), outcomes["clean"].count("1")
         numbers: dict[str, Any] = {}
@@ -185,6 +186,7 @@ class ZeroShotTask:
             "class_names": evaluation.class_names,
             "prompts": evaluation.prompts,
             "adv_prompts": evaluation.texts.found.lists,
+            "candidates_a_word": most_substitutes(evaluation.sources, evaluation.prompts, spec.num_candidates),
             "searches": evaluation.texts.found.searches,
             "queries": self._queries(records),
             "row_ids": evaluation.row_ids,

@@ -51,6 +51,7 @@ class _Fields(_Required, total=False):
     sanity: list[dict[str, Any]]
     searches: dict[str, str]
     queries: dict[str, int]
+    candidates_a_word: dict[str, int]
     class_accuracies: dict[str, list[float | None]]
     confusion: dict[str, Confusion]
     calibration: dict[str, Calibration]

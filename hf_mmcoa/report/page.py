@@ -43,6 +43,7 @@ from .table import (
     interval_sentence,
     main_columns,
     markdown_table,
+    most_candidates,
     setting_differences,
 )
 from .text_attacks import (
@@ -272,7 +273,7 @@ def _section_context(section: Section, number: int) -> dict[str, Any]:
     return {
         "number": number,
         "title": section.title,
-        "summary": describe(spec),
+        "summary": describe(spec, most_candidates(section.first)),
         "differences": section.differences,
         "models": [{"place": one.place, "name": one.name, "count": len(one.results)} for one in series],
         "rows": rows,
