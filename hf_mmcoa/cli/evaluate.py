@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.retrieval import evaluate_retrieval
     from ..evaluation.sanity import failed
     from ..models.encoder import load_clip
+    from ..report.class_tables import class_lines
     from ..report.gallery import attack_gallery, gallery_path, save_gallery
     from ..report.table import interval_sentence, robustness_table
 
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         print(retrieval_table(result) if retrieval else robustness_table({Path(args.model).name: result}))
         if not retrieval:
             print(interval_sentence(averaged=False))
+            print(printable("\n".join(["", *class_lines(result)])))
         for finding in findings:
             print(f"sanity check failed: {finding['check']}: {printable(finding['detail'])}", file=sys.stderr)
         if args.output:

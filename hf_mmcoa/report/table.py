@@ -312,7 +312,7 @@ def describe(spec: Mapping[str, Any], candidates: int | None = None) -> str:
     radius = fraction(float(spec["epsilon"]))
     parts = [f"image {norm} {radius}, {', '.join(spec['image_attacks'])}, {spec['num_steps']} steps{runs}"]
     budgets = {
-        "words": f"{count(spec['max_changes'], 'word')} of up to {_at_most(spec, candidates)} candidates",
+        "words": f"{count(spec['max_changes'], 'word')} of up to {count(_at_most(spec, candidates), 'candidate')}",
         "characters": count(spec["max_edits"], "character"),
         "embedding": f"token embeddings within {spec['rho']:g}",
     }
