@@ -1,6 +1,7 @@
 """The model card: the description of a checkpoint, its measurements and its limits, written from files alone.
 
 Names in those files are untrusted: the template escapes everything it prints, except text that this module made.
+It is long because each part of the template has its own function here, and they share what they know of the model.
 """
 
 from __future__ import annotations

@@ -66,8 +66,6 @@ from .text_attacks import (
 from .titles import title_parts
 
 TEMPLATE = "report_template.html"
-
-
 PROMPTS_SHOWN = 12
 
 
