@@ -30,16 +30,19 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import Accelerator
 
     from ..data.load import load_benchmark
+    from ..evaluation.csv_table import write_csv
     from ..evaluation.evaluator import evaluate_robustness
     from ..evaluation.recalls import retrieval_table
     from ..evaluation.retrieval import evaluate_retrieval
     from ..evaluation.sanity import failed
     from ..models.encoder import load_clip
+    from ..report.class_tables import class_lines
     from ..report.gallery import attack_gallery, gallery_path, save_gallery
     from ..report.table import interval_sentence, robustness_table
 
     try:
         _check_gallery(args)
+        _check_export(args)
         spec = threat_model(args)
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
         model, processor = load_clip(args.model)
@@ -60,8 +63,17 @@ def run(args: argparse.Namespace) -> int:
             result = evaluate_retrieval(model, processor, dataset, accelerator=accelerator, **options)
         else:
             result = evaluate_robustness(
-                model, processor, dataset, accelerator=accelerator, sanity=not args.no_sanity, **options
+                model,
+                processor,
+                dataset,
+                accelerator=accelerator,
+                sanity=not args.no_sanity,
+                export=args.export,
+                export_images=args.export_images,
+                **options,
             )
+        if args.csv is not None and accelerator.is_main_process:
+            write_csv([result], _csv_path(args))
         if args.gallery and accelerator.is_main_process:
             models = {Path(args.model).name: (model, processor)}
             gallery = attack_gallery(models, dataset, spec, candidates=given, num_samples=args.gallery)
@@ -76,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         print(retrieval_table(result) if retrieval else robustness_table({Path(args.model).name: result}))
         if not retrieval:
             print(interval_sentence(averaged=False))
+            print(printable("\n".join(["", *class_lines(result)])))
         for finding in findings:
             print(f"sanity check failed: {finding['check']}: {printable(finding['detail'])}", file=sys.stderr)
         if args.output:
@@ -95,6 +108,21 @@ def _check_gallery(args: argparse.Namespace) -> None:
         raise ValueError("`--gallery` needs at least 1 sample, and `--output`: it is written beside the result.")
 
 
+def _check_export(args: argparse.Namespace) -> None:
+    """Raise ValueError if `--export` or `--csv` does not fit the other options."""
+    if args.export is not None and args.task == "retrieval":
+        raise ValueError(
+            "`--export` writes attacked images and predictions of classes, so it needs `--task zero-shot`."
+        )
+    if args.csv == "" and args.output is None:
+        raise ValueError("`--csv` without a file is written beside `--output`: give `--output`, or `--csv FILE`.")
+
+
+def _csv_path(args: argparse.Namespace) -> Path:
+    """Return the file of `--csv`: the named one, or that beside the result."""
+    return Path(args.csv) if args.csv else Path(args.output).with_suffix(".csv")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `hf-mmcoa evaluate`."""
     parser.add_argument(
@@ -110,6 +138,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the result of another evaluation in --output")
     parser.add_argument(
         "--gallery", type=int, metavar="N", help="also write N attacked samples beside --output, for the report"
+    )
+    parser.add_argument(
+        "--csv",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="also write the numbers as CSV, one row a metric; without FILE beside --output",
+    )
+    parser.add_argument(
+        "--export",
+        metavar="DIR",
+        help="also write the attacked images and texts, and the predictions under every attack as parquet",
+    )
+    parser.add_argument(
+        "--export_images",
+        "--export-images",
+        choices=["png", "safetensors"],
+        default="png",
+        help="form of the images of --export: png, rounded to 8 bits (the default; the outcome after rounding is "
+        "measured too), or safetensors, exact",
     )
     parser.add_argument(
         "--text_column",

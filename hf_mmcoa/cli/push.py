@@ -23,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Upload, or only list, the files that the parsed arguments name; return the exit status."""
     from transformers.utils import logging
 
-    from ..hub.push import pack, push
+    from ..hub.local_folder import is_path
+    from ..hub.push import pack, push, push_to_folder
 
     logging.disable_progress_bar()  # show bars for the upload only, not for reading files
     options = {
@@ -32,16 +33,20 @@ def run(args: argparse.Namespace) -> int:
         "base_model": args.base_model,
         "license": args.license,
     }
+    repo_id, target = args.repo_id, args.to_folder
+    if target is None and repo_id is not None and is_path(repo_id):
+        repo_id, target = None, repo_id
     try:
+        _check_target(args, repo_id, target)
+        commit = None
         if args.dry_run:
-            package, commit = (
-                pack(args.folder, args.repo_id, other_card="replace" if args.overwrite else "refuse", **options),
-                None,
-            )
+            package = pack(args.folder, repo_id, other_card="replace" if args.overwrite else "refuse", **options)
+        elif target is not None:
+            package = push_to_folder(args.folder, target, repo_id, overwrite=args.overwrite, **options)
         else:
             package, commit = push(
                 args.folder,
-                args.repo_id,
+                repo_id,
                 private=args.private,
                 revision=args.revision,
                 overwrite=args.overwrite,
@@ -53,12 +58,19 @@ def run(args: argparse.Namespace) -> int:
     for one in package.left_out:
         print(f"left out: {printable(one)}", file=sys.stderr)
     print(printable("\n".join(sorted(package.files))))
+    card = package.checkpoint.folder if target is None or args.dry_run else target
     print(
-        f"\n{commit.commit_url}"
-        if commit
-        else f"\nnothing was uploaded; the card is {package.checkpoint.folder}/README.md"
+        f"\n{commit.commit_url}" if commit else f"\nnothing was uploaded; the card is {printable(str(card))}/README.md"
     )
     return 0
+
+
+def _check_target(args: argparse.Namespace, repo_id: str | None, target: str | None) -> None:
+    """Raise ValueError unless the options name a repository or a folder, and fit it."""
+    if repo_id is None and target is None:
+        raise ValueError("name the repository, OWNER/NAME, or a local folder (--to_folder DIR).")
+    if target is not None and (args.private or args.revision):
+        raise ValueError("--private and --revision are of a repository on the Hub; a local folder has neither.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +78,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", metavar="FOLDER", help="folder of a CLIPModel or an adapter, as `hf-mmcoa train` writes it"
     )
-    parser.add_argument("repo_id", metavar="ID", help="OWNER/NAME of the repository, created if it does not exist")
+    parser.add_argument(
+        "repo_id",
+        nargs="?",
+        metavar="ID",
+        help="OWNER/NAME of the repository, created if it does not exist; a path (./DIR, /DIR) is as --to_folder",
+    )
+    parser.add_argument(
+        "--to_folder",
+        "--to-folder",
+        metavar="DIR",
+        help="write the published files into this local folder and upload nothing; with ID, the card's code loads ID",
+    )
     parser.add_argument(
         "--results",
         nargs="+",

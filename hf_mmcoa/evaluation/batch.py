@@ -13,21 +13,32 @@ import torch
 from torch import Tensor
 
 from ..attacks import factory
-from ..attacks.class_prompts import ClassPrompts, FixedPrompts, correct
+from ..attacks.class_prompts import ClassPrompts, FixedPrompts, WorstPrompts, correct
 from ..attacks.engine import ImageAttacker, Measured, attack_images, seeded_generator
 from ..attacks.settings import MULTIMODAL_ADVERSARIES, TEXT_ADVERSARIES
 from .attack_names import AttackName, source_suffix, worst_case_attacks
 from .controls import judge
+from .export import Export
+from .misled import Misled, Texts, rivals
 from .prepare import Evaluation
 
 EMBEDDING_RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Multiples of rho at which the image-aware embedding attack is run, each from the solution of the one before."""
 
 
-def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the outcomes of all attacks on one batch of `Evaluation.load`, as JSON values."""
+def evaluate_batch(
+    evaluation: Evaluation, index: int, batch: dict[str, Any], export: Export | None = None
+) -> dict[str, Any]:
+    """Return the outcomes of all attacks on one batch of `Evaluation.load`, as JSON values.
+
+    Args:
+        evaluation: what is evaluated.
+        index: number of the batch.
+        batch: the batch.
+        export: writes the attacked images, and has what else it needs put into the record.
+    """
     device = evaluation.prompt_embeds.device
-    run = _Batch(evaluation, index, batch["images"].to(device), batch["labels"].to(device))
+    run = _Batch(evaluation, index, batch["images"].to(device), batch["labels"].to(device), export is not None)
     if not run.logits.isfinite().all():
         row = int((~run.logits.isfinite().all(1)).int().argmax())
         raise ValueError(
@@ -43,8 +54,10 @@ def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) ->
             # The strongest first: what resists it is not attacked by the others again.
             for adversary in sorted(evaluation.spec.text_adversaries, key=TEXT_ADVERSARIES.index, reverse=True):
                 run.attack_both(adversary, source)
+    row_ids = batch["row_ids"].tolist()
+    exported = {} if export is None else {"export": export.write_batch(evaluation, index, row_ids, run.misled)}
     return {
-        "row_ids": batch["row_ids"].tolist(),
+        "row_ids": row_ids,
         "labels": batch["labels"].tolist(),
         "predictions": run.logits.argmax(1).tolist(),
         "outcomes": {name: "".join("01"[robust] for robust in rows.tolist()) for name, rows in run.outcomes.items()},
@@ -56,13 +69,16 @@ def evaluate_batch(evaluation: Evaluation, index: int, batch: dict[str, Any]) ->
         "queries": dict(run.queries),
         "largest_perturbation": run.measured.largest,
         "pixel_range": run.measured.pixel_range,
+        "rivals": run.misled.rivals,
+        "sureness": run.misled.sureness(evaluation.prompt_embeds, evaluation.encoder.logit_scale),
+        **exported,
     }
 
 
 class _Batch:
     """The attacks on one batch: which samples are robust to each, and what the image attacks found."""
 
-    def __init__(self, evaluation: Evaluation, index: int, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, evaluation: Evaluation, index: int, images: Tensor, labels: Tensor, keep: bool = False) -> None:
         self.evaluation, self.index, self.images, self.labels = evaluation, index, images, labels
         self.spec, self.texts = evaluation.spec, evaluation.texts
         with torch.no_grad():
@@ -72,6 +88,8 @@ class _Batch:
         """Robust samples by attack, (batch,)."""
         self.found: list[Tensor] = []
         """Embeddings of adversarial images, (batch, dim) each; zeros where a sample was not attacked."""
+        self.found_images: list[Tensor] = []
+        """Those images, (batch, 3, h, w) each, where an export wants them."""
         self.witnesses: dict[str, list[list[str] | None]] = {}
         """For attacks that choose texts by the image: the texts that misled it, None for the other samples."""
         self.curve: list[int] = []
@@ -84,6 +102,14 @@ class _Batch:
         """By multimodal attack that writes texts: the prompt that it changed most, and what it became."""
         self.queries: Counter[str] = Counter()
         self.measured = Measured(self.spec.norm)
+        self.misled = Misled(images, self.embeds, labels, keep)
+        """What the samples are taken for under each attack."""
+        self.misled.add("clean", self.every, self.logits, self.clean)
+
+    @property
+    def every(self) -> Tensor:
+        """Return the places of all samples, (batch,)."""
+        return torch.arange(len(self.labels), device=self.labels.device)
 
     @property
     def clean(self) -> Tensor:
@@ -105,12 +131,15 @@ class _Batch:
         for name, embeds in self.texts.embeds.items():
             prompts = FixedPrompts(embeds, self.evaluation.scale)
             self.outcomes[name] = self.clean & prompts.correct(self.embeds, self.labels)
+            self._add_texts(name, name, self.clean, prompts, self.embeds, self.outcomes[name])
         by_image = [adversary for adversary in self.spec.text_adversaries if adversary in ("own", "all")]
         for name, pools in self.texts.pools_by_attack().items():
             for adversary in by_image:
                 key = str(AttackName.parse(name)._replace(adversary=adversary))
                 others = adversary == "all"
                 self.outcomes[key] = self.clean & pools.correct(self.embeds, self.labels, others)
+                worst = WorstPrompts(pools, others, self.evaluation.scale)
+                self._add_texts(key, key, self.clean, worst, self.embeds, self.outcomes[key])
                 self._keep_witnesses(key, pools.witnesses(self.embeds, self.labels, others))
         if by_image and "embedding" in self.spec.text_attacks:
             self._attack_embeddings()
@@ -121,6 +150,29 @@ class _Batch:
     def _keep_witnesses(self, key: str, texts: list[tuple[str, str]]) -> None:
         misled = (self.clean & ~self.outcomes[key]).tolist()
         self.witnesses[key] = [list(pair) if fallen else None for pair, fallen in zip(texts, misled, strict=True)]
+
+    def _add_texts(
+        self, key: str, text: str, attacked: Tensor, prompts: ClassPrompts, embeds: Tensor, stands: Tensor
+    ) -> None:
+        """Note what prompts of the text attack `text` make of samples that stood; `attacked` and `stands`: (batch,)."""
+        rows = (attacked & ~stands).nonzero().squeeze(1)
+        logits = prompts.logits(embeds[rows], self.labels[rows])
+        self.misled.add(key, rows, logits, stands[rows], texts=self._texts(text, rows, prompts, embeds[rows], logits))
+
+    def _texts(self, text: str, rows: Tensor, prompts: ClassPrompts, embeds: Tensor, logits: Tensor) -> Texts | None:
+        """Return what returns the texts of prompts that the text attack `text` wrote, for samples at `rows`."""
+        if text not in self.texts.found.lists and not isinstance(prompts, WorstPrompts):
+            return None  # token embeddings
+
+        def found(places: Tensor) -> list[tuple[str, str]]:
+            labels = self.labels[rows[places]]
+            if isinstance(prompts, WorstPrompts):
+                return prompts.pools.witnesses(embeds[places], labels, prompts.others)
+            written = self.texts.found.lists[text]
+            winners = rivals(logits[places], labels)
+            return [(written[own], written[rival]) for own, rival in zip(labels.tolist(), winners, strict=True)]
+
+        return found
 
     def _attack_embeddings(self) -> None:
         """Move the token embeddings of the own prompt, for each image apart."""
@@ -153,7 +205,7 @@ class _Batch:
             key = str(AttackName("multimodal", name, own, source_suffix(source, self.evaluation.sources)))
             robust = self._robust_so_far(key) if self.spec.skip_fallen else self.clean
             if name == "independent":
-                self.outcomes[key] = self._independent(robust, prompts)
+                self.outcomes[key] = self._independent(key, robust, prompts)
             elif name == "adaptive":
                 self.outcomes[key] = self._adaptive(key, robust, prompts)
             else:
@@ -166,11 +218,23 @@ class _Batch:
         attacks = worst_case_attacks([*self.outcomes, key])[f"multimodal{middle}_accuracy"]
         return torch.stack([self.outcomes[name] for name in attacks if name != key]).all(0)
 
-    def _independent(self, robust: Tensor, prompts: dict[str, ClassPrompts]) -> Tensor:
+    def _independent(self, key: str, robust: Tensor, prompts: dict[str, ClassPrompts]) -> Tensor:
         """Classify every adversarial image that was found with every attacked prompt that was found."""
-        for each in prompts.values():
-            for embeds in self.found:
-                robust = robust & each.correct(embeds, self.labels)
+        for text, each in prompts.items():
+            for place, embeds in enumerate(self.found):
+                stands = robust & each.correct(embeds, self.labels)
+                rows = (robust & ~stands).nonzero().squeeze(1)
+                if len(rows):
+                    logits = each.logits(embeds[rows], self.labels[rows])
+                    self.misled.add(
+                        key,
+                        rows,
+                        logits,
+                        stands[rows],
+                        images=self.found_images[place][rows] if self.misled.keep else None,
+                        texts=self._texts(text, rows, each, embeds[rows], logits),
+                    )
+                robust = stands
         return robust
 
     def _adaptive(self, key: str, robust: Tensor, prompts: dict[str, ClassPrompts]) -> Tensor:
@@ -184,7 +248,7 @@ class _Batch:
         for text, each in prompts.items():
             for name, attack in self.evaluation.image_attacks.items():
                 attacked = (left if self.spec.skip_fallen else robust) & ~spared
-                result, _ = self._image_attack(attack, f"{key}/{text}/{name}", key, attacked, each, each)
+                result, _ = self._image_attack(attack, f"{key}/{text}/{name}", key, attacked, each, each, text)
                 left = left & (result | spared)
         return left
 
@@ -201,13 +265,31 @@ class _Batch:
         words = str(AttackName("text", "words", "", source_suffix(source, self.evaluation.sources)))
         texts = {each for row in pairs.prompts for each in zip(self.evaluation.prompts, row, strict=True)}
         self.written[key] = list(self.texts.changes.worst(words, texts))
-        left[rows] = correct(pairs.logits(encoder), self.labels[rows])
+        logits = pairs.logits(encoder)
+        left[rows] = correct(logits, self.labels[rows])
+
+        def texts_of(places: Tensor) -> list[tuple[str, str]]:
+            labels = self.labels[rows[places]]
+            found = zip(places.tolist(), labels.tolist(), rivals(logits[places], labels), strict=True)
+            return [(pairs.prompts[place][own], pairs.prompts[place][rival]) for place, own, rival in found]
+
+        self.misled.add(key, rows, logits, left[rows], images=pairs.images, texts=texts_of)
         return left
 
     def _image_attack(
-        self, attack: ImageAttacker, seed: str, key: str, robust: Tensor, attacked: ClassPrompts, judged: ClassPrompts
+        self,
+        attack: ImageAttacker,
+        seed: str,
+        key: str,
+        robust: Tensor,
+        attacked: ClassPrompts,
+        judged: ClassPrompts,
+        text: str = "",
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run one attack with its restarts: which samples are robust, and what embeddings each restart found."""
+        """Run one attack with its restarts: which samples are robust, and what embeddings each restart found.
+
+        `text` is the text attack that wrote the prompts, if they are attacked.
+        """
         left, found = robust.clone(), []
         self.queries[key] += 0  # an attack that meets no sample is listed too
 
@@ -234,6 +316,14 @@ class _Batch:
             embeds = result.embeds.new_zeros(len(left), result.embeds.shape[1])
             embeds[rows] = result.embeds
             found.append(embeds)
+            labels = self.labels[rows]
+            logits = judged.logits(result.embeds, labels)
+            texts = self._texts(text, rows, judged, result.embeds, logits) if text else None
+            self.misled.add(key, rows, logits, result.stands, embeds=result.embeds, images=result.images, texts=texts)
+            if self.misled.keep and not text:
+                images = self.images.clone()
+                images[rows] = result.images
+                self.found_images.append(images)
         return left, found
 
     def _generator(self, *key: object) -> torch.Generator:

@@ -19,8 +19,11 @@ from ..attacks.contracts import ImageAttack
 from ..attacks.image_text_embedding import radius_shares
 from ..data.columns import AUTO
 from ..substitutes.source import CandidateSource
+from ..substitutes.synonyms import most_substitutes
 from .attack_names import worst_case_attacks, worst_outcome
 from .batch import EMBEDDING_RADII, evaluate_batch
+from .by_class import numbers_by_class
+from .export import Export, ImageFormat
 from .prepare import ATTACKS, Evaluation, prepare
 from .results import load_result, save_result
 from .runner import Record, evaluated_model, process_state, result_names, run
@@ -51,6 +54,8 @@ def evaluate_robustness(
     model_name: str | None = None,
     dataset_name: str | None = None,
     training_seed: int | None = None,
+    export: str | Path | None = None,
+    export_images: ImageFormat = "png",
 ) -> dict[str, Any]:
     """Measure zero-shot accuracy under attack, with the outcome of every attack on every sample.
 
@@ -82,6 +87,8 @@ def evaluate_robustness(
         dataset_name: recorded as `result["dataset"]`; the data set's own when None.
         training_seed: seed of the training that made the weights, recorded as `result["training_seed"]`. Reports
             average results of one name only where they hold different training seeds.
+        export: folder for the attacked images and texts, and the predictions under every attack.
+        export_images: "png", rounded to 8 bits, or "safetensors", exact.
 
     Returns:
         A flat dictionary of JSON values: `clean_accuracy`; `image_accuracy`, `text_accuracy` and `multimodal_accuracy`,
@@ -120,8 +127,9 @@ def evaluate_robustness(
         max_samples=max_samples,
     )
     task.texts.progress = progress and state.is_main_process
+    exported = None if export is None else Export(export, export_images)
     return run(
-        ZeroShotTask(task),
+        ZeroShotTask(task, exported),
         model,
         names=result_names(model, dataset, model_name, dataset_name, training_seed),
         output=output,
@@ -131,19 +139,21 @@ def evaluate_robustness(
         progress=progress,
         load=load_result,
         save=save_result,
+        export=exported,
     )
 
 
 class ZeroShotTask:
     """Zero-shot classification as a `runner.Task`."""
 
-    def __init__(self, evaluation: Evaluation) -> None:
+    def __init__(self, evaluation: Evaluation, export: Export | None = None) -> None:
+        self.export = export
         self.evaluation, self.texts, self.num_batches = evaluation, evaluation.texts, evaluation.num_batches
         self.header, self.load, self.search = evaluation.header, evaluation.load, evaluation.search
 
     def attack(self, index: int, batch: dict[str, Any]) -> Record:
         """See `Task`."""
-        return evaluate_batch(self.evaluation, index, batch)
+        return evaluate_batch(self.evaluation, index, batch, self.export)
 
     def progress(self, records: Sequence[Record]) -> str:
         """See `Task`."""
@@ -156,7 +166,7 @@ class ZeroShotTask:
 
     def summary(self, records: Sequence[Record]) -> dict[str, Any]:
         """See `Task`."""
-        evaluation = self.evaluation
+        evaluation, spec = self.evaluation, self.evaluation.spec
         outcomes = {name: "".join(record["outcomes"][name] for record in records) for name in records[0]["outcomes"]}
         total, correct = len(outcomes["clean"]), outcomes["clean"].count("1")
         numbers: dict[str, Any] = {}
@@ -172,9 +182,11 @@ class ZeroShotTask:
             **{f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()},
             **self._embedding_curve(records, total),
             **evaluation.texts.found.families,
+            **numbers_by_class(records, outcomes, evaluation.labels, len(evaluation.class_names)),
             "class_names": evaluation.class_names,
             "prompts": evaluation.prompts,
             "adv_prompts": evaluation.texts.found.lists,
+            "candidates_a_word": most_substitutes(evaluation.sources, evaluation.prompts, spec.num_candidates),
             "searches": evaluation.texts.found.searches,
             "queries": self._queries(records),
             "row_ids": evaluation.row_ids,

@@ -10,6 +10,8 @@ from typing import Any, TypedDict, get_type_hints
 from ..io import differences, read_json, write_json
 from ..schema import check_fields, short
 from .attack_names import AttackName, worst_cases, worst_outcome
+from .by_class import Confusion, check_by_class
+from .calibration import Calibration
 from .threat_model import ThreatModel
 from .uncertainty import Unit, paired_test
 
@@ -49,6 +51,10 @@ class _Fields(_Required, total=False):
     sanity: list[dict[str, Any]]
     searches: dict[str, str]
     queries: dict[str, int]
+    candidates_a_word: dict[str, int]
+    class_accuracies: dict[str, list[float | None]]
+    confusion: dict[str, Confusion]
+    calibration: dict[str, Calibration]
 
 
 REQUIRED = tuple(get_type_hints(_Required))
@@ -144,6 +150,10 @@ def validate(result: Any, name: str = "result") -> None:
                 f"{name}: attacks/{attack} is {result.get(f'attacks/{attack}')}, "
                 f"its outcomes say {outcome.count('1') / total}."
             )
+    try:
+        check_by_class(result)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_fields(result: Mapping[str, Any], name: str) -> None:

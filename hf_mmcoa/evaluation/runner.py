@@ -26,6 +26,7 @@ from ..data.benchmark_info import describe
 from ..io import printable
 from ..models.sharding import is_sharded
 from .attacked_texts import AttackedTexts, FoundTexts
+from .export import Export
 from .partial import PartialResults, header_differences
 from .results import MAX_NAME
 from .sanity import Finding, failed
@@ -73,6 +74,7 @@ def run(
     progress: bool,
     load: Callable[[str | Path], dict[str, Any]],
     save: Callable[[Mapping[str, Any], str | Path], None],
+    export: Export | None = None,
 ) -> dict[str, Any]:
     """Run a task, or return the result that lies in `output` already.
 
@@ -86,6 +88,8 @@ def run(
         sanity: also run the sanity checks.
         progress: show a bar on the main process.
         load, save: read and write a result file of this task.
+        export: also write attacked images, texts and predictions there; what a finished result lacks of it is attacked
+            again.
 
     Raises:
         ValueError: if `output` belongs to another evaluation.
@@ -95,22 +99,34 @@ def run(
     header.update(task.header())
     partial = PartialResults(output, header)
     finished = _finished(output, partial.header, overwrite, load)
+    if export is not None and not export.complete(partial.header):
+        finished = None
     state.wait_for_everyone()  # every process has looked before the first one writes
     if finished is not None:
         if state.is_main_process:
             partial.remove()
         return finished
     if state.is_main_process:
+        if export is not None:
+            export.open(partial.header, overwrite)
         partial.open(overwrite)
     state.wait_for_everyone()
     partial.check()
 
     with evaluating(model), torch.no_grad():
         task.texts.use(_attacked_texts(task, partial, state))
-        records = _all_batches(task, partial, state, progress)
+        records = _all_batches(task, partial, state, progress, export)
         findings = _on_main_process(lambda: task.check(records), state) if sanity else []
         numbers = task.summary(records)
-    last = ("captions", "captions_of", "outcomes", "witnesses", "ranks")  # long: after what people read
+    last = (
+        "captions",
+        "captions_of",
+        "class_accuracies",
+        "confusion",
+        "outcomes",
+        "witnesses",
+        "ranks",
+    )  # long: after what people read
     outcomes: dict[str, Any] = {key: numbers.pop(key) for key in last if key in numbers}
     result: dict[str, Any] = numbers | header | {"sanity": findings} | outcomes
     if state.is_main_process:
@@ -118,6 +134,9 @@ def run(
             warnings.warn(f"sanity check failed: {finding['check']} ({finding['detail']}).", UserWarning, stacklevel=3)
         if output is not None:
             save(result, output)
+        if export is not None:
+            export.write(result, partial.header, records)
+        if output is not None:
             partial.remove()
     state.wait_for_everyone()
     return result
@@ -176,12 +195,15 @@ def _attacked_texts(task: Task, partial: PartialResults, state: Any) -> FoundTex
     return _on_main_process(read_or_search, state)
 
 
-def _all_batches(task: Task, partial: PartialResults, state: Any, progress: bool) -> list[Record]:
+def _all_batches(
+    task: Task, partial: PartialResults, state: Any, progress: bool, export: Export | None = None
+) -> list[Record]:
     """Return every batch's record in order: read, or computed by the process whose turn it is."""
     records: dict[int, Record] = {}
     mine = range(state.process_index, task.num_batches, state.num_processes)
     for index in mine:
-        if (record := partial.read(_batch_name(index))) is not None:
+        record = partial.read(_batch_name(index))
+        if record is not None and (export is None or export.holds(record)):
             records[index] = record
     missing = [index for index in mine if index not in records]
     new: list[Record] = []

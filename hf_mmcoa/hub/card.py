@@ -1,6 +1,7 @@
 """The model card: the description of a checkpoint, its measurements and its limits, written from files alone.
 
 Names in those files are untrusted: the template escapes everything it prints, except text that this module made.
+It is long because each part of the template has its own function here, and they share what they know of the model.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ from ..file_names import PICTURE_FILE
 from ..io import printable
 from ..report.markdown import Verbatim, escape_markdown
 from ..report.picture import threat_sentence
-from ..report.table import accuracies, describe, estimate, fraction, interval_sentence, markdown_table
+from ..report.table import (
+    accuracies,
+    describe,
+    estimate,
+    fraction,
+    interval_sentence,
+    markdown_table,
+    most_candidates,
+)
+from ..report.titles import title_parts
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.masked_lm import MASKED_LM
@@ -129,10 +139,15 @@ def card_of(
     language: str | Sequence[str] | None = None,
     tags: str | Sequence[str] | None = None,
     note: str = "",
+    where: str | None = None,
 ) -> ModelCard:
-    """Write the card of a checkpoint and measurements that were read before; `note` follows the summary."""
-    name = repo_id.rpartition("/")[2] if repo_id else checkpoint.folder.resolve().name
-    where = repo_id or str(checkpoint.folder)
+    """Write the card of a checkpoint and measurements that were read before.
+
+    `note` follows the summary; the card's code loads the model from `repo_id`, else from `where` or the folder itself.
+    """
+    name = repo_id.rpartition("/")[2] if repo_id else Path(where or checkpoint.folder).resolve().name
+    where = repo_id or where or str(checkpoint.folder)
+    titles = title_parts([section.result for section in measured.sections])
     base = base_model or checkpoint.base_model or _measured_base(measured)
     dataset = _training_data(checkpoint)
     body = (
@@ -144,7 +159,7 @@ def card_of(
             inside=Verbatim(_inside(checkpoint)),
             intervals=interval_sentence(averaged=False),
             usage=Verbatim(_usage(checkpoint, measured, where, base)),
-            sections=[_section_context(section) for section in measured.sections],
+            sections=[_section_context(*each) for each in zip(measured.sections, titles, strict=True)],
             retrievals=[
                 {"title": one.title, "table": Verbatim("\n".join(one.markdown())), "summary": one.summary}
                 for one in measured.retrievals
@@ -180,7 +195,12 @@ def card_of(
         ],
         metrics=["accuracy"] if measured.sections else None,
         model_name=_one_line(name) if measured.sections else None,
-        eval_results=[one for section in measured.sections for one in _eval_results(section)] or None,
+        eval_results=[
+            one
+            for section, parts in zip(measured.sections, titles, strict=True)
+            for one in _eval_results(section, parts)
+        ]
+        or None,
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
 
@@ -292,14 +312,15 @@ def _usage(checkpoint: Checkpoint, measured: Measurements, where: str, base: str
     )
 
 
-def _section_context(section: Section) -> dict[str, Any]:
+def _section_context(section: Section, title: Sequence[str]) -> dict[str, Any]:
     spec = section.result["attack_spec"]
     return {
-        "title": section.result.get("dataset", "unnamed data"),
-        "summary": Verbatim(_entities(section.result.get("dataset", "unnamed data"))),
+        "title": ", ".join(title),
+        "summary": Verbatim(_entities(", ".join(title))),
         "table": Verbatim(markdown_table(section.columns)),
         "caption": Verbatim(
-            f"{threat_sentence(spec)} {escape_markdown(describe(spec))}. {section.result['num_samples']} samples. "
+            f"{threat_sentence(spec)} {escape_markdown(describe(spec, most_candidates(section.result)))}. "
+            f"{section.result['num_samples']} samples. "
             f"Measured on this checkpoint: {escape_markdown(section.own)}."
         ),
         "specification": Verbatim(_quoted(spec, indent=1)),
@@ -376,21 +397,23 @@ def _licences(license: str | None, base: str | None, dataset: str | None, measur
 # Metadata
 
 
-def _eval_results(section: Section) -> list[EvalResult]:
+def _eval_results(section: Section, title: Sequence[str]) -> list[EvalResult]:
     """Return the checkpoint's own numbers of a section, as fractions, each with its interval and its threat model.
+
+    Names of metrics say what the section's title says beside data set and radius.
 
     `interval_over` says what an interval generalises over, "images" or "classes".
     """
     result = section.result
     spec = result["attack_spec"]
     name, split = _dataset_and_split(result)
-    within = f" ({'L2' if spec['norm'] == 'l2' else 'Linf'} {fraction(float(spec['epsilon']))})"
+    within = f"{'L2' if spec['norm'] == 'l2' else 'Linf'} {fraction(float(spec['epsilon']))}"
 
     def metric(key: str, label: str) -> str:
-        if key == "clean_accuracy":
-            return "clean accuracy"
         on_images = key.startswith(("image", "multimodal", "worst_case"))
-        return _one_line(f"accuracy under attack: {label}{within if on_images else ''}")
+        said = ", ".join([*([within] if on_images else []), *title[2:]])
+        name = "clean accuracy" if key == "clean_accuracy" else f"accuracy under attack: {label}"
+        return _one_line(f"{name} ({said})" if said else name)
 
     return [
         EvalResult(

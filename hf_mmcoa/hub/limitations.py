@@ -12,6 +12,7 @@ from ..evaluation.sanity import failed
 from ..evaluation.threat_model import ThreatModel
 from ..report.markdown import escape_markdown
 from ..report.table import ADVERSARIES, accuracies, accuracy_parts, count, fraction
+from ..report.titles import radius
 
 FALLEN = 0.5  # share of the clean accuracy; a model with less accuracy under an attack is called not robust to it
 
@@ -51,11 +52,12 @@ def _not_to_be_trusted(result: Mapping[str, Any]) -> list[str]:
 
 
 def _fallen(result: Mapping[str, Any]) -> list[str]:
-    clean = result["clean_accuracy"]
+    clean, spec = result["clean_accuracy"], result["attack_spec"]
     labels = accuracies([result])
+    dataset = escape_markdown(str(result.get("dataset", "unnamed data")))
     return [
-        f"**Not robust to {_attack(name, label)}**: they reduce accuracy from {100 * clean:.1f}% to "
-        f"{100 * result[name]:.1f}%."
+        f"**Not robust to {_attack(name, label)}**{_budget(name, spec)}: they reduce accuracy from {100 * clean:.1f}% "
+        f"to {100 * result[name]:.1f}% on {dataset}."
         for name, label in labels.items()
         if name not in ("clean_accuracy", "worst_case_accuracy")
         and not accuracy_parts(name).adversary  # the worst case over the adversaries says it
@@ -69,6 +71,18 @@ def _attack(name: str, label: str) -> str:
     kind, _, source = label.partition(" (")
     said = f"{escape_markdown(kind)} attacks" + (f" ({escape_markdown(source[:-1])} substitutes)" if source else "")
     return said + (f" by adversary {adversary} ({ADVERSARIES[adversary]})" if adversary in ADVERSARIES else "")
+
+
+def _budget(name: str, spec: Mapping[str, Any]) -> str:
+    """Return within what the attacks of an accuracy stayed: " at L∞ ε = 4/255 and one word"."""
+    kind = accuracy_parts(name).kind
+    texts = {"words": count(spec["max_changes"], "word"), "characters": count(spec["max_edits"], "character")}
+    said = [radius(spec)] if kind in ("image", "multimodal") else []
+    if kind in ("text", "multimodal"):
+        said += [" or ".join(texts[each] for each in spec["text_attacks"] if each in texts)]
+    if kind == "embedding":
+        said += [f"rho = {spec['rho']:g}"]
+    return f" at {' and '.join(filter(None, said))}" if any(said) else ""
 
 
 def _image(spec: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from ..file_names import CARD_FILE, PICTURE_FILE, RESULTS_FOLDER
 from ..io import read_json, write_text
 from ..models import lora
 from .card import TAG, card_of
+from .local_folder import write_folder
 from .measurements import measurements
 from .model_folder import MERGED_FOLDER, PICKLES, WEIGHTS, Checkpoint, hub_id, read_checkpoint
 
@@ -121,6 +122,61 @@ def push(
         return package, send(api, repo_id, package.files, f"Push {package.checkpoint.folder.resolve().name}", revision)
 
 
+def push_to_folder(
+    folder: str | Path,
+    target: str | Path,
+    repo_id: str | None = None,
+    *,
+    results: Sequence[str | Path] = (),
+    merge: bool = False,
+    overwrite: bool = False,
+    base_model: str | None = None,
+    license: str | None = None,
+) -> Package:
+    """Write what `push` would send into a local folder; nothing is uploaded and no token is needed.
+
+    Args:
+        folder: see `push`, as for the other arguments.
+        target: new, empty, or a folder that an earlier call filled.
+        repo_id: name that the card's code uses; None for the path of `target`.
+        results: see `push`.
+        merge: see `push`.
+        overwrite: allow replacing another content of `target`, and a card in `folder` that was written by hand.
+        base_model: see `push`.
+        license: see `push`.
+
+    Returns:
+        The written files.
+
+    Raises:
+        FileNotFoundError: see `push`.
+        ValueError: see `push`; also if `target` is the folder itself or holds something else.
+    """
+    target = Path(target).expanduser()
+    if target.resolve() == Path(folder).resolve():
+        raise ValueError(f"`to_folder`: {target} is the folder of the checkpoint itself: name another one.")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"`to_folder`: {target} is a file: name a folder.")
+    if target.is_dir() and any(target.iterdir()) and not overwrite and not _is_ours_in(target):
+        raise ValueError(
+            f"`to_folder`: {target} holds files that hf-mmcoa push did not write: name a new folder, or give "
+            "--overwrite to write between them."
+        )
+    other_card: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
+    package = pack(
+        folder,
+        repo_id,
+        where=None if repo_id else str(target),
+        results=results,
+        merge=merge,
+        other_card=other_card,
+        base_model=base_model,
+        license=license,
+    )
+    write_folder(package.files, target, _REPLACED)
+    return package
+
+
 def pack(
     folder: str | Path,
     repo_id: str | None = None,
@@ -148,7 +204,7 @@ def pack(
         base_model: see `push`.
         license: see `push`.
         model: the weights of the folder, if they are in memory already.
-        **metadata: `language` and `tags` of the card.
+        **metadata: `language` and `tags` of the card, and `where`, the path that its code names without a `repo_id`.
     """
     checkpoint = read_checkpoint(folder)
     measured = measurements(checkpoint.folder, results, checkpoint.fingerprints(model))
@@ -311,6 +367,11 @@ def _is_ours(card_file: Path) -> bool:
         return TAG in ((metadata_load(card_file) or {}).get("tags") or [])
     except (ValueError, TypeError, AttributeError, yaml.YAMLError):  # the file is untrusted
         return False
+
+
+def _is_ours_in(folder: Path) -> bool:
+    """Return True if a folder holds a card that this library wrote."""
+    return (folder / CARD_FILE).is_file() and _is_ours(folder / CARD_FILE)
 
 
 def _is_draft(card_file: Path) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .table import Estimate, accuracies, estimate, main_columns
+from .table import Estimate, accuracies, estimate, fraction, main_columns
 
 # Okabe and Ito's palette, told apart with every common colour vision, and lighter on a dark page; as in the page's CSS.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#b0578d", "#a87900", "#3a9bd0", "#5b6670")
@@ -143,9 +143,7 @@ def tradeoff_chart(series: Sequence[Series], dark: bool = False) -> bytes:
                 elinewidth=1.2,
                 label=_chart_name(one, series),
             )
-        low, high = axes.get_xlim()
-        axes.set_xlim(max(-1, low - 2), min(101, high + 2))
-        axes.set_ylim(-3, 103)
+        _zoom_alike(axes)
         axes.set_xlabel("clean accuracy, percent")
         axes.set_ylabel(f"accuracy, percent\n{labels[str(robust)]}")
 
@@ -236,9 +234,11 @@ def epsilon_chart(curves: Mapping[str, Sequence[tuple[float, Series]]], dark: bo
                     capsize=2,
                     label=f"{_chart_name(points[0][1], [])}, {labels[accuracy]}",
                 )
-        axes.set_xlim(left=0)
+        radii = sorted({0.0, *(epsilon for curve in curves.values() for epsilon, _ in curve)})
+        axes.set_xlim(-0.03 * radii[-1], 1.03 * radii[-1])  # whole markers
         axes.set_ylim(-3, 103)
-        axes.set_xlabel("ε, in pixels of [0, 1]")
+        _name_radii(axes, radii)
+        axes.set_xlabel("ε, of the range from black to white")
         axes.set_ylabel("accuracy, percent")
 
     return _draw(NARROW, dark, draw)
@@ -355,7 +355,7 @@ def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> b
             tradeoff.annotate(
                 f"{alpha:g}", point, xytext=(6, 5), textcoords="offset points", size=8, color=ink, bbox=behind
             )
-        tradeoff.set_ylim(-3, 103)
+        _zoom_alike(tradeoff)
         tradeoff.set_xlabel("clean accuracy, percent")
         tradeoff.set_ylabel(f"accuracy, percent\n{labels[str(robust)]}")
         tradeoff.set_title("the trade-off; points are labelled with alpha", size=9)
@@ -385,6 +385,27 @@ def interpolation_chart(series: Mapping[float, Series], dark: bool = False) -> b
         curves.set_ylabel("accuracy, percent")
 
     return _draw((2.3 * NARROW[0], NARROW[1] + 0.3), dark, draw, panels=2)
+
+
+def _zoom_alike(axes: Any) -> None:
+    """Show the same range of percent on both axes, as narrow as the points and their intervals allow."""
+    low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
+    limits = max(-3.0, low - 1), min(103.0, high + 1)
+    axes.set_xlim(*limits)
+    axes.set_ylim(*limits)
+    axes.set_aspect("equal")
+    axes.set_xticks([tick for tick in axes.get_yticks() if limits[0] <= tick <= limits[1]])
+    axes.set_yticks(axes.get_xticks())
+
+
+def _name_radii(axes: Any, radii: Sequence[float]) -> None:
+    """Label the radii that were measured as people write them, 4/255 or 0.15; of close ones the larger."""
+    shown: list[float] = []
+    for radius in reversed(radii):
+        if not shown or shown[-1] - radius >= 0.11 * radii[-1]:
+            shown.append(radius)
+    axes.set_xticks(shown, ["0" if radius == 0 else fraction(radius) for radius in shown])
+    axes.set_xticks(radii, minor=True)
 
 
 def _whiskers(found: Sequence[Estimate]) -> list[list[float]]:

@@ -138,8 +138,13 @@ def _check_shown(result: Mapping[str, Any]) -> None:
             if share != result[name]:
                 raise ValueError(f"{name} is {result[name]}, its outcomes say {share}.")
     rates = [name for name in result if name.endswith("_attack_success_rate")]
-    types = {"sanity": list[_Finding], "embedding_curve": _Curve, "witnesses": dict[str, list[list[str] | None]]}
-    check_fields(result, {**types, **dict.fromkeys(rates, float | None)})
+    families = [name for name in result if name.startswith("families/")]
+    types: dict[str, Any] = {
+        "sanity": list[_Finding],
+        "embedding_curve": _Curve,
+        "witnesses": dict[str, list[list[str] | None]],
+    }
+    check_fields(result, {**types, **dict.fromkeys(rates, float | None), **dict.fromkeys(families, float)})
     _check_curve(result.get("embedding_curve", {}))
     _check_witnesses(result)
     for prompts in result.get("adv_prompts", {}).values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .class_tables import CALIBRATION_SENTENCE, CLASS_SENTENCE, FAMILY_SENTENCE
 from .markdown import escape_markdown, markdown_lines
 from .recall_tables import RecallTable
 from .table import count, interval_sentence
@@ -59,6 +60,7 @@ def markdown_page(
         lines += [f"![Accuracy under each threat](accuracy-{number}.png)", ""]
         if f"tradeoff-{number}.png" in pictures:
             lines += [f"![Clean against robust accuracy](tradeoff-{number}.png)", ""]
+        lines += [*_family_lines(context["families"]), *_class_lines(context)]
         lines += _text_lines(context, f"radius-{number}.png")
         lines += [f"![Attacked samples, drawn at random]({name})\n" for name in galleries.get(number, [])]
         fields = [[entry["name"], entry["value"]] for entry in context["spec"]]
@@ -72,6 +74,44 @@ def markdown_page(
     cells = [[str(run[head]) for head in heads] for run in runs]
     lines += ["## Runs", "", *markdown_lines(heads, cells, ["left"] * len(heads))]
     return "\n".join(lines) + "\n"
+
+
+def _family_lines(families: Mapping[str, Any]) -> list[str]:
+    """Return the accuracies under families of texts, with the worst named; nothing where none was measured."""
+    if not families["rows"]:
+        return []
+    heads = ["family", "texts", *(f"{model}, {what}" for model in families["models"] for what in ("mean", "worst"))]
+    cells = [
+        [row["name"], row["texts"], *(each for pair in row["values"] for each in pair)] for row in families["rows"]
+    ]
+    lines = ["### Families of text perturbation", "", FAMILY_SENTENCE, "", *markdown_lines(heads, cells), ""]
+    return [*lines, *(f"- {escape_markdown(said)}." for said in families["worst"]), ""]
+
+
+def _class_lines(context: Mapping[str, Any]) -> list[str]:
+    """Return calibration, the accuracies of classes and the most frequent confusions."""
+    lines: list[str] = []
+    if context["calibration"]:
+        keys = ["model", "kind", "ece", "nll", "confidence", "accuracy"]
+        cells = [[row[key] for key in keys] for row in context["calibration"]]
+        heads = ["model", "images", "ECE", "NLL", "confidence", "accuracy"]
+        align = [*["left"] * 2, *["right"] * 4]
+        lines += ["### Calibration", "", CALIBRATION_SENTENCE, "", *markdown_lines(heads, cells, align), ""]
+    if context["classes"]:
+        lines += ["### Classes and confusions", "", CLASS_SENTENCE, ""]
+    for block in context["classes"]:
+        cells = [[row["name"], *row["values"]] for row in block["rows"]]
+        lines += [f"{escape_markdown(block['model'])}:", "", *markdown_lines(["class", *block["kinds"]], cells), ""]
+        lines += [f"and {block['more']} more", ""] if block["more"] else []
+        for one in block["confusions"]:
+            pairs = [
+                f"{escape_markdown(pair['name'])} as {escape_markdown(pair['predicted'])} "
+                f"({pair['count']} of {pair['total']})"
+                for pair in one["pairs"]
+            ]
+            lines += [f"- {escape_markdown(one['kind'])}: {'; '.join(pairs)}"]
+        lines += [""]
+    return lines
 
 
 def _text_lines(context: Mapping[str, Any], chart: str) -> list[str]:

@@ -27,6 +27,14 @@ from .charts import (
     robust_accuracy,
     tradeoff_chart,
 )
+from .class_tables import (
+    CALIBRATION_SENTENCE,
+    CLASS_SENTENCE,
+    FAMILY_SENTENCE,
+    calibration_rows,
+    class_tables,
+    family_table,
+)
 from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
 from .markdown_page import difference_sentence, markdown_page
@@ -43,6 +51,7 @@ from .table import (
     interval_sentence,
     main_columns,
     markdown_table,
+    most_candidates,
     setting_differences,
 )
 from .text_attacks import (
@@ -54,10 +63,9 @@ from .text_attacks import (
     misleading_texts,
     searches,
 )
+from .titles import title_parts
 
 TEMPLATE = "report_template.html"
-
-
 PROMPTS_SHOWN = 12
 
 
@@ -73,13 +81,6 @@ class Section:
     def first(self) -> Mapping[str, Any]:
         """Return any result of the section: all share the setting."""
         return self.series[0].results[0]
-
-    @property
-    def title(self) -> str:
-        """Return data set and radius, in which most sections differ."""
-        spec = self.first["attack_spec"]
-        norm = {"linf": "L∞", "l2": "L2"}.get(spec["norm"], spec["norm"])
-        return f"{self.first.get('dataset', 'unnamed data')}, {norm} ε = {fraction(float(spec['epsilon']))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +130,14 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
     output.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, bytes] = {}
     contexts = []
-    for number, section in enumerate(sections, 1):
+    titles = title_parts([section.first for section in sections])
+    for number, (section, title_of) in enumerate(zip(sections, titles, strict=True), 1):
         pictures[f"accuracy-{number}.png"] = accuracy_chart(section.series)
         if len(section.series) > 1 and robust_accuracy(section.series):
             pictures[f"tradeoff-{number}.png"] = tradeoff_chart(section.series)
         if any(map(radius_curve, section.series)):
             pictures[f"radius-{number}.png"] = radius_chart(section.series)
-        contexts.append(_section_context(section, number))
+        contexts.append(_section_context(section, number, ", ".join(title_of)))
     for number, curves in enumerate(_sweeps(loaded), 1):
         pictures[f"epsilon-{number}.png"] = epsilon_chart(curves)
     written = []
@@ -247,7 +249,7 @@ def _sweeps(loaded: Sequence[LoadedResult]) -> list[dict[str, list[tuple[float, 
 # Words and numbers for the page
 
 
-def _section_context(section: Section, number: int) -> dict[str, Any]:
+def _section_context(section: Section, number: int, title: str) -> dict[str, Any]:
     series = section.series
     results = [result for one in series for result in one.results]
     labels = accuracies(results)
@@ -271,8 +273,8 @@ def _section_context(section: Section, number: int) -> dict[str, Any]:
     checks = [(one, finding) for one in series for result in one.results for finding in result.get("sanity", [])]
     return {
         "number": number,
-        "title": section.title,
-        "summary": describe(spec),
+        "title": title,
+        "summary": describe(spec, most_candidates(section.first)),
         "differences": section.differences,
         "models": [{"place": one.place, "name": one.name, "count": len(one.results)} for one in series],
         "rows": rows,
@@ -283,6 +285,9 @@ def _section_context(section: Section, number: int) -> dict[str, Any]:
         "by_adversary": _adversary_context(series),
         "adversaries": adversary_notes(results),
         "curve": {**_picture(radius_chart, series), "rows": curve} if curve else None,
+        "families": family_table(series),
+        "classes": class_tables(series),
+        "calibration": calibration_rows(series),
         "misled": misleading_texts(series),
         "searches": searches(series),
         "spec": [{"name": name, "value": _plain(value)} for name, value in {**spec, "seed": seeds}.items()],
@@ -485,6 +490,9 @@ def _environment() -> Any:
         difference_sentence=difference_sentence,
         interval_sentence=interval_sentence,
         count=count,
+        calibration_sentence=CALIBRATION_SENTENCE,
+        class_sentence=CLASS_SENTENCE,
+        family_sentence=FAMILY_SENTENCE,
         curve_sentence=CURVE_SENTENCE,
         misled_sentence=MISLED_SENTENCE,
         search_sentence=SEARCH_SENTENCE,

@@ -34,6 +34,7 @@ CHIPS_WIDTH = len(THREATS) * CHIP_WIDTH + (len(THREATS) - 1) * 0.05
 PANEL_WIDTH = 2 * PICTURE + 2 * GAP + 0.04 + CHIPS_WIDTH
 CAPTION_WIDTH = 2.1
 HEADER_HEIGHT, FOOTER_HEIGHT = 1.6, 0.42
+LEADING = 1.15 / 72  # inches from one line to the next, for each point of size
 SHARP_BELOW = 64  # images of fewer pixels per side are enlarged without smoothing: single pixels matter
 MAX_BYTES = 400_000
 LONGEST = 300  # characters of a line; prompts have 77 tokens
@@ -48,15 +49,13 @@ def save_picture(gallery: Gallery, path: str | Path, title: str | None = None) -
         title: title line; names the models when None.
     """
     width = 2 * MARGIN + PICTURE + len(gallery.models) * (PANEL_GAP + PANEL_WIDTH)
-    height = HEADER_HEIGHT + len(gallery.samples) * ROW_HEIGHT + FOOTER_HEIGHT
-    title = title or "Under attack: " + " and ".join(gallery.models)
-    write_bytes(_png(gallery, title, width, height), path)
+    write_bytes(_png(gallery, title or "Under attack: " + " and ".join(gallery.models), width), path)
 
 
-def _png(gallery: Gallery, title: str, width: float, height: float) -> bytes:
+def _png(gallery: Gallery, title: str, width: float) -> bytes:
     """Render as sharply as `MAX_BYTES` allows: noise compresses badly."""
     for dpi in (160, 130, 100, 75, 50):
-        rendered = _render(gallery, title, width, height, dpi)
+        rendered = _render(gallery, title, width, dpi)
         for picture in (rendered, rendered.quantize(256, dither=Image.Dither.NONE)):
             stream = io.BytesIO()
             picture.save(stream, "PNG", optimize=True)
@@ -65,21 +64,32 @@ def _png(gallery: Gallery, title: str, width: float, height: float) -> bytes:
     return stream.getvalue()
 
 
-def _render(gallery: Gallery, title: str, width: float, height: float, dpi: int) -> Image.Image:
+def _render(gallery: Gallery, title: str, width: float, dpi: int) -> Image.Image:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # The picture must not depend on a user's matplotlibrc; matplotlib brings the font. "$" in a name is no formula.
     with rc_context({"font.family": "DejaVu Sans", "text.parse_math": False, "text.usetex": False}):
+        room = width - 2 * MARGIN
+        head = [(line, 16.0, INK, "bold") for line in _lines(title, 16, room, "bold")]
+        head += [(line, 10.0, MUTED, "normal") for line in _lines(threat_sentence(gallery.attack_spec), 10, room)]
+        foot = _lines(_footer(gallery), 8.5, room)
+        header = HEADER_HEIGHT + sum(0.3 if size > 10 else 0.21 for _, size, _, _ in head) - 0.51
+        height = header + len(gallery.samples) * ROW_HEIGHT + FOOTER_HEIGHT + (len(foot) - 1) * 0.17
         figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        _header(axes, gallery, title)
+        y = 0.36
+        for line, size, colour, weight in head:
+            _label(axes, MARGIN, y, line, size, colour, weight=weight)
+            y += 0.3 if size > 10 else 0.21
+        _heads(axes, gallery, header)
         for index, sample in enumerate(gallery.samples):
-            _row(axes, gallery, sample, HEADER_HEIGHT + index * ROW_HEIGHT)
-        _label(axes, MARGIN, height - 0.24, _footer(gallery), 8.5, MUTED)
+            _row(axes, gallery, sample, header + index * ROW_HEIGHT)
+        for index, line in enumerate(reversed(foot)):
+            _label(axes, MARGIN, height - 0.24 - index * 0.17, line, 8.5, MUTED)
         axes.set_xlim(0, width)  # after imshow, which moves the limits
         axes.set_ylim(height, 0)
         axes.set_aspect("auto")
@@ -87,10 +97,9 @@ def _render(gallery: Gallery, title: str, width: float, height: float, dpi: int)
         return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _header(axes: Axes, gallery: Gallery, title: str) -> None:
-    _label(axes, MARGIN, 0.36, title, 16, INK, weight="bold")
-    _label(axes, MARGIN, 0.67, threat_sentence(gallery.attack_spec), 10, MUTED)
-    top, bottom = 1.12, 1.43
+def _heads(axes: Axes, gallery: Gallery, header: float) -> None:
+    """Write the names of models and columns above the first row, which begins at `header`."""
+    top, bottom = header - 0.48, header - 0.17
     _label(axes, MARGIN + PICTURE / 2, bottom, "image", 8.5, MUTED, ha="center")
     for column, model in enumerate(gallery.models):
         left = _panel(column)
@@ -112,7 +121,12 @@ def _row(axes: Axes, gallery: Gallery, sample: Sample, top: float) -> None:
     name = str(gallery.class_names[sample.label])
     _image(axes, MARGIN, top, sample.image)
     middle = MARGIN + PICTURE / 2
-    _label(axes, middle, top + PICTURE + 0.11, name, 9.5, INK, ha="center", weight="bold", room=PICTURE + 0.2)
+    room, lines, size = PICTURE + 0.3, [name], 9.5
+    if _text_width(_shown(name), size, "bold") > room:
+        lines, size = _fitted(name, room, 0.24)
+    for index, line in enumerate(lines):
+        y = top + PICTURE + 0.11 + (index - (len(lines) - 1) / 2) * size * LEADING
+        _label(axes, middle, y, line, size, INK, ha="center", weight="bold", room=room)
     for column, model in enumerate(gallery.models):
         left, view = _panel(column), sample.views[model]
         _image(axes, left, top, np.clip(0.5 + gallery.amplification * view.perturbation, 0, 1))
@@ -145,11 +159,46 @@ def _chip(axes: Axes, left: float, top: float, name: str, probability: float, ri
         )
     )
     colour, middle = RIGHT if right else "white", left + CHIP_WIDTH / 2
-    _label(
-        axes, middle, top + 0.175, f"{'✓' if right else '✗'} {name}", 9.5, colour,
-        ha="center", weight="bold", room=CHIP_WIDTH - 0.08,
-    )  # fmt: skip
-    _label(axes, middle, top + 0.365, f"{100 * probability:.0f}%", 8.5, colour, ha="center")
+    text, size, room = f"{'✓' if right else '✗'} {name}", 9.5, CHIP_WIDTH - 0.08
+    if _text_width(text, size, "bold") <= room:
+        _label(axes, middle, top + 0.175, text, size, colour, ha="center", weight="bold")
+        _label(axes, middle, top + 0.365, f"{100 * probability:.0f}%", 8.5, colour, ha="center")
+        return
+    text = f"{text}, {100 * probability:.0f}%"  # a long name: smaller, on up to four lines
+    lines, size = _fitted(text, room, CHIP_HEIGHT - 0.06)
+    for index, line in enumerate(lines):
+        y = top + CHIP_HEIGHT / 2 + (index - (len(lines) - 1) / 2) * size * LEADING
+        _label(axes, middle, y, line, size, colour, ha="center", weight="bold", room=room)
+
+
+def _fitted(text: str, room: float, height: float) -> tuple[list[str], float]:
+    """Return a text on lines of at most `room` inches and the largest size at which they fit into `height`."""
+    for size in (8.0, 7.0, 6.0, 5.0):
+        lines = _lines(text, size, room, "bold")
+        if len(lines) * size * LEADING <= height and all(_text_width(line, size, "bold") <= room for line in lines):
+            break
+    return lines[: int(height / (size * LEADING))], size
+
+
+def _lines(text: str, size: float, room: float, weight: str = "normal") -> list[str]:
+    """Return a text broken into lines of at most `room` inches where it has blanks."""
+    lines: list[str] = []
+    for word in _shown(text).split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _text_width(longer, size, weight) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines or [""]
+
+
+def _text_width(text: str, size: float, weight: str) -> float:
+    """Return the width of a line in inches, without drawing it."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family="DejaVu Sans", weight=weight)
+    return float(TextPath((0, 0), text, size=size, prop=font).get_extents().width) / 72 if text.strip() else 0.0
 
 
 def _prompt(axes: Axes, left: float, y: float, view: View) -> None:

@@ -298,8 +298,13 @@ def _markdown(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     return "\n".join(markdown_lines([header[0] or "accuracy under", *header[1:]], numbers, align))
 
 
-def describe(spec: Mapping[str, Any]) -> str:
-    """Describe a threat model in one line, for a caption, with its preset if it has one; all of it is `attack_spec`."""
+def describe(spec: Mapping[str, Any], candidates: int | None = None) -> str:
+    """Describe a threat model in one line, for a caption, with its preset if it has one; all of it is `attack_spec`.
+
+    Args:
+        spec: the threat model.
+        candidates: most substitutes that a word had, see `most_candidates`; None if only the limit is known.
+    """
     preset = preset_of(spec)
     named = f"preset {preset}: " if preset else ""
     norm = {"linf": "L∞", "l2": "L2"}.get(spec["norm"], str(spec["norm"]))
@@ -307,7 +312,7 @@ def describe(spec: Mapping[str, Any]) -> str:
     radius = fraction(float(spec["epsilon"]))
     parts = [f"image {norm} {radius}, {', '.join(spec['image_attacks'])}, {spec['num_steps']} steps{runs}"]
     budgets = {
-        "words": f"{count(spec['max_changes'], 'word')} of {spec['num_candidates']} candidates",
+        "words": f"{count(spec['max_changes'], 'word')} of up to {count(_at_most(spec, candidates), 'candidate')}",
         "characters": count(spec["max_edits"], "character"),
         "embedding": f"token embeddings within {spec['rho']:g}",
     }
@@ -318,6 +323,16 @@ def describe(spec: Mapping[str, Any]) -> str:
     if spec["multimodal_attacks"]:
         parts.append("multimodal " + ", ".join(spec["multimodal_attacks"]))
     return named + "; ".join(parts)
+
+
+def _at_most(spec: Mapping[str, Any], candidates: int | None) -> int:
+    return int(spec["num_candidates"]) if candidates is None else min(candidates, int(spec["num_candidates"]))
+
+
+def most_candidates(result: Result) -> int | None:
+    """Return how many substitutes a word of the prompts had at most; None where the result does not say."""
+    found = result.get("candidates_a_word", {})
+    return max(found.values()) if found else None
 
 
 def count(number: int, what: str) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
-from .source import Ranked
+from .source import CandidateSource, Ranked
 from .words import WORD, Place, phrases_around, words_of
 
 
@@ -84,6 +84,26 @@ class SynonymTable:
             known[word] = [each for each in listed if each in drawn]
             unseen[word] = [each for each in listed if each not in drawn]
         return SynonymTable(known), SynonymTable(unseen)
+
+
+def most_substitutes(
+    sources: Mapping[str, CandidateSource], texts: Sequence[str], num_candidates: int
+) -> dict[str, int]:
+    """Return for those sources that are tables how many substitutes a word or phrase of the texts has at most.
+
+    Example:
+        >>> table = SynonymTable({"zero": ("nought", "nil"), "one": ("unity",)})
+        >>> most_substitutes({"known": table}, ["a photo of one"], 10)
+        {'known': 1}
+    """
+    words = [range(len(words_of(text))) for text in texts]
+    return {
+        name: max(
+            (len(found) for ranked in source(texts, words, num_candidates) for found in ranked.values()), default=0
+        )
+        for name, source in sources.items()
+        if isinstance(source, SynonymTable)
+    }
 
 
 def _raise_if_repeated(words: list[str], what: str) -> None:

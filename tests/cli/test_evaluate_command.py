@@ -116,3 +116,27 @@ def test_an_unknown_preset_is_status_two(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", *command, "--preset", "weak"])
     assert stopped.value.code == 2
+
+
+def test_numbers_go_to_a_csv_beside_the_result_and_samples_to_a_folder(command, tmp_path):
+    assert main(["evaluate", *command, "--csv", "--export", str(tmp_path / "samples")]) == 0
+    result = load_result(tmp_path / "result.json")
+    lines = (tmp_path / "result.csv").read_text().splitlines()
+    assert any(f",image_accuracy,{result['image_accuracy']}," in line for line in lines)
+    assert len(list((tmp_path / "samples" / "images").rglob("*.png"))) == result["num_samples"]
+    assert (tmp_path / "samples" / "predictions.parquet").is_file()
+    exact = ["--export", str(tmp_path / "exact"), "--export-images", "safetensors", "--csv", str(tmp_path / "a.csv")]
+    assert main(["evaluate", *command, *exact]) == 0  # of a finished result
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "result.csv").read_text()
+    assert list((tmp_path / "exact" / "images").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["--task", "retrieval", "--export", "x"], "--task zero-shot"), (["--csv"], "give `--output`")],
+)
+def test_options_that_do_not_fit(command, capsys, given, said):
+    where = command.index("--output")
+    del command[where : where + 2]
+    assert main(["evaluate", *command, *given]) == 1
+    assert said in capsys.readouterr().err

@@ -24,9 +24,7 @@ def evaluate(folder: Path, name: str) -> None:
     torch.set_num_threads(1)
     computed: list[int] = []
     evaluate_batch = evaluator.evaluate_batch
-    evaluator.evaluate_batch = lambda evaluation, index, batch: (
-        computed.append(index) or evaluate_batch(evaluation, index, batch)
-    )
+    evaluator.evaluate_batch = lambda *given: computed.append(given[1]) or evaluate_batch(*given)
     evaluator.evaluate_robustness(
         *load_clip(folder / "model"),
         datasets.load_from_disk(str(folder / "data")),
@@ -35,6 +33,7 @@ def evaluate(folder: Path, name: str) -> None:
         batch_size=4,
         output=folder / name,
         model_name="tiny",
+        export=folder / Path(name).stem,
     )
     process, processes = os.environ.get("RANK", 0), os.environ.get("WORLD_SIZE", 1)
     print(f"process {process} of {processes}, batches {', '.join(map(str, computed))}", flush=True)
@@ -62,6 +61,12 @@ def kill(folder: Path, times: int) -> None:
         _fork(folder, output.name, None)
         assert output.read_bytes() == (folder / "whole.json").read_bytes(), output
         assert not partial_folder(output).exists(), output
+        assert content(output.with_suffix("")) == content(folder / "whole"), output
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Return what the files of a folder hold."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _fork(folder: Path, name: str, kill_after: float | None) -> None:

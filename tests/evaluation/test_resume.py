@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from evaluate_script import content
 from squares import KNOWN
 from test_evaluator import evaluate
 
@@ -177,6 +178,7 @@ def test_two_processes_give_the_file_of_one(saved):
     assert "process 0 of 2" in printed and "process 1 of 2" in printed
     assert printed.count("batches 0, 2, 4") == printed.count("batches 1, 3, 5") == 1
     assert (saved / "one.json").read_bytes() == (saved / "two.json").read_bytes()
+    assert content(saved / "one") == content(saved / "two") and len(content(saved / "one")) > 24  # and the same export
 
 
 @pytest.mark.slow

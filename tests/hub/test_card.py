@@ -162,7 +162,22 @@ def test_other_threat_models_are_sections_of_their_own(checkpoint, tiny_clip):
     assert "| accuracy under | before | after |\n" in card.text
     assert card.text.count("| accuracy under") == 2 and "| accuracy under | this checkpoint |" in card.text
     assert len(fenced(card.text, "json")) == 2 and len(card.data.eval_results) == 10
+    assert "### squares/test, L∞ ε = 0.1\n" in card.text and "### squares/test, L∞ ε = 0.2\n" in card.text
     assert "image (Linf 0.2)" in str([one.metric_name for one in card.data.eval_results])
+
+
+def test_sections_of_one_data_set_and_radius_say_what_else_differs(checkpoint, tiny_clip):
+    (checkpoint / "results").mkdir()
+    for name, changes in {"long": {"num_steps": 99}, "l2": {"norm": "l2"}}.items():
+        write_json(result_of(tiny_clip, **changes), checkpoint / "results" / f"{name}.json")
+    card = model_card(checkpoint)
+    headings = re.findall(r"^### (.*)$", card.text, re.MULTILINE)
+    assert headings[0].startswith("squares/test, L∞ ε = 0.1, num\\_steps ") and "99" not in headings[0]
+    assert set(headings[1:]) == {"squares/test, L2 ε = 0.1", "squares/test, L∞ ε = 0.1, num\\_steps 99"}
+    summaries = re.findall("<summary>(.*)</summary>", card.text)
+    assert len(set(summaries)) == 3
+    names = [one.metric_name for one in card.data.eval_results if "image" in one.metric_name]
+    assert "accuracy under attack: image (Linf 0.1, num_steps 99)" in names and len(set(names)) == 3
 
 
 def test_a_siglip_is_called_one(tiny_siglip, tiny_siglip_processor, tmp_path):
@@ -217,7 +232,11 @@ def test_every_bash_line_is_one_command(checkpoint):
 
 def test_what_felled_the_model_is_said(tiny_clip):
     said = "\n".join(limits(make_result()))
-    assert "**Not robust to image attacks**: they reduce accuracy from 90.0% to 40.0%." in said
+    assert (
+        "**Not robust to image attacks** at L∞ ε = 0.1: they reduce accuracy from 90.0% to 40.0% on squares/test."
+        in said
+    )
+    assert "prompt changes, to the worst text for the image)** at L∞ ε = 0.1 and one word: they reduce" in said
     assert "Not robust to text" not in said
     assert "**Not robust to multimodal attacks by adversary all (every prompt changes, to the worst text for" in said
 

@@ -346,6 +346,27 @@ def test_tradeoff_and_curve_have_the_numbers_of_the_results(monkeypatch):
     assert both[0] == ([0.1, 0.2], [20.0, 20.0])
 
 
+def test_both_axes_of_a_tradeoff_have_one_zoom(monkeypatch):
+    drawn = draw(monkeypatch, charts.tradeoff_chart, make_series(make_result(), make_result(AFTER)))
+    assert drawn.of("set_xlim") == drawn.of("set_ylim") and drawn.of("set_aspect")[0][0] == ("equal",)
+
+
+@pytest.mark.parametrize(
+    ("radii", "labels"),
+    [([1 / 255, 4 / 255, 8 / 255], ["8/255", "4/255", "1/255", "0"]), ([0.15, 0.3], ["0.3", "0.15", "0"])],
+)
+def test_radii_are_written_as_people_write_them(monkeypatch, radii, labels):
+    points = [(radius, *make_series(make_result(epsilon=radius))) for radius in radii]
+    (places, shown), _ = draw(monkeypatch, charts.epsilon_chart, {"before": points}).of("set_xticks")[0]
+    assert shown == labels and places == [*reversed(radii), 0.0]
+
+
+def test_radii_that_are_close_are_not_written_over_each_other(monkeypatch):
+    points = [(n / 255, *make_series(make_result(epsilon=n / 255))) for n in (1, 2, 4, 8, 16, 32)]
+    (_, shown), _ = draw(monkeypatch, charts.epsilon_chart, {"before": points}).of("set_xticks")[0]
+    assert shown == ["32/255", "16/255", "8/255", "4/255", "0"]
+
+
 def test_charts_are_pictures():
     series = make_series(make_result(model="$a_b"), make_result(AFTER, model="x/" + "long" * 20))
     for png in (charts.accuracy_chart(series), charts.tradeoff_chart(series, dark=True)):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageColor
 from result_dicts import make_result
 
+from hf_mmcoa.report import picture
 from hf_mmcoa.report.gallery import THREATS, Gallery, Prediction, Sample, View
 from hf_mmcoa.report.picture import MAX_BYTES, RIGHT_FILL, WRONG, save_picture, threat_sentence
 
@@ -50,8 +51,24 @@ def test_width_grows_with_models_and_height_with_samples(tmp_path):
     for one in (gallery, make_gallery(models=2), replace(gallery, samples=[*gallery.samples] * 3)):
         save_picture(one, tmp_path / "p.png")
         sizes.append(Image.open(tmp_path / "p.png").size)
-    assert sizes[1][0] > 1.7 * sizes[0][0] and sizes[1][1] == sizes[0][1]
+    assert sizes[1][0] > 1.7 * sizes[0][0] and sizes[1][1] <= sizes[0][1]
     assert sizes[2][0] == sizes[0][0] and sizes[2][1] > 1.5 * sizes[0][1]
+
+
+@pytest.mark.parametrize(
+    "title", [None, "A title of one model that is much longer than its picture is wide, as they come"]
+)
+def test_no_line_of_a_picture_of_one_model_runs_over_its_edge(tmp_path, title):
+    gallery = replace(make_gallery(models=1), class_names=["herbaceous vegetation land", "annual crop land"])
+    save_picture(gallery, tmp_path / "p.png", title)
+    drawn = np.asarray(Image.open(tmp_path / "p.png").convert("L"))
+    edge = round(0.1 * drawn.shape[1] / 7)  # inches of about seven
+    assert (drawn[:, -edge:] > 250).all() and (drawn[-edge // 2 :] > 250).all()
+
+
+def test_long_names_are_broken_and_not_cut():
+    lines, size = picture._fitted("✗ herbaceous vegetation land, 100%", picture.CHIP_WIDTH - 0.08, picture.CHIP_HEIGHT)
+    assert " ".join(lines) == "✗ herbaceous vegetation land, 100%" and size >= 6
 
 
 def test_large_noisy_images_stay_under_the_limit(tmp_path):

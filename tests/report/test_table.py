@@ -146,7 +146,7 @@ def test_one_line_describes_the_threat():
     spec = make_result(epsilon="4/255", restarts=3, max_changes=2)["attack_spec"]
     assert (
         describe(spec)
-        == "image L∞ 4/255, pgd-ce, 50 steps x 3 restarts; text 2 words of 10 candidates; adversary all; "
+        == "image L∞ 4/255, pgd-ce, 50 steps x 3 restarts; text 2 words of up to 10 candidates; adversary all; "
         "multimodal independent"
     )
 
