@@ -64,6 +64,7 @@ CHANGED = {
     "temperature": 1.0,
     "perturb_at": "model",
     "template": "a {}",
+    "templates": ("a {}", "the {}"),
     "attacker_template": "the {}",
     "text_attacks": ("embedding",),
     "candidates": {"known": "a", "unseen": "b"},
