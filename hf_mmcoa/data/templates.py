@@ -28,8 +28,8 @@ def prompt_templates(given: str | Sequence[str], benchmark: str = "", own: Seque
         OSError: if the file cannot be read.
 
     Example:
-        >>> prompt_templates("eurosat")
-        ('a centered satellite photo of {}.', 'a centered satellite photo of a {}.', 'a centered satellite photo of the {}.')
+        >>> prompt_templates("eurosat")[0]
+        'a centered satellite photo of {}.'
     """
     given = [given] if isinstance(given, str) else list(given)
     templates = _listed(given[0], benchmark, own) if len(given) == 1 and "{}" not in given[0] else given
@@ -63,5 +63,5 @@ def _listed(name: str, benchmark: str, own: Sequence[str]) -> list[str]:
         return [line for line in map(str.strip, read_text(name).splitlines()) if line]
     listed = read_yaml(name)  # JSON is YAML
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-        raise ValueError(f"{name} must hold a list of templates, such as ['a photo of a {{}}.', 'a picture of a {{}}.'].")
+        raise ValueError(f"{name} must hold a list of templates, such as ['a photo of a {{}}.', 'the {{}}.'].")
     return listed

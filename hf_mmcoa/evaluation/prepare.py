@@ -337,7 +337,7 @@ def _check_ensemble(spec: ThreatModel) -> None:
     """Raise for attacks on texts that change more than the class name, which all templates of an ensemble share."""
     reasons = []
     if spec.text_attacks != ("words",):
-        reasons.append('only "words" among `text_attacks`: characters change the template, embeddings are of one prompt')
+        reasons.append('only "words" among `text_attacks`: characters change the template, embeddings are of one text')
     if not spec.protect_template:
         reasons.append("`protect_template`: a change of the template has no counterpart in the others")
     if spec.families is not None:

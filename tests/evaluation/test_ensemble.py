@@ -20,7 +20,9 @@ def cosines(model, processor, image_row, names):
     with torch.no_grad():
         classes = []
         for name in names:
-            tokens = processor.tokenizer([one.replace("{}", name) for one in TEMPLATES], padding=True, return_tensors="pt")
+            tokens = processor.tokenizer(
+                [one.replace("{}", name) for one in TEMPLATES], padding=True, return_tensors="pt"
+            )
             texts = F.normalize(model.text_projection(model.text_model(**tokens).pooler_output), dim=-1)
             classes.append(F.normalize(texts.mean(0), dim=-1))
         pixels = processor.image_processor(image_row["image"], return_tensors="pt")["pixel_values"]
@@ -89,7 +91,7 @@ def test_attacks_on_both_see_the_ensemble(model, processor, dataset):
     ("changes", "text"),
     [
         ({"text_attacks": ("words", "characters")}, "characters change the template"),
-        ({"text_attacks": ("embedding",)}, "embeddings are of one prompt"),
+        ({"text_attacks": ("embedding",)}, "embeddings are of one text"),
         ({"protect_template": False}, "`protect_template`"),
         ({"families": "all"}, "`families`"),
     ],
