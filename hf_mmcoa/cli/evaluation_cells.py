@@ -1,4 +1,4 @@
-"""The cells of one `hf-mmcoa evaluate`: every model on every data set at every epsilon, each with its own result file."""
+"""The cells of one `hf-mmcoa evaluate`: every model on every data set at every epsilon, each with a result file."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def cells_of(args: argparse.Namespace) -> list[Cell]:
     MODEL_DATASET_EPSILON.json.
 
     Raises:
-        ValueError: if a model, data set or epsilon is given twice, `--output` is a file for several cells, or the threat
-            model is wrong.
+        ValueError: if a model, data set or epsilon is given twice, `--output` is a file for several cells, or the
+            threat model is wrong.
     """
     specs = []
     for epsilon in args.epsilon or [None]:

@@ -15,6 +15,7 @@ from squares import squares
 from transformers import CLIPModel
 
 from hf_mmcoa.cli import launch, main
+from hf_mmcoa.testbed.digits import vocabulary
 from hf_mmcoa.testbed.tiny_clip import tiny_clip
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +146,7 @@ def check_trained(output, shown):
 @pytest.mark.slow
 def test_a_grid_of_evaluations_on_two_processes(accelerate_launch, tmp_path):
     """Its numbers are those of one process, and every process resumes what the other one measured."""
-    for part in tiny_clip(["a photo of a zero"], image_size=8, patch_size=2):
+    for part in tiny_clip(vocabulary(), image_size=8, patch_size=2):
         part.save_pretrained(tmp_path / "model")
     grid = ["evaluate", "--model", tmp_path / "model", "--dataset", "digits", "--epsilon", "1/255", "8/255", "--cpu"]
     grid += ["--preset", "quick", "--num_steps", 2, "--attacks", "image", "--max_samples", 32, "--batch_size", 8]
