@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from .diversity import Diversity
     from .exhaustive import attack_prompts
+    from .expectation import Expectation
     from .family_attack import FamilyAttack
     from .image_text_embedding import ImageTextPGD
     from .joint import Joint
@@ -57,6 +58,7 @@ else:
             ],
             ".diversity": ["Diversity"],
             ".exhaustive": ["attack_prompts"],
+            ".expectation": ["Expectation"],
             ".image_text_embedding": ["ImageTextPGD"],
             ".family_attack": ["FamilyAttack"],
             ".joint": ["Joint"],
@@ -82,6 +84,7 @@ __all__ = [
     "CoAttack",
     "Diversity",
     "EnumerableTextAttack",
+    "Expectation",
     "FamilyAttack",
     "HotFlipCandidates",
     "ImageAttack",

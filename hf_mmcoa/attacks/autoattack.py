@@ -16,13 +16,17 @@ from .contracts import LogitsFn, check_labels
 from .image_losses import NUM_TARGETS
 from .settings import Norm
 
-Version = Literal["standard", "rand", "apgd-ce", "apgd-t"]
+Version = Literal["standard", "rand", "apgd-ce", "apgd-t", "apgd-dlr", "fab", "fab-t", "square"]
 
 COMPONENTS: dict[Version, list[str]] = {
     "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
     "rand": ["apgd-ce", "apgd-dlr"],
     "apgd-ce": ["apgd-ce"],
     "apgd-t": ["apgd-t"],
+    "apgd-dlr": ["apgd-dlr"],
+    "fab": ["fab"],
+    "fab-t": ["fab-t"],
+    "square": ["square"],
 }
 # The difference of logits ratio (DLR) divides by z_(1) - z_(3), its targeted form by z_(1) - (z_(3) + z_(4)) / 2.
 CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
@@ -41,7 +45,8 @@ class AutoAttack:
         epsilon: radius of the ball, as in `PGD`.
         norm: "linf" or "l2".
         version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "rand" for randomised models (APGD-CE
-            and APGD-DLR, 20 evaluations per gradient), or "apgd-ce" and "apgd-t" alone.
+            and APGD-DLR, 20 evaluations per gradient), or one component alone: "apgd-ce", "apgd-t", "apgd-dlr", "fab",
+            "fab-t" or "square".
 
     Raises:
         ValueError: if a setting is out of range.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .class_prompts import ClassPrompts, correct
 from .contracts import ClassifierAttack, ImageAttack
+from .diversity import Diversity
 from .image_losses import NUM_TARGETS, likeliest_wrong_classes, margin_loss, targeted_margin_loss
 from .out_of_memory import HalvingOnOutOfMemory
 from .pieces import in_pieces
@@ -57,7 +58,8 @@ def climb(
         images: clean images in [0, 1], (batch, 3, height, width).
         victim: computes loss and correctness of given rows.
         generator: source of the attack's random choices, on the images' device.
-        stop: stop attacking a sample at its first misclassified iterate, which becomes its result.
+        stop: stop attacking a sample at its first misclassified iterate, which becomes its result. It has no effect on
+            `Diversity`, whose loss is of views of its iterates.
         batch_size: images per forward and backward pass; 0: the whole batch.
         halving: remembers between calls how many images fit into memory.
         iterates: filled with the points at which the attack evaluated its loss, (batch, 3, height, width) each.
@@ -66,6 +68,7 @@ def climb(
         Adversarial images, detached, and which samples no evaluated iterate misclassified, (batch,); all of them
         without `stop`.
     """
+    stop = stop and not _shows_views(attack)
     reached, active = images.clone(), torch.ones(len(images), dtype=torch.bool, device=images.device)
 
     def rows_loss(candidates: Tensor, rows: Tensor) -> Tensor:
@@ -93,6 +96,13 @@ def climb(
     halving = HalvingOnOutOfMemory() if halving is None else halving
     final = halving(trial, batch_size or len(images), generator)
     return torch.where(active.view(-1, 1, 1, 1), final, reached), active
+
+
+def _shows_views(attack: Any) -> bool:
+    """Return whether an attack evaluates its loss on transformed images, which lie outside the ball."""
+    while attack is not None and not isinstance(attack, Diversity):
+        attack = getattr(attack, "attack", None)
+    return attack is not None
 
 
 class Attacked(NamedTuple):

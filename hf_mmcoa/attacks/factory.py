@@ -18,12 +18,15 @@ from .autoattack import AutoAttack
 from .bert_attack import BertAttack
 from .co_attack import CoAttack
 from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
+from .diversity import Diversity
 from .engine import ImageAttacker, LogitsAttack, LossAttack, TargetedAttack
+from .expectation import Expectation
 from .family_attack import FamilyAttack
 from .image_losses import log_odds_loss, margin_loss
 from .image_text_embedding import ImageTextPGD
 from .joint import Joint
 from .levenshtein import LevenshteinAttack
+from .momentum import Momentum
 from .perturbed_texts import DistanceAttacker, EmbeddingAttacker, InTurn, TextAttacker, WordAttacker
 from .pgd import PGD
 from .restarts import Restarts
@@ -60,10 +63,19 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
     ball: dict[str, Any] = {"epsilon": settings.pixel_radius, "norm": settings.norm}
     num_steps, restarts = settings.num_steps, settings.restarts
     climbing = pgd(settings)
+    from_image = replace(climbing, random_start=False)
+    one_step = replace(from_image, step_size=settings.pixel_radius, num_steps=1)
     adaptive = APGD(**ball, num_steps=num_steps)
     attacks: dict[str, ImageAttacker] = {
         "pgd-ce": LossAttack(attack=climbing, loss=log_odds_loss, restarts=restarts),
         "pgd-margin": LossAttack(attack=climbing, loss=margin_loss, restarts=restarts),
+        "pgd-targeted": TargetedAttack(attack=climbing, restarts=restarts),
+        # From the image itself there is one run, whatever `restarts` says; DI draws its views anew.
+        "fgsm": LossAttack(attack=one_step, loss=log_odds_loss),
+        "mi-fgsm": LossAttack(attack=Momentum(from_image), loss=log_odds_loss),
+        "di-fgsm": LossAttack(attack=Diversity(from_image), loss=log_odds_loss, restarts=restarts),
+        "mi-di-fgsm": LossAttack(attack=Diversity(Momentum(from_image)), loss=log_odds_loss, restarts=restarts),
+        "eot-pgd": LossAttack(attack=Expectation(climbing), loss=log_odds_loss, restarts=restarts),
         "apgd-ce": LossAttack(attack=adaptive, loss=log_odds_loss, restarts=restarts),
         "apgd-margin": LossAttack(attack=adaptive, loss=margin_loss, restarts=restarts),
         "apgd-targeted": TargetedAttack(attack=adaptive, restarts=restarts),
@@ -72,6 +84,10 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
         "autoattack-rand": LogitsAttack(attack=AutoAttack(**ball, version="rand")),
         "autoattack-apgd-ce": LogitsAttack(attack=AutoAttack(**ball, version="apgd-ce")),
         "autoattack-apgd-t": LogitsAttack(attack=AutoAttack(**ball, version="apgd-t")),
+        "autoattack-apgd-dlr": LogitsAttack(attack=AutoAttack(**ball, version="apgd-dlr")),
+        "fab": LogitsAttack(attack=AutoAttack(**ball, version="fab")),
+        "fab-t": LogitsAttack(attack=AutoAttack(**ball, version="fab-t")),
+        "square": LogitsAttack(attack=AutoAttack(**ball, version="square")),
     }
     if name not in attacks:
         raise ValueError(f"`image_attacks`: unknown {name!r}; choose from {', '.join(attacks)}.")

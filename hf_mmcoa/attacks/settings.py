@@ -29,6 +29,12 @@ THREATS = ("clean", "image", "text", "multimodal")
 IMAGE_ATTACKS = (
     "pgd-ce",
     "pgd-margin",
+    "pgd-targeted",
+    "fgsm",
+    "mi-fgsm",
+    "di-fgsm",
+    "mi-di-fgsm",
+    "eot-pgd",
     "apgd-ce",
     "apgd-margin",
     "apgd-targeted",
@@ -37,6 +43,10 @@ IMAGE_ATTACKS = (
     "autoattack-rand",
     "autoattack-apgd-ce",
     "autoattack-apgd-t",
+    "autoattack-apgd-dlr",
+    "fab",
+    "fab-t",
+    "square",
 )
 TEXT_ATTACKS = ("words", "characters", "embedding")
 TEXT_ADVERSARIES = ("blind", "shared", "own", "all")

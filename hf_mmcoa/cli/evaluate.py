@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..io import printable
+from .evaluation_cells import Cell, cells_of, table_of_cells
 from .launch import start_missing_processes
-from .measurement_arguments import SANITY_FAILED, add_measurement_arguments, substitutes, threat_model
+from .measurement_arguments import SANITY_FAILED, add_measurement_arguments, kinds, substitutes, with_templates
 
 HELP = "measure the accuracy of a CLIP, clean and under attack"
 DESCRIPTION = """\
 Measure the zero-shot accuracy of a CLIP, clean and under image, text and multimodal attack. Give the same command again
-to resume an interrupted run. With --task retrieval: measure recall at 1, 5 and 10 between images and captions, clean
-and under attack.
+to resume an interrupted run. Several models, data sets and epsilons are measured in all combinations, each with a
+result file of its own in the folder --output. With --task retrieval: measure recall at 1, 5 and 10 between images and
+captions, clean and under attack.
+
+  hf-mmcoa evaluate --model A B --dataset cifar10 stl10 --epsilon 1/255 4/255 --output results
+  hf-mmcoa evaluate --model fare_eps_2.pt --base openai/clip-vit-large-patch14 --dataset cifar10 --templates openai
+  hf-mmcoa evaluate --model adapter --dataset cifar10 --attack mi-fgsm square --threat_model mine.yaml
 
 exit status: 0 if all sanity checks passed, 3 if one failed (the numbers are printed and written all the same),
 2 for a wrong argument, 1 for any other error
@@ -29,77 +38,146 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from accelerate import Accelerator
 
-    from ..data.load import load_benchmark
     from ..evaluation.csv_table import write_csv
-    from ..evaluation.evaluator import evaluate_robustness
-    from ..evaluation.recalls import retrieval_table
-    from ..evaluation.retrieval import evaluate_retrieval
-    from ..evaluation.sanity import failed
-    from ..models.encoder import load_clip
-    from ..report.class_tables import class_lines
-    from ..report.gallery import attack_gallery, gallery_path, save_gallery
-    from ..report.table import interval_sentence, robustness_table
 
     try:
-        _check_gallery(args)
-        _check_export(args)
-        spec = threat_model(args)
+        _check(args)
+        cells = cells_of(args)
+        _check_files(args, cells)
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
-        model, processor = load_clip(args.model)
-        dataset = load_benchmark(args.dataset, split=args.split, data_dir=args.data_dir, text_column=args.text_column)
-        given = substitutes(args.candidates, model, processor)
-        options: dict[str, Any] = {
-            "attacks": args.attacks,
-            "threat_model": spec,
-            "candidates": given,
-            "batch_size": args.batch_size,
-            "max_samples": args.max_samples,
-            "output": args.output,
-            "overwrite": args.overwrite,
-            "progress": not args.quiet,
-            "model_name": args.model,
-        }
-        if args.task == "retrieval":
-            result = evaluate_retrieval(model, processor, dataset, accelerator=accelerator, **options)
-        else:
-            result = evaluate_robustness(
-                model,
-                processor,
-                dataset,
-                accelerator=accelerator,
-                sanity=not args.no_sanity,
-                export=args.export,
-                export_images=args.export_images,
-                **options,
-            )
-        if args.csv is not None and accelerator.is_main_process:
-            write_csv([result], _csv_path(args))
-        if args.gallery and accelerator.is_main_process:
-            models = {Path(args.model).name: (model, processor)}
-            gallery = attack_gallery(models, dataset, spec, candidates=given, num_samples=args.gallery)
-            save_gallery(gallery, gallery_path(args.output))
-    except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
-        print(f"hf-mmcoa evaluate: {printable(str(error))}", file=sys.stderr)
-        return 1
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _failed(str(error))
+    results, problems = _measure_all(cells, args, accelerator)
     accelerator.end_training()  # without it the first process to exit may close the group while others still use it
-    findings = failed(result["sanity"])
+    findings = [(cell, finding) for cell, result in results.items() for finding in _failed_checks(result)]
     if accelerator.is_main_process:
-        retrieval = args.task == "retrieval"
-        print(retrieval_table(result) if retrieval else robustness_table({Path(args.model).name: result}))
-        if not retrieval:
-            print(interval_sentence(averaged=False))
-            print(printable("\n".join(["", *class_lines(result)])))
-        for finding in findings:
-            print(f"sanity check failed: {finding['check']}: {printable(finding['detail'])}", file=sys.stderr)
-        if args.output:
-            print(
-                f"\n{args.output}: {result['num_samples']} samples of {result['dataset']}, threat model {args.preset}"
-            )
-    return SANITY_FAILED if findings else 0
+        _show(results, cells, args)
+        if args.csv is not None and results:
+            write_csv(list(results.values()), _csv_path(args, cells))
+        for cell, finding in findings:
+            where = f"{cell}: " if len(cells) > 1 else ""
+            text = printable(f"{finding['check']}: {finding['detail']}")
+            print(f"{where}sanity check failed: {text}", file=sys.stderr)
+    for cell, problem in problems.items():
+        _failed(f"{cell}: {problem}" if len(cells) > 1 else problem)
+    return 1 if problems else SANITY_FAILED if findings else 0
 
 
-def _check_gallery(args: argparse.Namespace) -> None:
-    """Raise ValueError if `--gallery` does not fit the other options."""
+def _measure_all(
+    cells: Sequence[Cell], args: argparse.Namespace, accelerator: Any
+) -> tuple[dict[Cell, dict[str, Any]], dict[Cell, str]]:
+    """Measure every cell; return the results, and what was wrong with the cells that have none.
+
+    Cells of one model follow each other, so that one model is in memory at a time.
+    """
+    from ..convert.load import load_model
+    from ..data.load import load_benchmark
+
+    load_data = functools.cache(
+        lambda name: load_benchmark(name, split=args.split, data_dir=args.data_dir, text_column=args.text_column)
+    )
+    results: dict[Cell, dict[str, Any]] = {}
+    problems: dict[Cell, str] = {}
+    for name, of_model in itertools.groupby(cells, key=lambda cell: cell.model):
+        loaded: Any = None
+        for cell in of_model:
+            try:
+                if loaded is None:
+                    model, processor = load_model(
+                        name, base=args.base, activation=args.activation, processor=args.processor
+                    )
+                    loaded = model, processor, substitutes(args, model, processor)
+                model, processor, given = loaded
+                dataset = load_data(cell.dataset)
+                results[cell] = _measure(cell, model, processor, given, dataset, args, accelerator)
+            except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
+                problems[cell] = str(error)
+    return results, problems
+
+
+def _measure(
+    cell: Cell, model: Any, processor: Any, given: Any, dataset: Any, args: argparse.Namespace, accelerator: Any
+) -> dict[str, Any]:
+    """Measure one cell, or return the result that lies in its file; write its gallery if one is asked for."""
+    from ..evaluation.evaluator import evaluate_robustness
+    from ..evaluation.retrieval import evaluate_retrieval
+    from ..report.gallery import attack_gallery, gallery_path, save_gallery
+
+    spec = with_templates(cell.threat_model, args, dataset)
+    options: dict[str, Any] = {
+        "attacks": kinds(args),
+        "threat_model": spec,
+        "candidates": given,
+        "batch_size": args.batch_size,
+        "max_samples": args.max_samples,
+        "output": cell.output,
+        "overwrite": args.overwrite,
+        "progress": not args.quiet,
+        "model_name": cell.model,
+        "accelerator": accelerator,
+    }
+    if args.task == "retrieval":
+        return evaluate_retrieval(model, processor, dataset, **options)
+    result = evaluate_robustness(
+        model,
+        processor,
+        dataset,
+        sanity=not args.no_sanity,
+        export=_export_folder(cell, args),
+        export_images=args.export_images,
+        **options,
+    )
+    if args.gallery and accelerator.is_main_process:
+        models = {Path(cell.model).name: (model, processor)}
+        gallery = attack_gallery(models, dataset, spec, candidates=given, num_samples=args.gallery)
+        save_gallery(gallery, gallery_path(str(cell.output)))
+    return result
+
+
+def _failed_checks(result: Mapping[str, Any]) -> list[Any]:
+    from ..evaluation.sanity import failed
+
+    return failed(result["sanity"])
+
+
+def _show(results: Mapping[Cell, dict[str, Any]], cells: Sequence[Cell], args: argparse.Namespace) -> None:
+    """Print the numbers, what their intervals are over, and the files that hold them."""
+    from ..evaluation.recalls import retrieval_table
+    from ..report.class_tables import class_lines
+    from ..report.table import interval_sentence, robustness_table
+
+    if not results:
+        return
+    retrieval = args.task == "retrieval"
+    if len(cells) > 1 and not retrieval:
+        print(table_of_cells(results))
+    for cell, result in results.items() if retrieval or len(cells) == 1 else ():
+        heading = f"{cell}\n" if len(cells) > 1 else ""
+        table = retrieval_table(result) if retrieval else robustness_table({Path(cell.model).name: result})
+        print(heading + table)
+    if not retrieval:
+        print(interval_sentence(averaged=False))
+    if not retrieval and len(cells) == 1:
+        print(printable("\n".join(["", *class_lines(*results.values())])))
+    named = args.threat_model or args.preset or "standard"
+    files = [
+        f"{cell.output}: {result['num_samples']} samples of {result['dataset']}, threat model {named}"
+        for cell, result in results.items()
+        if cell.output
+    ]
+    if files:
+        print("\n" + "\n".join(files))
+
+
+def _failed(problem: str) -> int:
+    print(f"hf-mmcoa evaluate: {printable(problem)}", file=sys.stderr)
+    return 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError if options do not fit each other."""
+    if args.templates and args.task == "retrieval":
+        raise ValueError("`--templates` are class prompts, and captions have none: `--task zero-shot` has them.")
     if args.gallery is None:
         return
     if args.task == "retrieval":
@@ -108,7 +186,7 @@ def _check_gallery(args: argparse.Namespace) -> None:
         raise ValueError("`--gallery` needs at least 1 sample, and `--output`: it is written beside the result.")
 
 
-def _check_export(args: argparse.Namespace) -> None:
+def _check_files(args: argparse.Namespace, cells: Sequence[Cell]) -> None:
     """Raise ValueError if `--export` or `--csv` does not fit the other options."""
     if args.export is not None and args.task == "retrieval":
         raise ValueError(
@@ -116,17 +194,47 @@ def _check_export(args: argparse.Namespace) -> None:
         )
     if args.csv == "" and args.output is None:
         raise ValueError("`--csv` without a file is written beside `--output`: give `--output`, or `--csv FILE`.")
+    if args.export is not None and len(cells) > 1 and args.output is None:
+        raise ValueError(
+            f"`--export` has a folder for each of {len(cells)} results, named after its file: give `--output FOLDER`."
+        )
 
 
-def _csv_path(args: argparse.Namespace) -> Path:
-    """Return the file of `--csv`: the named one, or that beside the result."""
-    return Path(args.csv) if args.csv else Path(args.output).with_suffix(".csv")
+def _export_folder(cell: Cell, args: argparse.Namespace) -> str | None:
+    """Return where the samples of a cell are exported: with several cells, a folder named after the result's file."""
+    several = args.export is not None and cell.output is not None and cell.output != args.output
+    return str(Path(args.export, Path(str(cell.output)).stem)) if several else args.export
+
+
+def _csv_path(args: argparse.Namespace, cells: Sequence[Cell]) -> Path:
+    """Return the file of `--csv`: the named one, or that beside the result; of several, in their folder."""
+    if args.csv:
+        return Path(args.csv)
+    return Path(str(cells[0].output)).with_suffix(".csv") if len(cells) == 1 else Path(args.output, "results.csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `hf-mmcoa evaluate`."""
     parser.add_argument(
-        "--model", required=True, metavar="PATH_OR_ID", help="folder or Hub id of a CLIPModel with its processor"
+        "--model",
+        required=True,
+        nargs="+",
+        metavar="PATH_OR_ID",
+        help="folder or Hub id of a CLIPModel with its processor, of an adapter or of an OpenCLIP model, or a file of "
+        "weights (docs/convert.md); or several",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="PATH_OR_ID",
+        help="model that an adapter or a checkpoint was trained from; an adapter's own record without it",
+    )
+    parser.add_argument(
+        "--activation",
+        choices=["quick_gelu", "gelu"],
+        help="activation function of a checkpoint, if neither it nor --base states it",
+    )
+    parser.add_argument(
+        "--processor", metavar="PATH_OR_ID", help="model to take a checkpoint's tokenizer and image processor from"
     )
     parser.add_argument(
         "--task",
@@ -134,7 +242,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="zero-shot",
         help="classify images by class prompts (the default), or retrieve captions and images",
     )
-    parser.add_argument("--output", metavar="FILE", help="JSON result to write; without it the numbers are printed")
+    parser.add_argument(
+        "--output",
+        metavar="FILE_OR_DIR",
+        help="JSON result to write, or a folder for one result of each model, data set and epsilon; without it the "
+        "numbers are printed",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the result of another evaluation in --output")
     parser.add_argument(
         "--gallery", type=int, metavar="N", help="also write N attacked samples beside --output, for the report"
@@ -165,4 +278,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="column of the captions; needed if the data set has labels too, or the column an unusual name",
     )
-    add_measurement_arguments(parser)
+    add_measurement_arguments(parser, several=True)

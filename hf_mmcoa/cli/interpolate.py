@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..io import differences, fingerprint, printable
 from .launch import start_missing_processes
-from .measurement_arguments import SANITY_FAILED, add_measurement_arguments, substitutes, threat_model
+from .measurement_arguments import (
+    SANITY_FAILED,
+    add_measurement_arguments,
+    kinds,
+    substitutes,
+    threat_model,
+    with_templates,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
             args.alphas,
             args.output,
             names=names,
-            candidates_of=lambda mixture: substitutes(args.candidates, mixture, processor),
-            attacks=args.attacks,
-            threat_model=spec,
+            candidates_of=lambda mixture: substitutes(args, mixture, processor),
+            attacks=kinds(args),
+            threat_model=with_templates(spec, args, dataset),
             batch_size=args.batch_size,
             max_samples=args.max_samples,
             overwrite=args.overwrite,
@@ -95,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError if options contradict each other."""
-    if set(args.attacks) == {"clean"}:
+    if set(kinds(args)) == {"clean"}:
         raise ValueError("`--attacks clean` leaves no robust accuracy to trade off: add image, text or multimodal.")
     if (args.save is None) != (args.save_alpha is None):
         raise ValueError("`--save FOLDER` and `--save_alpha ALPHA` belong together: give both or neither.")

@@ -20,6 +20,8 @@ from ..evaluation.threat_model import (
     ThreatModel,
 )
 from ..families.names import FAMILIES
+from .attack_argument import named_attacks
+from .threat_file import EXAMPLE, read_threat_file
 
 if TYPE_CHECKING:
     from ..substitutes.source import CandidateSource
@@ -67,10 +69,19 @@ def _overrides() -> dict[str, dict[str, Any]]:
 OVERRIDES = _overrides()
 
 
-def add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is measured on which data under which threat model."""
+def add_measurement_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the options that say what is measured on which data under which threat model.
+
+    Args:
+        parser: parser of the command.
+        several: whether `--dataset` and `--epsilon` take several values.
+    """
     parser.add_argument(
-        "--dataset", required=True, metavar="NAME_OR_PATH", help="a registered benchmark, a Hub id or a folder"
+        "--dataset",
+        required=True,
+        nargs="+" if several else None,
+        metavar="NAME_OR_PATH",
+        help="a registered benchmark, a Hub id or a folder" + (", or several" if several else ""),
     )
     parser.add_argument("--split", default="test", help="split to measure on; test without it")
     parser.add_argument(
@@ -80,15 +91,45 @@ def add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
         "--attacks",
         nargs="+",
         choices=THREATS,
-        default=list(THREATS),
         metavar="KIND",
         help=f"one or more of {', '.join(THREATS)}; all without it",
     )
     parser.add_argument(
+        "--attack",
+        nargs="+",
+        metavar="NAME",
+        help="run these attacks alone, by name: fgsm, mi-fgsm, square, autoattack, words, co-attack, ... "
+        "(docs/attacks.md)",
+    )
+    parser.add_argument(
         "--preset",
         choices=list(PRESETS),
-        default="standard",
-        help="threat model; the options of the last group change single fields of it",
+        help="threat model, standard without it; the options of the last group change single fields of it",
+    )
+    parser.add_argument(
+        "--threat_model",
+        "--threat-model",
+        metavar="FILE",
+        help=f"threat model as YAML: fields of ThreatModel on top of a preset, such as {EXAMPLE}",
+    )
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="TEMPLATE",
+        help="prompt ensemble, whose text embeddings are averaged: openai (the data set's own), another data set's "
+        "name such as imagenet, a file of templates, or several templates",
+    )
+    parser.add_argument(
+        "--masked_lm",
+        "--masked-lm",
+        metavar="PATH_OR_ID",
+        help="masked language model of the source masked-lm, which it makes the default of --candidates",
+    )
+    parser.add_argument(
+        "--wordnet_root",
+        "--wordnet-root",
+        metavar="FOLDER",
+        help="folder of WordNet's files for the source wordnet, which it makes the default of --candidates",
     )
     parser.add_argument(
         "--candidates",
@@ -114,28 +155,70 @@ def add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("threat model (defaults are the preset's)")
     for name, options in OVERRIDES.items():
         spellings = [f"--{name}"] + ([f"--{name.replace('_', '-')}"] if "_" in name else [])
+        if name == "epsilon" and several:
+            options = {**options, "nargs": "+", "help": f"{options['help']} Or several."}
         group.add_argument(*spellings, dest=name, default=None, **options)
 
 
+def kinds(args: argparse.Namespace) -> list[str]:
+    """Return the kinds of attack that are run, by `--attacks` or of the attacks named by `--attack`."""
+    if args.attack:
+        return named_attacks(args.attack)[0]
+    return list(args.attacks or THREATS)
+
+
 def threat_model(args: argparse.Namespace) -> ThreatModel:
-    """Return the preset with every field replaced that was given as an option.
+    """Return the preset, with the fields of `--threat_model`, with every field replaced that was given as an option.
 
     Raises:
-        ValueError: if a value is out of range.
+        ValueError: if a value is out of range, or two options contradict each other.
     """
     overrides = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}
+    if isinstance(epsilon := overrides.get("epsilon"), list):  # a command that takes several goes through them itself
+        (overrides["epsilon"],) = epsilon
+    if args.attack:
+        if args.attacks:
+            raise ValueError("`--attack` names single attacks and `--attacks` whole kinds: give one of the two.")
+        fields = named_attacks(args.attack)[1]
+        if twice := sorted(set(fields) & set(overrides)):
+            raise ValueError(f"`--attack` and `--{twice[0]}` both name attacks: give one of the two.")
+        overrides |= fields
+    preset, values = args.preset, {}
+    if args.threat_model:
+        values = read_threat_file(args.threat_model)
+        named = values.pop("preset", None)
+        if preset and named and preset != named:
+            raise ValueError(f"{args.threat_model} names the preset {named} and `--preset` {preset}: leave one out.")
+        preset = preset or named
+    if args.templates:  # replace those of the file
+        values.pop("templates", None), values.pop("template", None)
     if "temperature" in overrides and overrides["temperature"] != "logit_scale":
         overrides["temperature"] = float(overrides["temperature"])
-    return ThreatModel.preset(args.preset, **overrides)
+    return ThreatModel.preset(preset or "standard", **{**values, **overrides})
+
+
+def with_templates(spec: ThreatModel, args: argparse.Namespace, dataset: Any) -> ThreatModel:
+    """Return the threat model with the ensemble that `--templates` names for a data set.
+
+    Raises:
+        ValueError: if there is no such ensemble, or `--template` names another prompt.
+    """
+    from ..data.benchmark_info import describe
+    from ..data.templates import prompt_templates
+
+    if not args.templates:
+        return spec
+    info = describe(dataset)
+    return dataclasses.replace(spec, templates=prompt_templates(args.templates, info.name, info.templates))
 
 
 def substitutes(
-    given: Sequence[str] | None, model: Any, processor: Any
+    args: argparse.Namespace, model: Any, processor: Any
 ) -> CandidateSource | Mapping[str, CandidateSource] | None:
-    """Return the sources of substitutes that `--candidates` names; None if the option was not given.
+    """Return the sources of substitutes that `--candidates` names; None if no option names one.
 
     Args:
-        given: words of the option.
+        args: parsed arguments, of which `candidates`, `masked_lm` and `wordnet_root` are read.
         model: dual encoder whose vocabulary "neighbours" and "hotflip" draw on.
         processor: the model's processor.
 
@@ -145,6 +228,7 @@ def substitutes(
     from ..substitutes.embedded import EMBEDDED, synonym_table
     from ..substitutes.held_out import known_and_unseen
 
+    given = _named_sources(args)
     if given is None:
         return None
     if len(given) == 1 and given[0] in EMBEDDED and (table := synonym_table(given[0])):
@@ -154,14 +238,39 @@ def substitutes(
         raise ValueError(
             f"`--candidates` with several sources needs a name for each, as NAME=SOURCE, got {' '.join(given)}."
         )
-    sources = {name: _candidate_source(source, model, processor) for name, _, source in pairs}
+    sources = {name: _candidate_source(source, model, processor, args) for name, _, source in pairs}
     return sources.get("", sources)
 
 
-def _candidate_source(source: str, model: Any, processor: Any) -> CandidateSource:
+def _named_sources(args: argparse.Namespace) -> Sequence[str] | None:
+    """Return the words of `--candidates`, or the source that `--masked_lm` or `--wordnet_root` belongs to."""
+    options = {"masked-lm": ("--masked_lm", args.masked_lm), "wordnet": ("--wordnet_root", args.wordnet_root)}
+    used = {source: option for source, (option, value) in options.items() if value is not None}
+    if args.candidates is None:
+        if len(used) > 1:
+            raise ValueError(
+                "`--masked_lm` and `--wordnet_root` are two sources: say by `--candidates` which is the threat model's "
+                "own, such as `--candidates known=masked-lm unseen=wordnet`."
+            )
+        return [*used] or None
+    named = [one.partition("=")[2] or one for one in args.candidates]
+    for source, option in used.items():
+        if source not in named:
+            raise ValueError(f"`{option}` is for the source {source}, and `--candidates` names {', '.join(named)}.")
+    return list(args.candidates)
+
+
+def _candidate_source(source: str, model: Any, processor: Any, args: argparse.Namespace) -> CandidateSource:
     from ..substitutes.embedded import synonym_table
+    from ..substitutes.masked_lm import MASKED_LM
     from ..substitutes.named import candidate_source
 
     if (table := synonym_table(source)) is not None:
         return table
-    return candidate_source(source, model, processor.tokenizer)
+    return candidate_source(
+        source,
+        model,
+        processor.tokenizer,
+        masked_lm=args.masked_lm or MASKED_LM,
+        wordnet_root=args.wordnet_root,
+    )

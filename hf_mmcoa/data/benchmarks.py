@@ -121,11 +121,11 @@ class Benchmark:
     @property
     def templates(self) -> tuple[str, ...]:
         """The prompt ensemble, at least one template."""
-        return (self.template,) if self.ensemble is None else tuple(_ensembles()[self.ensemble])
+        return (self.template,) if self.ensemble is None else tuple(ensembles()[self.ensemble])
 
 
 @functools.cache
-def _ensembles() -> dict[str, list[str]]:
+def ensembles() -> dict[str, list[str]]:
     """Read `templates.json`: the prompt ensembles of OpenAI's CLIP as CLIP_benchmark 1.6.2 (MIT) lists them."""
     return json.loads((resources.files(__package__) / "templates.json").read_text(encoding="utf-8"))
 

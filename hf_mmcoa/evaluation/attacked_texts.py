@@ -394,13 +394,14 @@ class _RememberingEncoder(DualEncoder):
 
     def __init__(self, encoder: DualEncoder) -> None:
         self.__dict__.update(encoder.__dict__)
+        self._encode = encoder.encode_texts  # an ensemble's, if it is one
         self._seen: dict[str, int] = {}
         self._parts: list[Tensor] = []
 
     def encode_texts(self, texts: list[str], batch_size: int = 1024, truncation: bool = True) -> Tensor:
         new = [text for text in dict.fromkeys(texts) if text not in self._seen]
         if new:
-            self._parts.append(super().encode_texts(new, batch_size, truncation))
+            self._parts.append(self._encode(new, batch_size, truncation))
             self._seen.update((text, len(self._seen)) for text in new)
             if len(new) == len(texts):
                 return self._parts[-1]

@@ -30,6 +30,7 @@ from ..data.prompts import class_prompts
 from ..data.rows import ImageRows, collate
 from ..io import fingerprint
 from ..models.encoder import DualEncoder
+from ..models.ensemble import EnsembleEncoder
 from ..substitutes.source import CandidateSource
 from ..zero_shot import ZeroShotClassifier
 from .attacked_texts import AttackedTexts, FoundTexts
@@ -108,8 +109,10 @@ class Evaluation:
         for row in self.rows.__getitems__(self.row_ids[:: math.ceil(len(self.row_ids) / HASHED_IMAGES)]):
             pictures.update(row["image"].numpy().tobytes())
         processor = self.encoder.image_processor.to_dict()
+        ensemble = {} if self.spec.templates is None else {"ensemble": list(self.spec.templates)}
         return fingerprint(
             {
+                **ensemble,
                 "row_ids": self.row_ids,
                 "labels": self.labels,
                 "prompts": self.prompts,
@@ -148,7 +151,7 @@ class Evaluation:
     def attacker_prompts(self) -> FixedPrompts:
         """Return the prompts that image attacks are run against; `clean_prompts` itself where these are the same."""
         template = self.spec.attacker_template
-        if template is None or template == self.spec.template:
+        if template is None or (template == self.spec.template and self.spec.templates is None):
             return self.clean_prompts
         return FixedPrompts(self.encoder.encode_texts(class_prompts(self.class_names, template)), self.scale)
 
@@ -165,8 +168,9 @@ class Evaluation:
     @cached_property
     def texts(self) -> AttackedTexts:
         """Return the evaluator's prompts under attack."""
+        templates = self.spec.templates
         texts = AttackedTexts(
-            encoder=self.encoder,
+            encoder=self.encoder if templates is None else EnsembleEncoder(self.encoder, templates),
             texts=self.prompts,
             spec=self.spec,
             attacks=self.attacks,
@@ -201,7 +205,7 @@ def prepare(
     image_column, label_column, class_names = _columns(dataset, image_column, label_column, class_names)
     benchmark = describe(dataset)
     spec = replace(spec, template=spec.template or benchmark.template)
-    classifier = ZeroShotClassifier(model, processor, class_names, str(spec.template))
+    classifier = ZeroShotClassifier(model, processor, class_names, spec.templates or str(spec.template))
     if spec.attacker_template is not None:
         classifier.encoder.tokenize(class_prompts(class_names, spec.attacker_template))  # too long a prompt fails here
     check_labels(dataset, label_column, len(class_names))
@@ -300,6 +304,8 @@ def _check_combination(
         raise ValueError("`attacks` asks for image attacks and the threat model's `image_attacks` is empty.")
     if "text" in attacks and not spec.text_attacks:
         raise ValueError("`attacks` asks for text attacks and the threat model's `text_attacks` is empty.")
+    if "text" in attacks and spec.templates is not None:
+        _check_ensemble(spec)
     if "multimodal" in attacks:
         if not spec.multimodal_attacks:
             raise ValueError(
@@ -325,3 +331,19 @@ def _check_combination(
             warnings.warn(
                 f"the {what} attack has no budget ({why}): its accuracy equals clean.", UserWarning, stacklevel=4
             )
+
+
+def _check_ensemble(spec: ThreatModel) -> None:
+    """Raise for attacks on texts that change more than the class name, which all templates of an ensemble share."""
+    reasons = []
+    if spec.text_attacks != ("words",):
+        reasons.append('only "words" among `text_attacks`: characters change the template, embeddings are of one text')
+    if not spec.protect_template:
+        reasons.append("`protect_template`: a change of the template has no counterpart in the others")
+    if spec.families is not None:
+        reasons.append("no `families`, which change the whole prompt")
+    if reasons:
+        raise ValueError(
+            f"`templates` is an ensemble of {len(spec.templates or ())}, under which attacks on texts need "
+            f"{'; '.join(reasons)}."
+        )

@@ -444,7 +444,7 @@ def _resolve(
     perturb_at: Any,
 ) -> tuple[ThreatModel, dict[str, CandidateSource]]:
     """Return the threat model as it is run on pairs, and the sources of substitutes."""
-    if given := [name for name in ("template", "attacker_template") if getattr(spec, name) is not None]:
+    if given := [name for name in ("template", "templates", "attacker_template") if getattr(spec, name) is not None]:
         raise ValueError(f"`threat_model` has a {' and a '.join(given)}, and captions follow none: leave it None.")
     for kind in ("image", "text", "multimodal"):
         if kind in attacks and not getattr(spec, f"{kind}_attacks"):

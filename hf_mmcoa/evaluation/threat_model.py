@@ -85,6 +85,9 @@ class ThreatModel(AttackSettings):
     Args:
         candidates: source of substitute words by name, see `AttackSettings`. The evaluator writes the description of
             the source that it used here, or of each source by its name.
+        templates: prompt ensemble of the evaluator: a class is the mean of its unit embeddings over these templates,
+            normalised again (CLIP, arXiv:2103.00020, section 3.1.4). None: the one `template`, else the first of them.
+            An attack on words writes the substitute into every template.
         image_attacks: names from `IMAGE_ATTACKS`, in the order in which they are run.
         attacker_template: prompt template that image attacks are run against when the text is left alone; the
             evaluator's when None.
@@ -112,6 +115,7 @@ class ThreatModel(AttackSettings):
 
     num_steps: int = 50
     candidates: str | Mapping[str, str] = "neighbours"  # type: ignore[assignment]  # also a source's description
+    templates: tuple[str, ...] | None = None
     image_attacks: tuple[str, ...] = ("pgd-ce",)
     attacker_template: str | None = None
     text_attacks: tuple[str, ...] = ("words",)
@@ -122,7 +126,10 @@ class ThreatModel(AttackSettings):
     skip_fallen: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.templates, str):
+            object.__setattr__(self, "templates", (self.templates,))
         super().__post_init__()
+        self._check_templates()
         for name, known in (
             ("image_attacks", None),  # the evaluator takes attacks that a user brings
             ("text_attacks", TEXT_ATTACKS),
@@ -144,6 +151,22 @@ class ThreatModel(AttackSettings):
             raise ValueError(f"`max_texts` must be at least 1, got {self.max_texts}.")
         if self.attacker_template is not None:
             check_template(self.attacker_template)
+
+    def _check_templates(self) -> None:
+        if self.templates is None:
+            return
+        templates = tuple(self.templates)
+        for template in templates:
+            check_template(template)
+        if not templates or len(set(templates)) < len(templates):
+            raise ValueError(f"`templates` needs at least one template, each once, got {templates}.")
+        if self.template not in (None, templates[0]):
+            raise ValueError(
+                f"`template` is {self.template!r} and `templates` begins with {templates[0]!r}: give one of the two."
+            )
+        object.__setattr__(self, "template", templates[0])
+        # An ensemble of one is no ensemble: one specification, one fingerprint.
+        object.__setattr__(self, "templates", templates if len(templates) > 1 else None)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ThreatModel:
@@ -186,8 +209,13 @@ class ThreatModel(AttackSettings):
         return reasons
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_dict` reads them back to an equal object."""
+        """Return plain JSON values; `from_dict` reads them back to an equal object.
+
+        Without an ensemble there is no `templates`, as in files that were written before there were any.
+        """
         values = dataclasses.asdict(self)
+        if self.templates is None:
+            del values["templates"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
@@ -202,7 +230,7 @@ class ThreatModel(AttackSettings):
             raise ValueError(
                 f"a threat model has no field {', '.join(unknown)}. Was it written by another version of hf_mmcoa?"
             )
-        if missing := sorted(names - set(values)):
+        if missing := sorted(names - {"templates"} - set(values)):
             raise ValueError(
                 f"the threat model lacks {', '.join(missing)}. Was it written by another version of hf_mmcoa?"
             )

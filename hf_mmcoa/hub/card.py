@@ -221,7 +221,7 @@ def evaluate_command(result: Mapping[str, Any], model: str) -> str | None:
         return None
     presets = {name: ThreatModel.preset(name).to_dict() for name in PRESETS}
     differences = {
-        name: {field: value for field, value in spec.items() if field not in _NO_OPTION and value != preset[field]}
+        name: {field: value for field, value in spec.items() if field not in _NO_OPTION and value != preset.get(field)}
         for name, preset in presets.items()
         if all(spec[field] == preset[field] for field in _NO_OPTION[1:])
     }

@@ -187,7 +187,7 @@ def _views(evaluation: Evaluation, rows: Sequence[Mapping[str, Any]]) -> list[Vi
     evaluation.texts.use(evaluation.texts.search(every, labels))
     views = []
     for row, images, adv_prompts in zip(rows, pictures, evaluation.texts.written(every, labels), strict=True):
-        adv_embeds = encoder.encode_texts(adv_prompts)
+        adv_embeds = evaluation.texts.encoder.encode_texts(adv_prompts)
         adv_images = attacked_image(evaluation, images, row)
         embeds, adv = encoder.encode_images(images), encoder.encode_images(adv_images)
         seen = {

@@ -21,6 +21,7 @@ def candidate_source(
     tokenizer: PreTrainedTokenizerBase,
     masked_lm: str = MASKED_LM,
     align_to_cls: bool = True,
+    wordnet_root: str | None = None,
 ) -> CandidateSource:
     """Build the source with that name.
 
@@ -30,6 +31,7 @@ def candidate_source(
         tokenizer: the dual encoder's tokenizer.
         masked_lm: folder or Hub id of the masked language model that "masked-lm" uses.
         align_to_cls: see `MaskedLMCandidates`.
+        wordnet_root: folder that "wordnet" reads; nltk's data when None.
 
     Raises:
         ValueError: if there is no source of that name.
@@ -39,7 +41,7 @@ def candidate_source(
     if name == "hotflip":
         return HotFlipCandidates(model, tokenizer)
     if name == "wordnet":
-        return WordNetCandidates()
+        return WordNetCandidates(wordnet_root)
     if name == "masked-lm":
         return MaskedLMCandidates.from_pretrained(masked_lm, align_to_cls=align_to_cls)
     raise ValueError(f"`candidates` must be neighbours, hotflip, wordnet or masked-lm, got {name!r}.")

@@ -22,6 +22,7 @@ from hf_mmcoa.attacks import (
     BertAttack,
     CoAttack,
     Diversity,
+    Expectation,
     FamilyAttack,
     Joint,
     LevenshteinAttack,
@@ -53,6 +54,7 @@ IMAGE_ATTACKS = [
     Momentum(L2, decay=0.9),
     Diversity(LINF, probability=0.7, smallest=0.8),
     Diversity(Momentum(L2)),
+    Expectation(LINF, times=2),
     APGD(epsilon=EPSILON, num_steps=6),
     APGD(epsilon=EPSILON, num_steps=6, norm="l2"),
 ]
@@ -61,6 +63,7 @@ CLASSIFIER_ATTACKS = [
     StrongAttack(epsilon=EPSILON, num_steps=3, norm="l2"),
     AutoAttack(epsilon=0.5, version="apgd-ce"),
     AutoAttack(epsilon=0.5, version="apgd-t"),
+    AutoAttack(epsilon=0.5, version="fab"),
 ]
 MULTIMODAL_ATTACKS = [
     CoAttack(text_attack=WORDS, epsilon=EPSILON, num_steps=3),

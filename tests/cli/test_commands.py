@@ -85,7 +85,7 @@ def test_help_imports_nothing_heavy(command):
         ("evaluate --bogus", "the following arguments are required: --model, --dataset"),
         ("evaluate --model m --dataset d --bogus", "unrecognized arguments: --bogus"),
         ("evaluate --model m --dataset d --preset weak", "invalid choice: 'weak'"),
-        ("evaluate --model m --dataset d --image_attacks fgsm", "invalid choice: 'fgsm'"),
+        ("evaluate --model m --dataset d --image_attacks fgms", "invalid choice: 'fgms'"),
         ("evaluate --model m --dataset d --num_steps ten", "invalid int value: 'ten'"),
         ("interpolate --pretrained m", "required: --output, --dataset"),
         ("compare --output o --preset weak", "invalid choice: 'weak'"),

@@ -14,7 +14,9 @@ import torch
 from squares import squares
 from transformers import CLIPModel
 
-from hf_mmcoa.cli import launch
+from hf_mmcoa.cli import launch, main
+from hf_mmcoa.testbed.digits import vocabulary
+from hf_mmcoa.testbed.tiny_clip import tiny_clip
 
 ROOT = Path(__file__).parents[2]
 DDP_CPU = ROOT / "examples" / "accelerate" / "ddp_cpu.yaml"
@@ -139,6 +141,23 @@ def check_trained(output, shown):
     assert tables(shown) == 1
     assert json.loads((output / "robustness.json").read_text())["after"]["num_samples"] == 20
     CLIPModel.from_pretrained(output)
+
+
+@pytest.mark.slow
+def test_a_grid_of_evaluations_on_two_processes(accelerate_launch, tmp_path):
+    """Its numbers are those of one process, and every process resumes what the other one measured."""
+    for part in tiny_clip(vocabulary(), image_size=8, patch_size=2):
+        part.save_pretrained(tmp_path / "model")
+    grid = ["evaluate", "--model", tmp_path / "model", "--dataset", "digits", "--epsilon", "1/255", "8/255", "--cpu"]
+    grid += ["--preset", "quick", "--num_steps", 2, "--attacks", "image", "--max_samples", 32, "--batch_size", 8]
+    shown = accelerate_launch(["--cpu", "--num_processes", 2], *grid, "--output", "two")
+    assert accelerate_launch.ranks() == ["rank", "rank0", "rank1"] and shown.count("model  digits") == 2
+    again = accelerate_launch(["--cpu", "--num_processes", 2], *grid, "--output", "two")
+    assert again.count("model  digits") == 2
+    assert main([*map(str, grid), "--output", str(tmp_path / "one")]) == 0
+    for name in ("model_digits_eps1-255.json", "model_digits_eps8-255.json"):
+        one, two = (json.loads((tmp_path / folder / name).read_text()) for folder in ("one", "two"))
+        assert one == two
 
 
 @pytest.mark.slow

@@ -64,6 +64,7 @@ CHANGED = {
     "temperature": 1.0,
     "perturb_at": "model",
     "template": "a {}",
+    "templates": ("a {}", "the {}"),
     "attacker_template": "the {}",
     "text_attacks": ("embedding",),
     "candidates": {"known": "a", "unseen": "b"},
@@ -133,12 +134,13 @@ def test_zero_budgets_are_named_with_their_reason():
 @pytest.mark.parametrize("name", IMAGE_ATTACKS)
 def test_every_name_is_an_attack_with_the_specifications_budget(name):
     attack = image_attack(name, ThreatModel(norm="l2", epsilon=0.25))
-    attack = getattr(attack, "attack", attack)
+    while hasattr(attack, "attack"):
+        attack = attack.attack
     assert attack.epsilon == 0.25 and attack.norm == "l2"
 
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="choose from pgd-ce"):
-        image_attack("fgsm", ThreatModel())
+        image_attack("fgms", ThreatModel())
     with pytest.raises(ValueError, match="choose from paper"):
         ThreatModel.preset("weak")
