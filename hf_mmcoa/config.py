@@ -230,6 +230,12 @@ class MMCoAConfig(TrainingArguments):
             raise ValueError("`trades` with `clean_weight=0` ties the encoder to nothing: give `clean_weight` above 0.")
         if self.batch_eval_metrics:
             raise ValueError("`batch_eval_metrics` is not supported: accuracies need all outcomes.")
+        for name in ("bf16_full_eval", "fp16_full_eval"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"`{name}` turns the weights into 16 bits, for the training after it too, and a perturbation of "
+                    f"1/255 is lost in that: give `{name[:4]}=True` for mixed precision."
+                )
         if self.objective == "mmcoa" and not any(getattr(self, name) for name in LAMBDAS):
             raise ValueError(f"{', '.join(f'`{name}`' for name in LAMBDAS)} are all 0: there is nothing to minimise.")
         if not (self.train_image_encoder or self.train_text_encoder):

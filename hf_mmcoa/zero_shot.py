@@ -12,6 +12,7 @@ from .data.prompts import DEFAULT_TEMPLATE, class_prompts
 from .losses import zero_shot_logits
 from .models import encoding, freezing
 from .models.encoder import DualEncoder, load_clip
+from .models.precision import measured_in_full_precision
 
 
 class ZeroShotClassifier(nn.Module):
@@ -20,7 +21,7 @@ class ZeroShotClassifier(nn.Module):
     The prompt embeddings are cached, and computed again after a weight of the text encoder has changed.
 
     Args:
-        model: a `CLIPModel` or `SiglipModel`.
+        model: a `CLIPModel` or `SiglipModel`; of one with 16-bit weights a float32 copy is taken.
         processor: the processor that belongs to the model.
         class_names: at least two. They are lower-cased, and `_`, `-` and `/` become spaces (docs/methods.md, section
             1).
@@ -46,7 +47,7 @@ class ZeroShotClassifier(nn.Module):
         super().__init__()
         if len(class_names) < 2:
             raise ValueError(f"`class_names` needs at least two classes to tell apart, got {list(class_names)}.")
-        self.model = model
+        self.model = model = measured_in_full_precision(model)
         self.encoder = DualEncoder(model, processor)  # type: ignore[arg-type]
         self.class_names = list(class_names)
         templates = [template] if isinstance(template, str) else list(template)

@@ -28,12 +28,13 @@ from ..file_names import ARGUMENTS_FILE
 from ..io import write_json, write_text
 from ..models.architectures import towers_of
 from ..models.encoder import DualEncoder
+from ..models.precision import train_in_full_precision
 from ..objectives import Objective
 from ..substitutes.source import CandidateSource
 from .attacker import Attacker
 from .batch import Batch, BatchReader
 from .checkpoints import CheckpointWriter, check_writable, checkpoint_to_resume
-from .distributed import WholeCopy, check_sharding, left_unprepared, load_scalars, own_rows, pad_rows
+from .distributed import WholeCopy, check_sharding, left_unprepared, load_scalars, own_rows, pad_rows, use_one_device
 from .forward import encode_views
 from .interruption import StopOnSignal
 from .live_encoder import LiveEncoder
@@ -116,6 +117,7 @@ class MMCoATrainer(PublishingTrainer):
         args = args if args is not None else MMCoAConfig(output_dir="mmcoa_output")
         if text_attack is not None or objective is not None:
             args.use_only(getattr(text_attack, "changes", "words"))
+        use_one_device(args)
         if (model is None) == (model_init is None):
             raise ValueError("pass one of `model` and `model_init`.")
         first_model = model if model is not None else _first_model(model_init)
@@ -132,7 +134,7 @@ class MMCoATrainer(PublishingTrainer):
         self._processor, self._given_teacher = processing_class, teacher
         self.teacher: Teacher | None = None
         if model is not None:
-            model = freeze(model, args, self.objective)
+            model = freeze(train_in_full_precision(model), args, self.objective)
             self._take_teacher(model, args)
         self._whole: WholeCopy | None = None
         self._checkpoints = CheckpointWriter()
@@ -297,7 +299,7 @@ class MMCoATrainer(PublishingTrainer):
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make the model as the Trainer does, freeze what does not train, and take a teacher where one is read."""
-        model = freeze(super().call_model_init(trial), self.args, self.objective)
+        model = freeze(train_in_full_precision(super().call_model_init(trial)), self.args, self.objective)
         self._take_teacher(model, self.args)
         if self._whole is not None:  # of the model before
             self._whole = WholeCopy(model, self.args.device)
