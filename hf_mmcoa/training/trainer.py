@@ -30,6 +30,7 @@ from ..models.architectures import towers_of
 from ..models.encoder import DualEncoder
 from ..models.precision import train_in_full_precision
 from ..objectives import Objective
+from ..objectives.named import named_objective
 from ..substitutes.source import CandidateSource
 from .attacker import Attacker
 from .batch import Batch, BatchReader
@@ -40,7 +41,6 @@ from .interruption import StopOnSignal
 from .live_encoder import LiveEncoder
 from .logged_sums import LoggedSums
 from .monitor import THREATS, Monitor, accuracies
-from .named_objective import named_objective
 from .publishing import PublishingTrainer
 from .teacher import Teacher
 from .tracking import AttackedImages, attack_figures
@@ -130,6 +130,8 @@ class MMCoATrainer(PublishingTrainer):
         self._image_size = encoder.image_size
         self._perturb_setting = args.perturb_at
         self.objective: Objective = objective if objective is not None else named_objective(args, encoder.image_size)
+        if objective is not None:
+            args.check_read(objective, named=False)
         self._check_labels_for_objective(train_dataset)
         self._processor, self._given_teacher = processing_class, teacher
         self.teacher: Teacher | None = None
