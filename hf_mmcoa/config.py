@@ -297,8 +297,8 @@ class MMCoAConfig(TrainingArguments):
             own: the settings of this training alone, `objective` among them; they win, and are refused if not read.
         """
         values = SimpleNamespace(**{each.name: _default(each) for each in fields(cls)} | {**common, **own})
-        values.text_attack = _resolved_text_attack(values)
         try:
+            values.text_attack = resolved_text_attack(values)
             objective = named_objective(values)
             evaluates = values.do_eval or values.eval_strategy != "no" or bool(values.log_images_every)
             unread = set(unread_settings(values, objective, evaluates))
@@ -309,7 +309,7 @@ class MMCoAConfig(TrainingArguments):
 
     def _resolve_text_attack(self) -> None:
         self.text_attack_is_auto = self.text_attack == "auto"
-        self.text_attack = _resolved_text_attack(self)
+        self.text_attack = resolved_text_attack(self)
 
     @property
     def attack_settings(self) -> AttackSettings:
@@ -401,7 +401,7 @@ def _check_text_attack(value: str) -> None:
         )
 
 
-def _resolved_text_attack(values: Any) -> str:
+def resolved_text_attack(values: Any) -> str:
     """Return the text attack that runs: "auto" is the one of the objective's paper."""
     if values.text_attack != "auto":
         return str(values.text_attack)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..file_names import WHAT_RAN
 from ..io import printable, read_yaml
 from ..protocols.run_arguments import RunArguments, digits_settings
 
@@ -37,6 +38,7 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
     early.add_argument("--model_name_or_path", "--model-name-or-path")
     known, _ = early.parse_known_args(argv)
     given = _read_options(Path(known.config)) if known.config else {}
+    given.pop(WHAT_RAN, None)
     from transformers import HfArgumentParser  # here: a wrong file is reported without waiting seconds for imports
 
     from ..config import MeasuredConfig

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
@@ -21,11 +22,11 @@ from transformers import TrainingArguments
 
 from .._version import __version__
 from ..attacks.settings import pixels
-from ..config import MMCoAConfig
+from ..config import MMCoAConfig, resolved_text_attack
 from ..data.benchmarks import find_benchmark
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
-from ..file_names import PICTURE_FILE
+from ..file_names import PICTURE_FILE, WHAT_RAN
 from ..io import printable
 from ..report.markdown import Verbatim, escape_markdown
 from ..report.picture import threat_sentence
@@ -326,19 +327,45 @@ def _training(checkpoint: Checkpoint, base: str | None) -> list[str]:
         said.append(f"Data: {escape_markdown(str(arguments['dataset']))}{source}, split {split}{shots}")
     else:
         said.append("Data: not recorded")
-    return said
+    return said + _what_ran(arguments)
+
+
+def _what_ran(arguments: Mapping[str, Any]) -> list[str]:
+    """Return what the trainer recorded beside its arguments; the file is untrusted."""
+    ran = arguments.get(WHAT_RAN)
+    if not isinstance(ran, Mapping):
+        return []
+    data, texts = ran.get("data"), ran.get("text_attacks")
+    data = data if isinstance(data, Mapping) else {}
+    facts = {
+        "Rows trained on": data.get("rows"),
+        "Data read from": data.get("source"),
+        "Revision of the data": data.get("revision"),
+        "Objective": ran.get("objective"),
+        "Image attack": ran.get("image_attack"),
+        "Text attack": "; ".join(f"{name}: {attack}" for name, attack in texts.items())
+        if isinstance(texts, Mapping)
+        else None,
+        "Substitutes": ran.get("candidates"),
+    }
+    return [f"{name}: {escape_markdown(_one_line(str(fact)))}" for name, fact in facts.items() if fact is not None]
 
 
 def _settings(arguments: Mapping[str, Any]) -> str:
-    """Return the settings as YAML: the method's own fields, those of `_ALWAYS`, and all others that were given."""
+    """Return the settings as YAML: the method's own fields that the objective reads, `_ALWAYS`, and others given."""
     if not arguments:
         return ""
     inherited = {each.name for each in fields(TrainingArguments)}
     own = [each.name for each in fields(MMCoAConfig) if each.name not in (*inherited, *_NOT_SETTINGS)]
     # A name that is no argument is untrusted text and is left out.
+    values = MMCoAConfig.without_unread({name: _setting(arguments, name) for name in own}, {})
+    if values.get("text_attack") == "auto":
+        values["text_attack"] = resolved_text_attack(SimpleNamespace(**values))
     others = [name for name in arguments if name in inherited and name not in (*_NOT_SETTINGS, *_OF_THE_RUN)]
-    names = dict.fromkeys([*own, *_ALWAYS, *(name for name in others if not name.startswith(("hub_", "push_to_hub")))])
-    return "\n".join(f"{name}: {_scalar(_setting(arguments, name))}" for name in names)
+    names = dict.fromkeys(
+        [*values, *_ALWAYS, *(name for name in others if not name.startswith(("hub_", "push_to_hub")))]
+    )
+    return "\n".join(f"{name}: {_scalar(values.get(name, _setting(arguments, name)))}" for name in names)
 
 
 def _setting(arguments: Mapping[str, Any], name: str) -> Any:

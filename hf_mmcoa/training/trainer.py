@@ -24,7 +24,7 @@ from ..data.labels import check_labels, check_order
 from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
 from ..data.rows import ImageRows, ImageStream, collate
-from ..file_names import ARGUMENTS_FILE
+from ..file_names import ARGUMENTS_FILE, WHAT_RAN
 from ..io import write_json, write_text
 from ..models.architectures import towers_of
 from ..models.encoder import DualEncoder
@@ -45,6 +45,7 @@ from .publishing import PublishingTrainer
 from .teacher import Teacher
 from .tracking import AttackedImages, attack_figures
 from .trained_parts import freeze
+from .what_ran import what_ran
 
 __all__ = ["THREATS", "MMCoATrainer"]
 
@@ -127,7 +128,7 @@ class MMCoATrainer(PublishingTrainer):
         self.prompts = class_prompts(self.class_names, args.template) if self.class_names else None
         if self.prompts:
             encoder.tokenize(self.prompts)  # a prompt that is longer than the context fails here
-        self._image_size = encoder.image_size
+        self._image_size, self._trained_on = encoder.image_size, train_dataset
         self._perturb_setting = args.perturb_at
         self.objective: Objective = objective if objective is not None else named_objective(args, encoder.image_size)
         if objective is not None:
@@ -338,6 +339,7 @@ class MMCoATrainer(PublishingTrainer):
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             settings = {**yaml.safe_load(self.args.to_yaml()), **self.run_settings}
+            settings[WHAT_RAN] = what_ran(self.attacker, self._trained_on)
             for name in ("push_to_hub", "resume_from_checkpoint", *(key for key in settings if key.startswith("hub_"))):
                 settings.pop(name, None)  # who repeats the run starts from the beginning and publishes nothing
             write_text(yaml.safe_dump(settings, sort_keys=True), folder / ARGUMENTS_FILE)

@@ -677,7 +677,7 @@ def test_nothing_warns_in_an_ordinary_run(make):
 
 
 def test_the_schedule_is_that_of_the_attack(make):
-    attack = make(attack_schedule="fast", num_steps=7).attacker.image_attack
+    attack = make(attack_schedule="fast").attacker.image_attack
     assert (attack.num_steps, attack.step_size) == (3, pytest.approx(20 / 3 / 255))
     assert make(num_steps=7).attacker.image_attack.num_steps == 7
 
