@@ -26,7 +26,7 @@ from ..config import MMCoAConfig, resolved_text_attack
 from ..data.benchmarks import find_benchmark
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
-from ..file_names import PICTURE_FILE, WHAT_RAN
+from ..file_names import PICTURE_FILE
 from ..io import printable
 from ..report.markdown import Verbatim, escape_markdown
 from ..report.picture import threat_sentence
@@ -37,6 +37,7 @@ from ..substitutes.masked_lm import MASKED_LM
 from .limitations import limits
 from .measurements import Measurements, Section, measurements
 from .model_folder import Checkpoint, hub_id, read_checkpoint
+from .recorded_facts import recorded_facts
 
 TAG = "hf_mmcoa"  # a later push recognises a repository of this library by it
 TEMPLATE = "card_template.md"
@@ -327,28 +328,7 @@ def _training(checkpoint: Checkpoint, base: str | None) -> list[str]:
         said.append(f"Data: {escape_markdown(str(arguments['dataset']))}{source}, split {split}{shots}")
     else:
         said.append("Data: not recorded")
-    return said + _what_ran(arguments)
-
-
-def _what_ran(arguments: Mapping[str, Any]) -> list[str]:
-    """Return what the trainer recorded beside its arguments; the file is untrusted."""
-    ran = arguments.get(WHAT_RAN)
-    if not isinstance(ran, Mapping):
-        return []
-    data, texts = ran.get("data"), ran.get("text_attacks")
-    data = data if isinstance(data, Mapping) else {}
-    facts = {
-        "Rows trained on": data.get("rows"),
-        "Data read from": data.get("source"),
-        "Revision of the data": data.get("revision"),
-        "Objective": ran.get("objective"),
-        "Image attack": ran.get("image_attack"),
-        "Text attack": "; ".join(f"{name}: {attack}" for name, attack in texts.items())
-        if isinstance(texts, Mapping)
-        else None,
-        "Substitutes": ran.get("candidates"),
-    }
-    return [f"{name}: {escape_markdown(_one_line(str(fact)))}" for name, fact in facts.items() if fact is not None]
+    return said + recorded_facts(arguments)
 
 
 def _settings(arguments: Mapping[str, Any]) -> str:
