@@ -86,14 +86,13 @@ class Sides:
             output_dir="unused",
             epsilon="1/255",
             step_size="1/255",
-            num_steps=steps,
             text_attack="words",
-            lambda_distill=0.0,
             random_start=False,  # so that all sides attack from the same point
             perturb_at="model",
             report_to="none",
             use_cpu=True,
             disable_tqdm=True,
+            **({} if settings.get("attack_schedule") == "fast" else {"num_steps": steps}),
             **settings,
         )
         self.args = args

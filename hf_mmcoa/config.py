@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_type_hints
 
 import yaml
 from transformers import TrainingArguments
@@ -12,7 +15,12 @@ from .attacks.settings import AttackSettings, pixels, with_attack_settings
 from .data.prompts import DEFAULT_TEMPLATE
 from .families.names import chosen_families
 from .models.lora import check_lora
+from .objectives import Objective
+from .objectives.named import named_objective
+from .objectives.unread import OWNERS, unread_settings
 from .substitutes.masked_lm import MASKED_LM
+
+logger = logging.getLogger(__name__)
 
 
 # 1/255: the release's configuration of its training attack (arXiv:2404.19287).
@@ -39,6 +47,9 @@ class MMCoAConfig(TrainingArguments):
         >>> MMCoAConfig(output_dir="out", epsilon="4/255", num_steps=3).epsilon
         0.01568627450980392
     """
+
+    measured: ClassVar[frozenset[str]] = frozenset()
+    """Settings that are read beside the training, so that no objective refuses them."""
 
     # objective
     objective: Literal["mmcoa", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf"] = field(
@@ -88,7 +99,7 @@ class MMCoAConfig(TrainingArguments):
     attack_schedule: Literal["pgd", "fast"] = field(
         default="pgd",
         metadata={
-            "help": "`fast`: 3 steps of 2.5 epsilon / 3, whatever `num_steps` and `step_size` say (docs/defences.md)."
+            "help": "`fast`: 3 steps of 2.5 epsilon / 3, without `num_steps` and `step_size` (docs/defences.md)."
         },
     )
     attack_early_stop: bool = field(
@@ -219,31 +230,86 @@ class MMCoAConfig(TrainingArguments):
         ):
             out = "set `lambda_text=0` with it" if self.objective == "mmcoa" else "name an attack, or leave it out"
             raise ValueError(f'`text_attack="none"` leaves the text term of {self.objective} without an attack: {out}.')
-        for name, owners in _OWNERS.items():
-            if getattr(self, name) and self.objective not in owners:
-                raise ValueError(
-                    f"`{name}` belongs to `objective` {' and '.join(owners)}; {self.objective!r} does not read it."
-                )
         if not 0 <= self.clean_weight <= 1:
             raise ValueError(f"`clean_weight` must be in [0, 1], got {self.clean_weight}.")
-        if self.trades and self.clean_weight == 0:
+        if self.trades and self.clean_weight == 0 and self.objective in OWNERS["trades"]:
             raise ValueError("`trades` with `clean_weight=0` ties the encoder to nothing: give `clean_weight` above 0.")
         if self.batch_eval_metrics:
             raise ValueError("`batch_eval_metrics` is not supported: accuracies need all outcomes.")
+        for name in ("bf16_full_eval", "fp16_full_eval"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"`{name}` turns the weights into 16 bits, for the training after it too, and a perturbation of "
+                    f"1/255 is lost in that: give `{name[:4]}=True` for mixed precision."
+                )
         if self.objective == "mmcoa" and not any(getattr(self, name) for name in LAMBDAS):
             raise ValueError(f"{', '.join(f'`{name}`' for name in LAMBDAS)} are all 0: there is nothing to minimise.")
         if not (self.train_image_encoder or self.train_text_encoder):
             raise ValueError("`train_image_encoder` and `train_text_encoder` are both off: nothing would train.")
+        self._given = given
+        self.check_read(named_objective(self))
         self._check_adapters()
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: the trainer reads the data set's own columns.")
         super().__post_init__()
-        self._given, self._resolved = given, self.to_dict()
+        self._resolved = self.to_dict()
+
+    def check_read(self, objective: Objective, named: bool = True) -> None:
+        """Check that every setting that was given has an effect under an objective.
+
+        Args:
+            objective: what is trained.
+            named: whether it is the one that `objective` names, and not an object of the user's own.
+
+        Raises:
+            ValueError: if one has none; the setting, the objective and the way out are named.
+        """
+        what = f"`objective={self.objective}`" if named else f"the objective {type(objective).__name__}"
+        for name in sorted(OWNERS.keys() & self._given):
+            if not named:
+                raise ValueError(f"`{name}` has no effect: {what} has its own. Give it there, and leave it out here.")
+            if self.objective not in OWNERS[name]:
+                raise ValueError(
+                    f"`{name}` belongs to `objective` {' and '.join(OWNERS[name])}; {self.objective!r} does not read "
+                    "it: leave it out."
+                )
+        evaluates = self.do_eval or self.eval_strategy != "no" or bool(self.log_images_every)
+        unread = unread_settings(self, objective, evaluates)
+        idle = [name for name in unread if name in self._given - self.measured]
+        if idle:
+            evaluated = idle[0] not in unread_settings(self, objective, evaluates=True)
+            out = ", or give `do_eval=True` if `evaluate()` is to attack with it" if evaluated else ""
+            raise ValueError(
+                f"`{idle[0]}` has no effect under {what}: {unread[idle[0]]}, or leave `{idle[0]}` out{out}."
+            )
+        trained = unread_settings(self, objective)
+        if only := [name for name in trained if name in self._given - self.measured]:
+            logger.warning(
+                "%s is read by the evaluation alone: under %s %s.", f"`{only[0]}`", what, trained[only[0]].split(":")[0]
+            )
+
+    @classmethod
+    def without_unread(cls, common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings that several trainings share, without those that nothing reads in one of them.
+
+        Args:
+            common: the shared settings.
+            own: the settings of this training alone, `objective` among them; they win, and are refused if not read.
+        """
+        values = SimpleNamespace(**{each.name: _default(each) for each in fields(cls)} | {**common, **own})
+        try:
+            values.text_attack = resolved_text_attack(values)
+            objective = named_objective(values)
+            evaluates = values.do_eval or values.eval_strategy != "no" or bool(values.log_images_every)
+            unread = set(unread_settings(values, objective, evaluates))
+        except (ValueError, TypeError, KeyError, AttributeError):  # the constructor says more
+            return dict(common)
+        unread |= {name for name, owners in OWNERS.items() if values.objective not in owners}
+        return {name: value for name, value in common.items() if name not in unread - cls.measured}
 
     def _resolve_text_attack(self) -> None:
         self.text_attack_is_auto = self.text_attack == "auto"
-        if self.text_attack_is_auto:
-            self.text_attack = "characters" if "leaf" in self.objective else "words"
+        self.text_attack = resolved_text_attack(self)
 
     @property
     def attack_settings(self) -> AttackSettings:
@@ -305,17 +371,16 @@ class MMCoAConfig(TrainingArguments):
         return yaml.safe_dump({"output_dir": self.output_dir} | kept, sort_keys=True)
 
 
+class MeasuredConfig(MMCoAConfig):
+    """`MMCoAConfig` of a training whose model is measured under the same budget, as `hf-mmcoa train` does.
+
+    The budget is read then, whatever the objective attacks.
+    """
+
+    measured = frozenset({*AttackSettings.threat_names(), "candidates", "masked_lm", "align_to_cls"})
+
+
 LAMBDAS = ("lambda_image", "lambda_text", "lambda_clean", "lambda_class", "lambda_distill")
-
-
-_OWNERS = {
-    "clean_weight": ("fare", "fare+leaf"),
-    "trades": ("fare", "fare+leaf"),
-    "release_scaling": ("pmg-aft",),
-    "accumulate_attack_gradients": ("mmcoa",),
-    "lambda_class": ("mmcoa",),
-    "lambda_distill": ("mmcoa",),
-}
 
 
 _CHOICES = {
@@ -334,6 +399,13 @@ def _check_text_attack(value: str) -> None:
             f"`text_attack` must be auto, none, or some of {', '.join(TEXT_ATTACKS)}, each once, joined by `|`; "
             f"got {value!r}."
         )
+
+
+def resolved_text_attack(values: Any) -> str:
+    """Return the text attack that runs: "auto" is the one of the objective's paper."""
+    if values.text_attack != "auto":
+        return str(values.text_attack)
+    return "characters" if "leaf" in values.objective else "words"
 
 
 FAST_STEPS = 3

@@ -7,3 +7,4 @@ ROBUSTNESS_FILE = "robustness.json"  # the results before and after training
 PICTURE_FILE = "attacks.png"
 FILE_LIST = "checkpoint_files.json"  # in a checkpoint: its files and their sizes
 STATE_FILE = "trainer_state.json"  # in a checkpoint: the Trainer writes it last
+WHAT_RAN = "ran"  # key of ARGUMENTS_FILE: what was resolved, for readers; no option

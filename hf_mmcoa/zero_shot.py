@@ -15,6 +15,7 @@ from .data.prompts import DEFAULT_TEMPLATE, class_prompts
 from .losses import zero_shot_logits
 from .models import encoding, freezing
 from .models.encoder import DualEncoder, load_clip
+from .models.precision import measured_in_full_precision
 
 
 class ZeroShotClassifier(nn.Module):
@@ -25,7 +26,7 @@ class ZeroShotClassifier(nn.Module):
     the old ones: read `prompt_embeds` and export again.
 
     Args:
-        model: a `CLIPModel` or `SiglipModel`.
+        model: a `CLIPModel` or `SiglipModel`; of one with 16-bit weights a float32 copy is taken.
         processor: the processor that belongs to the model.
         class_names: at least two. They are lower-cased, and `_`, `-` and `/` become spaces (docs/methods.md, section
             1).
@@ -58,7 +59,7 @@ class ZeroShotClassifier(nn.Module):
             raise ValueError(f"`class_names` needs at least two classes to tell apart, got {list(class_names)}.")
         if on_out_of_range not in (choices := get_args(encoding.OnOutOfRange)):
             raise ValueError(f"`on_out_of_range` must be one of {', '.join(choices)}, got {on_out_of_range!r}.")
-        self.model = model
+        self.model = model = measured_in_full_precision(model)
         self.on_out_of_range = on_out_of_range
         self.encoder = DualEncoder(model, processor)  # type: ignore[arg-type]
         self.class_names = list(class_names)

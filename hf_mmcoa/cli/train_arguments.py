@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..file_names import WHAT_RAN
 from ..io import printable, read_yaml
 from ..protocols.run_arguments import RunArguments, digits_settings
 
@@ -37,11 +38,12 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
     early.add_argument("--model_name_or_path", "--model-name-or-path")
     known, _ = early.parse_known_args(argv)
     given = _read_options(Path(known.config)) if known.config else {}
+    given.pop(WHAT_RAN, None)
     from transformers import HfArgumentParser  # here: a wrong file is reported without waiting seconds for imports
 
-    from ..config import MMCoAConfig
+    from ..config import MeasuredConfig
 
-    parser = HfArgumentParser([RunArguments, MMCoAConfig], prog="hf-mmcoa train", description=DESCRIPTION)  # type: ignore[list-item]
+    parser = HfArgumentParser([RunArguments, MeasuredConfig], prog="hf-mmcoa train", description=DESCRIPTION)  # type: ignore[list-item]
     parser.add_argument("--config", help="YAML file of any of the options; the command line overrides it")
     base: dict[str, Any] = {"output_dir": "output/mmcoa", "report_to": "none"}
     if not (known.model_name_or_path or given.get("model_name_or_path")):
@@ -53,6 +55,11 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
         if action.dest in given:
             _check_option(parser, known.config, action, given[action.dest])
     parser.set_defaults(**base | given)
+    # Defaults of the run on digits that the chosen objective does not read are no wish of the user's.
+    read = vars(parser.parse_known_args(list(argv))[0])
+    ours = {name: value for name, value in base.items() if name not in given and read[name] == value}
+    kept = MeasuredConfig.without_unread(ours, {name: value for name, value in read.items() if name not in ours})
+    parser.set_defaults(**{name: getattr(MeasuredConfig, name) for name in ours if name not in kept})
     run, args, _ = parser.parse_args_into_dataclasses(list(argv))  # the third holds --config
     return run, args
 

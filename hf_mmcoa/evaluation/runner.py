@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from ..data.benchmark_info import describe
 from ..io import printable
+from ..models.precision import measured_in_full_precision
 from ..models.sharding import is_sharded
 from .attacked_texts import AttackedTexts, FoundTexts
 from .export import Export
@@ -143,7 +144,7 @@ def run(
 
 
 def evaluated_model(model: nn.Module, state: Any, accelerator: Any) -> nn.Module:
-    """Return the unwrapped model, on the accelerator's device if one was given.
+    """Return the unwrapped model, on the accelerator's device if one was given; a float32 copy of one in 16 bits.
 
     Raises:
         ValueError: if its weights are spread over processes.
@@ -156,7 +157,7 @@ def evaluated_model(model: nn.Module, state: Any, accelerator: Any) -> nn.Module
             "`model` has its weights spread over processes, which do not evaluate the same batches: pass "
             "`trainer.whole_model()`, or load the folder that `trainer.save_model` writes."
         )
-    return model
+    return measured_in_full_precision(model)
 
 
 def result_names(

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
@@ -22,7 +23,7 @@ from transformers import TrainingArguments
 
 from .._version import __version__
 from ..attacks.settings import pixels
-from ..config import MMCoAConfig
+from ..config import MMCoAConfig, resolved_text_attack
 from ..data.benchmarks import find_benchmark
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
@@ -46,6 +47,7 @@ from ..substitutes.masked_lm import MASKED_LM
 from .limitations import limits
 from .measurements import Measurements, Section, measurements
 from .model_folder import Checkpoint, hub_id, read_checkpoint
+from .recorded_facts import recorded_facts
 
 TAG = "hf_mmcoa"  # a later push recognises a repository of this library by it
 TEMPLATE = "card_template.md"
@@ -347,19 +349,24 @@ def _training(checkpoint: Checkpoint, base: str | None) -> list[str]:
         said.append(f"Data: {escape_markdown(str(arguments['dataset']))}{source}, split {split}{shots}")
     else:
         said.append("Data: not recorded")
-    return said
+    return said + recorded_facts(arguments)
 
 
 def _settings(arguments: Mapping[str, Any]) -> str:
-    """Return the settings as YAML: the method's own fields, those of `_ALWAYS`, and all others that were given."""
+    """Return the settings as YAML: the method's own fields that the objective reads, `_ALWAYS`, and others given."""
     if not arguments:
         return ""
     inherited = {each.name for each in fields(TrainingArguments)}
     own = [each.name for each in fields(MMCoAConfig) if each.name not in (*inherited, *_NOT_SETTINGS)]
     # A name that is no argument is untrusted text and is left out.
+    values = MMCoAConfig.without_unread({name: _setting(arguments, name) for name in own}, {})
+    if values.get("text_attack") == "auto":
+        values["text_attack"] = resolved_text_attack(SimpleNamespace(**values))
     others = [name for name in arguments if name in inherited and name not in (*_NOT_SETTINGS, *_OF_THE_RUN)]
-    names = dict.fromkeys([*own, *_ALWAYS, *(name for name in others if not name.startswith(("hub_", "push_to_hub")))])
-    return "\n".join(f"{name}: {_scalar(_setting(arguments, name))}" for name in names)
+    names = dict.fromkeys(
+        [*values, *_ALWAYS, *(name for name in others if not name.startswith(("hub_", "push_to_hub")))]
+    )
+    return "\n".join(f"{name}: {_scalar(values.get(name, _setting(arguments, name)))}" for name in names)
 
 
 def _setting(arguments: Mapping[str, Any], name: str) -> Any:

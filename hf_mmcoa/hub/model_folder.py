@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
@@ -63,7 +64,7 @@ class Checkpoint:
         return str(found) if (found := name or self.arguments.get("model_name_or_path")) else None
 
     def model(self) -> nn.Module:
-        """Load the model, in eval mode; an adapter is loaded on its base model.
+        """Load the model in float32, as it is measured, and in eval mode; an adapter is loaded on its base model.
 
         Raises:
             ValueError: if weights are missing, which transformers would draw at random, or an adapter names no base
@@ -71,7 +72,9 @@ class Checkpoint:
         """
         kind = self.architecture.model_class
         if not self.is_adapter:
-            model, found = kind.from_pretrained(self.folder, use_safetensors=True, output_loading_info=True)
+            model, found = kind.from_pretrained(
+                self.folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+            )
             if missing := sorted(found["missing_keys"]):
                 raise ValueError(
                     f"{self.folder} lacks {len(missing)} weights of its {kind.__name__}, such as {missing[0]}."
@@ -82,7 +85,8 @@ class Checkpoint:
                 f"the adapter in {self.folder} names no base model. Set `base_model_name_or_path` in "
                 "adapter_config.json to the folder or the Hub id that it was trained on."
             )
-        return load_adapted(kind.from_pretrained(self.base_model, use_safetensors=True), self.folder)
+        base = kind.from_pretrained(self.base_model, use_safetensors=True, dtype=torch.float32)
+        return load_adapted(base, self.folder)
 
     def fingerprints(self, model: nn.Module | None = None) -> set[str]:
         """Return the fingerprints that results of these weights may carry.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from .encoding import (
     token_table,
     tokenize,
 )
+from .precision import HALF
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -201,7 +205,9 @@ class DualEncoder:
 
 
 def load_clip(model_name_or_path: str | Path) -> tuple[nn.Module, ProcessorMixin]:
-    """Load a CLIP or SigLIP and its processor, in eval mode on the CPU, without remote code and without torchvision.
+    """Load a CLIP or SigLIP and its processor, in float32 and eval mode on the CPU.
+
+    No remote code is run, and torchvision is not needed.
 
     Args:
         model_name_or_path: a folder or Hub id.
@@ -213,7 +219,12 @@ def load_clip(model_name_or_path: str | Path) -> tuple[nn.Module, ProcessorMixin
         ValueError: if the model is neither a CLIP nor a SigLIP; the text names its type.
     """
     name = str(model_name_or_path)
-    kind = architecture_of(AutoConfig.from_pretrained(name), name)
+    config = AutoConfig.from_pretrained(name)
+    kind = architecture_of(config, name)
+    if (stored := config.dtype) in HALF:
+        logger.warning("%s is stored as %s and loaded as float32: 16 bits round attacks and steps away.", name, stored)
     # The processor class that transformers picks by default needs torchvision; the PIL one reads the same file.
     image_processor, tokenizer = kind.image_processor_class.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-    return kind.model_class.from_pretrained(name).eval(), kind.processor_class(image_processor, tokenizer)
+    return kind.model_class.from_pretrained(name, dtype=torch.float32).eval(), kind.processor_class(
+        image_processor, tokenizer
+    )

@@ -95,6 +95,9 @@ class Objective(Protocol):
     attack_with_logit_scale: bool = True
     """True if the logits under attack are multiplied by the logit scale, False if they are plain cosines."""
 
+    reads_targets: bool = True
+    """Whether the loss reads `Embeddings.targets`, the soft targets of `MMCoAConfig.targets`."""
+
     @property
     def views(self) -> frozenset[View]:
         """Return the views that the loss reads. The trainer attacks and encodes only these."""

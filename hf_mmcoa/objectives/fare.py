@@ -32,6 +32,7 @@ class FARE(Objective):
 
     trains = frozenset({"image"})
     image_attack_target = "teacher"
+    reads_targets = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.clean_weight <= 1:

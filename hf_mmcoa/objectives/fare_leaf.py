@@ -28,6 +28,7 @@ class FAREAndLEAF(Objective):
 
     trains = frozenset({"image", "text"})
     image_attack_target = "teacher"
+    reads_targets = False
 
     @property
     def views(self) -> frozenset[View]:

@@ -20,6 +20,7 @@ class LEAF(Objective):
     """
 
     trains = frozenset({"text"})
+    reads_targets = False
 
     @property
     def views(self) -> frozenset[View]:

@@ -58,6 +58,11 @@ class MMCoA(Objective):
             )
 
     @property
+    def reads_targets(self) -> bool:  # type: ignore[override]
+        """Return whether a contrastive term has a weight."""
+        return bool(self.lambda_image or self.lambda_text or self.lambda_clean)
+
+    @property
     def views(self) -> frozenset[View]:
         """Return the views of the terms with a weight above 0, so that an attack of weight 0 is not run."""
         views = {view for name, read in _READS.items() if getattr(self, name) for view in read}

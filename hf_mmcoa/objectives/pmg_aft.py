@@ -35,6 +35,7 @@ class PMGAFT(Objective):
 
     trains = frozenset({"image"})
     needs_labels = True
+    reads_targets = False
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):

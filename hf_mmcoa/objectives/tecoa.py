@@ -19,6 +19,7 @@ class TeCoA(Objective):
 
     trains = frozenset({"image"})
     needs_labels = True
+    reads_targets = False
 
     @property
     def views(self) -> frozenset[View]:

@@ -36,6 +36,7 @@ class TGAZSR(Objective):
 
     trains = frozenset({"image"})
     needs_labels = True
+    reads_targets = False
 
     def __post_init__(self) -> None:
         for name in ("adv_weight", "clean_weight"):

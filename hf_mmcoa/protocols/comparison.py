@@ -223,6 +223,7 @@ def write_comparison(
         "name": protocol.name,
         "description": protocol.description,
         "specification": specification(protocol),
+        "not_read": {method.name: unread for method in protocol.objectives if (unread := protocol.unread(method))},
         **compare_rows(rows, reference),
         "failed": failures,
     }

@@ -220,6 +220,11 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
         settings = ", ".join(f"{key} {value}" for key, value in method.settings.items())
         told = "; no substitute is unseen to it" if method.substitutes == WHOLE else ""
         lines.append(f"- {escape_markdown(method.name)}: {method.objective} with {escape_markdown(settings)}{told}.")
+    for method in {cell.method.name: cell.method for cell, _ in finished}.values():
+        if unread := protocol.unread(method):
+            lines.append(
+                f"- {escape_markdown(method.name)} does not read {escape_markdown(', '.join(unread))} of the training."
+            )
     if protocol.tiny is not None:
         settings = ", ".join(f"{key} {value}" for key, value in protocol.tiny.items())
         lines.append(f"- model: a tiny CLIP, pretrained without attack on captions of the training split ({settings}).")

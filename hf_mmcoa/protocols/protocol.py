@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.settings import AttackSettings
-from ..config import MMCoAConfig
+from ..config import MeasuredConfig, MMCoAConfig
 from ..evaluation.threat_model import PRESETS, ThreatModel
 from ..substitutes.embedded import synonym_table
 from ..testbed.word_vectors import WORD_VECTORS
@@ -190,8 +190,16 @@ class Protocol:
             known_ones = ", ".join([UNTOUCHED, *objectives])
             raise ValueError(f"`objectives`: unknown {method.objective!r}; choose from {known_ones}.")
         chosen = method.objective if method.trains else "clean"
-        values = {**QUIET, **self.training, **method.training, "objective": chosen, "seed": seed, **more}
-        return MMCoAConfig(output_dir=str(output_dir), **values)
+        own = {**method.training, "objective": chosen, "seed": seed, **more}
+        common = MeasuredConfig.without_unread(self.training, own)
+        return MeasuredConfig(output_dir=str(output_dir), **{**QUIET, **common, **own})
+
+    def unread(self, method: Method) -> list[str]:
+        """Return the settings of `training` that nothing reads under a method: it trains without them."""
+        if not method.trains:
+            return []
+        kept = MeasuredConfig.without_unread(self.training, {**method.training, "objective": method.objective})
+        return [name for name in self.training if name not in kept and name not in method.training]
 
     def attack_spec(self, seed: int) -> ThreatModel:
         """Return the threat model of one cell's evaluation."""

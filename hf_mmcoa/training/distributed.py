@@ -24,6 +24,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import TrainingArguments
 
 # Embeddings
 
@@ -58,6 +59,26 @@ class _GatherRows(torch.autograd.Function):
         grad = grad.contiguous()
         dist.all_reduce(grad)
         return grad.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+# Several devices, one process
+
+
+def use_one_device(args: TrainingArguments) -> None:
+    """Train on the first device of several that one process sees, with a warning.
+
+    transformers would wrap the model in `nn.DataParallel`, which splits a batch over devices: attacks would run on one
+    of them, and the loss would contrast each part alone.
+    """
+    if args.n_gpu > 1:
+        warnings.warn(
+            f"{args.n_gpu} devices are visible to one process: training uses {args.device} alone. For all of them "
+            f"start one process each: `accelerate launch --num_processes {args.n_gpu} your_script.py`. Set "
+            "CUDA_VISIBLE_DEVICES=0 to silence this.",
+            UserWarning,
+            stacklevel=3,
+        )
+        args._n_gpu = 1
 
 
 # Sharded weights

@@ -70,7 +70,7 @@ class Teacher:
         frozen = frozen_copy(model, share=share)
         if given is not None:
             check_same_architecture(given, frozen)
-            frozen = frozen_copy(given, share=False)
+            frozen = frozen_copy(given, share=False).float()  # its features are targets: see models/precision.py
         return cls(frozen.to(device), processor, objective, prompts, autocast)
 
     def teach(self, batch: Batch) -> Batch:

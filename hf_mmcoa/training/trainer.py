@@ -24,26 +24,28 @@ from ..data.labels import check_labels, check_order
 from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
 from ..data.rows import ImageRows, ImageStream, collate
-from ..file_names import ARGUMENTS_FILE
+from ..file_names import ARGUMENTS_FILE, WHAT_RAN
 from ..io import write_json, write_text
 from ..models.architectures import towers_of
 from ..models.encoder import DualEncoder
+from ..models.precision import train_in_full_precision
 from ..objectives import Objective
+from ..objectives.named import named_objective
 from ..substitutes.source import CandidateSource
 from .attacker import Attacker
 from .batch import Batch, BatchReader
 from .checkpoints import CheckpointWriter, check_writable, checkpoint_to_resume
-from .distributed import WholeCopy, check_sharding, left_unprepared, load_scalars, own_rows, pad_rows
+from .distributed import WholeCopy, check_sharding, left_unprepared, load_scalars, own_rows, pad_rows, use_one_device
 from .forward import encode_views
 from .interruption import StopOnSignal
 from .live_encoder import LiveEncoder
 from .logged_sums import LoggedSums
 from .monitor import THREATS, Monitor, accuracies
-from .named_objective import named_objective
 from .publishing import PublishingTrainer
 from .teacher import Teacher
 from .tracking import AttackedImages, attack_figures
 from .trained_parts import freeze
+from .what_ran import what_ran
 
 __all__ = ["THREATS", "MMCoATrainer"]
 
@@ -116,6 +118,7 @@ class MMCoATrainer(PublishingTrainer):
         args = args if args is not None else MMCoAConfig(output_dir="mmcoa_output")
         if text_attack is not None or objective is not None:
             args.use_only(getattr(text_attack, "changes", "words"))
+        use_one_device(args)
         if (model is None) == (model_init is None):
             raise ValueError("pass one of `model` and `model_init`.")
         first_model = model if model is not None else _first_model(model_init)
@@ -125,14 +128,16 @@ class MMCoATrainer(PublishingTrainer):
         self.prompts = class_prompts(self.class_names, args.template) if self.class_names else None
         if self.prompts:
             encoder.tokenize(self.prompts)  # a prompt that is longer than the context fails here
-        self._image_size = encoder.image_size
+        self._image_size, self._trained_on = encoder.image_size, train_dataset
         self._perturb_setting = args.perturb_at
         self.objective: Objective = objective if objective is not None else named_objective(args, encoder.image_size)
+        if objective is not None:
+            args.check_read(objective, named=False)
         self._check_labels_for_objective(train_dataset)
         self._processor, self._given_teacher = processing_class, teacher
         self.teacher: Teacher | None = None
         if model is not None:
-            model = freeze(model, args, self.objective)
+            model = freeze(train_in_full_precision(model), args, self.objective)
             self._take_teacher(model, args)
         self._whole: WholeCopy | None = None
         self._checkpoints = CheckpointWriter()
@@ -297,7 +302,7 @@ class MMCoATrainer(PublishingTrainer):
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make the model as the Trainer does, freeze what does not train, and take a teacher where one is read."""
-        model = freeze(super().call_model_init(trial), self.args, self.objective)
+        model = freeze(train_in_full_precision(super().call_model_init(trial)), self.args, self.objective)
         self._take_teacher(model, self.args)
         if self._whole is not None:  # of the model before
             self._whole = WholeCopy(model, self.args.device)
@@ -334,6 +339,7 @@ class MMCoATrainer(PublishingTrainer):
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             settings = {**yaml.safe_load(self.args.to_yaml()), **self.run_settings}
+            settings[WHAT_RAN] = what_ran(self.attacker, self._trained_on)
             for name in ("push_to_hub", "resume_from_checkpoint", *(key for key in settings if key.startswith("hub_"))):
                 settings.pop(name, None)  # who repeats the run starts from the beginning and publishes nothing
             write_text(yaml.safe_dump(settings, sort_keys=True), folder / ARGUMENTS_FILE)

@@ -47,7 +47,7 @@ def test_every_field_has_another_value_here():
 
 @pytest.mark.parametrize("name", OTHER)
 def test_training_and_evaluation_pass_every_field_on(name, tmp_path):
-    config = MMCoAConfig(output_dir=str(tmp_path), **changed(name))
+    config = MMCoAConfig(output_dir=str(tmp_path), text_attack="words|characters|embedding", **changed(name))
     assert getattr(config.attack_settings, name) == OTHER[name]
     assert getattr(ThreatModel(**changed(name)), name) == OTHER[name]
     assert getattr(ThreatModel.of(config.attack_settings), name) == OTHER[name]

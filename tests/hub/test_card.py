@@ -103,7 +103,8 @@ def test_everything_that_a_card_must_say(checkpoint):
         {field.name for field in dataclasses.fields(MMCoAConfig)} - inherited - {"log_images_every"}
     )  # shows, trains not
     assert (
-        own <= set(settings)
+        {"objective", "lambda_distill", "text_attack", "num_steps", "lora"} <= set(settings) <= own | inherited
+        and not {"rho", "trades", "max_edits", "families"} & set(settings)  # nothing reads them
         and "log_images_every" not in settings
         and settings["epsilon"] == 0.1
         and settings["learning_rate"] == 5e-5

@@ -355,8 +355,8 @@ def test_by_itself_mmcoa_is_the_papers_form(make, tmp_path):  # noqa: F811
     assert form(objective="leaf") == ("characters", 1.0, 0.0)
     given = make().args  # an attack that is given is the only one
     assert (given.text_attack, given.rho, given.lambda_distill) == ("words", 1.0, 0.0)
-    given = make(rho=0.7, lambda_distill=0.2).args
-    assert (given.text_attack, given.rho, given.lambda_distill) == ("words", 0.7, 0.2)
+    given = make(max_changes=2, lambda_distill=0.2).args
+    assert (given.text_attack, given.max_changes, given.lambda_distill) == ("words", 2, 0.2)
     assert make(trainer={"text_attack": None, "objective": MMCoA()}).args.text_attack == "words"
     assert make(trainer={"text_attack": None}).args.text_attack == "words"
 

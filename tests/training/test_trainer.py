@@ -50,6 +50,9 @@ def picture_rows(count=12, text=False, size=32):
 def make(tiny_clip, tiny_processor, tmp_path):
     """A trainer on twelve pictures; keyword arguments go to the config, `trainer` holds those of the trainer."""
 
+    def args(settings, config):
+        return MMCoAConfig(**{**MMCoAConfig.without_unread(settings, config), **config})
+
     def build(trainer=None, model=None, **config):
         settings = {
             "output_dir": str(tmp_path / "out"),
@@ -64,6 +67,7 @@ def make(tiny_clip, tiny_processor, tmp_path):
             "report_to": "none",
             "disable_tqdm": True,
             "use_cpu": True,
+            "do_eval": True,  # so that the settings of the attacks are read, whatever the objective attacks
         }
         rows = picture_rows()
         given = {
@@ -73,7 +77,7 @@ def make(tiny_clip, tiny_processor, tmp_path):
             "text_attack": BertAttack(candidates=SUBSTITUTES),
             **(trainer or {}),
         }
-        return MMCoATrainer(model if model is not None else tiny_clip, MMCoAConfig(**{**settings, **config}), **given)
+        return MMCoATrainer(model if model is not None else tiny_clip, args(settings, config), **given)
 
     return build
 
@@ -673,7 +677,7 @@ def test_nothing_warns_in_an_ordinary_run(make):
 
 
 def test_the_schedule_is_that_of_the_attack(make):
-    attack = make(attack_schedule="fast", num_steps=7).attacker.image_attack
+    attack = make(attack_schedule="fast").attacker.image_attack
     assert (attack.num_steps, attack.step_size) == (3, pytest.approx(20 / 3 / 255))
     assert make(num_steps=7).attacker.image_attack.num_steps == 7
 

@@ -101,6 +101,7 @@ def trainer_of(
         "use_cpu": True,
         "disable_tqdm": True,
     }
+    defaults = MMCoAConfig.without_unread(defaults, settings)
     args = MMCoAConfig(
         output_dir=output_dir, **{**defaults, **(WRAPPERS[wrapper] if processes() > 1 else {}), **settings}
     )

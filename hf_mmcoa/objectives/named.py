@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from ..config import MMCoAConfig
-from ..objectives import FARE, LEAF, PMGAFT, TGAZSR, Clean, FAREAndLEAF, MMCoA, Objective, TeCoA
+from typing import Any
+
+from . import FARE, LEAF, PMGAFT, TGAZSR, Clean, FAREAndLEAF, MMCoA, Objective, TeCoA
 
 
-def named_objective(args: MMCoAConfig, image_size: int) -> Objective:
-    """Return the objective that `args.objective` names, with the fields of `args` that are its own."""
+def named_objective(args: Any, image_size: int = 224) -> Objective:
+    """Return the objective that `args.objective` names, with the fields of `args` that are its own.
+
+    Args:
+        args: an `MMCoAConfig`, or anything else with its fields.
+        image_size: height and width of the images that the model reads, in pixels.
+
+    Raises:
+        ValueError: if a field is out of range.
+    """
     if args.objective == "mmcoa":
         return MMCoA(
             lambda_image=args.lambda_image,
@@ -17,14 +26,14 @@ def named_objective(args: MMCoAConfig, image_size: int) -> Objective:
             lambda_distill=args.lambda_distill,
             accumulate_attack_gradients=args.accumulate_attack_gradients,
         )
-    fare = FARE(clean_weight=args.clean_weight, trades=args.trades)
+    if args.objective in ("fare", "fare+leaf"):
+        fare = FARE(clean_weight=args.clean_weight, trades=args.trades)
+        return fare if args.objective == "fare" else FAREAndLEAF(fare=fare)
     named: dict[str, Objective] = {
         "clean": Clean(),
         "tecoa": TeCoA(),
-        "fare": fare,
         "pmg-aft": PMGAFT(release_scaling=args.release_scaling),
         "tga-zsr": TGAZSR(image_size=image_size),
         "leaf": LEAF(),
-        "fare+leaf": FAREAndLEAF(fare=fare),
     }
     return named[args.objective]
