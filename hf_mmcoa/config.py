@@ -161,15 +161,21 @@ class MMCoAConfig(TrainingArguments):
     lora_dropout: float = field(
         default=0.0, metadata={"help": "Dropout of an adapter's input, in [0, 1); 0: peft's default."}
     )
-    lora_target_modules: list[str] | None = field(
+    # `str` makes HfArgumentParser keep the `nargs`: it refuses a list option without values.
+    lora_target_modules: list[str] | str | None = field(
         default=None,
-        metadata={"help": "Layers that are adapted, by the ends of their names; without it q_proj and v_proj (LoRA)."},
+        metadata={
+            "help": "Layers that are adapted, by the ends of their names; without it, or without a value, q_proj and "
+            "v_proj (LoRA).",
+            "nargs": "*",
+        },
     )
-    lora_modules_to_save: list[str] | None = field(
+    lora_modules_to_save: list[str] | str | None = field(
         default=None,
         metadata={
             "help": "Modules that train in full beside the adapters, by the ends of their names: small ones, such as "
-            "patch_embedding and layer_norm1."
+            "patch_embedding and layer_norm1.",
+            "nargs": "*",
         },
     )
     last_blocks: int | None = field(
@@ -208,8 +214,24 @@ class MMCoAConfig(TrainingArguments):
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("epsilon", "step_size"):
             setattr(self, name, pixels(name, getattr(self, name)))
+        for name in ("lora_target_modules", "lora_modules_to_save"):
+            value = getattr(self, name)
+            setattr(self, name, ([value] if isinstance(value, str) else value) or None)
         given = {each.name for each in fields(self) if getattr(self, each.name) != _default(each)}
         self._resolve_text_attack()
+        self.check()
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # pinning is for copies to an accelerator; torch warns without one
+        self._given, self._resolved = given, self.to_dict()
+
+    def check(self) -> None:
+        """Check fields against each other and against what they may be; the trainer does it again for changed ones.
+
+        Raises:
+            ValueError: if a value is out of range or two contradict each other.
+        """
+        _check_text_attack(self.text_attack)
         self.temperature = self.attack_settings.temperature  # validates every setting of the attacks
         for name in (*LAMBDAS, "log_images_every", "attack_batch_size", "encode_batch_size"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
@@ -228,22 +250,24 @@ class MMCoAConfig(TrainingArguments):
             raise ValueError(f"`clean_weight` must be in [0, 1], got {self.clean_weight}.")
         if self.trades and self.clean_weight == 0:
             raise ValueError("`trades` with `clean_weight=0` ties the encoder to nothing: give `clean_weight` above 0.")
-        if self.batch_eval_metrics:
-            raise ValueError("`batch_eval_metrics` is not supported: accuracies need all outcomes.")
         if self.objective == "mmcoa" and not any(getattr(self, name) for name in LAMBDAS):
             raise ValueError(f"{', '.join(f'`{name}`' for name in LAMBDAS)} are all 0: there is nothing to minimise.")
         if not (self.train_image_encoder or self.train_text_encoder):
             raise ValueError("`train_image_encoder` and `train_text_encoder` are both off: nothing would train.")
         self._check_adapters()
-        if self.remove_unused_columns:
-            raise ValueError("`remove_unused_columns` must stay off: the trainer reads the data set's own columns.")
-        super().__post_init__()
-        self._given, self._resolved = given, self.to_dict()
+        for name, (accepted, reason) in _REFUSED.items():
+            if (value := getattr(self, name)) not in accepted:
+                raise ValueError(f"`{name}` is not supported, got {value!r}: {reason}.")
 
     def _resolve_text_attack(self) -> None:
-        self.text_attack_is_auto = self.text_attack == "auto"
-        if self.text_attack_is_auto:
-            self.text_attack = "characters" if "leaf" in self.objective else "words"
+        self._auto_text_attack: str | None = None
+        if self.text_attack == "auto":
+            self.text_attack = self._auto_text_attack = "characters" if "leaf" in self.objective else "words"
+
+    @property
+    def text_attack_is_auto(self) -> bool:
+        """Whether `text_attack` is what "auto" stands for, so that an attack or objective object may say otherwise."""
+        return self.text_attack == self._auto_text_attack
 
     @property
     def attack_settings(self) -> AttackSettings:
@@ -262,11 +286,6 @@ class MMCoAConfig(TrainingArguments):
         if self.attack_schedule == "fast":  # the length: Madry et al., arXiv:1706.06083
             return FAST_STEPS, 2.5 * pixels("epsilon", self.epsilon) / FAST_STEPS
         return self.num_steps, pixels("step_size", self.step_size)
-
-    def use_only(self, kind: str = "words") -> None:
-        """Take the kind of text attack that the trainer was given in place of `auto`."""
-        if self.text_attack_is_auto and kind != "words":
-            self.text_attack = kind
 
     def _check_families(self) -> None:
         chosen_families(self.families, self.leave_out_family)
@@ -303,6 +322,21 @@ class MMCoAConfig(TrainingArguments):
         told = {name for name, value in now.items() if name in self._given or value != self._resolved.get(name)}
         kept = {name: now[name] for name in told if not name.endswith("_token")}
         return yaml.safe_dump({"output_dir": self.output_dir} | kept, sort_keys=True)
+
+
+# What a `Trainer` does for language models, or for a loss of its own: accepted values, and why no other is.
+_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "remove_unused_columns": ((False,), "the trainer reads the data set's own columns, so it must stay off"),
+    "label_smoothing_factor": ((0, 0.0), 'the loss is the objective\'s; soft targets are `targets="class"`'),
+    "neftune_noise_alpha": ((None,), 'noise on token embeddings is an attack here: take `text_attack="embedding"`'),
+    "train_sampling_strategy": (
+        ("random", "sequential"),
+        "images have no length to group by; take random or sequential",
+    ),
+    "include_num_input_tokens_seen": (("no", False), "a batch is counted in images, not in tokens; leave it out"),
+    "use_liger_kernel": ((False,), "Liger has no kernels for CLIP or SigLIP; leave it out"),
+    "label_names": ((None, ["labels"]), "the trainer finds the label column of the data set; leave it out"),
+}
 
 
 LAMBDAS = ("lambda_image", "lambda_text", "lambda_clean", "lambda_class", "lambda_distill")
