@@ -58,7 +58,7 @@ class MMCoATrainer(PublishingTrainer):
     `evaluate()` reports `eval_clean_accuracy`, `eval_image_accuracy`, `eval_text_accuracy` and
     `eval_multimodal_accuracy` (worst case over image, text and both) under the training attack: a monitor for model
     selection, weaker than `evaluate_robustness`. `predict()` and `compute_metrics` get class logits without attack,
-    (samples, classes), and labels (docs/methods.md, "A `Trainer` in every respect"). Logged in training beside the
+    (samples, classes), and labels (docs/trainer.md). Logged in training beside the
     loss: the objective's own terms (`loss_image`, `loss_text`, ...), unweighted, averaged since the last log, and what
     the attacks did (`image_attack_success`, `image_perturbation`, ...; docs/tracking.md).
 
@@ -267,8 +267,7 @@ class MMCoATrainer(PublishingTrainer):
     ) -> Any:
         """Evaluate as the Trainer does, with class prompts attacked once, and add the accuracies to the metrics."""
         self.whole_model()
-        self._follow_arguments()
-        self.attacker.start()
+        self._follow_arguments(anew=True)
         self._monitor = Monitor(self.attacker, self.teacher, self.prompts, self.args)
         self._predicts = description == "Prediction"
         with left_unprepared(self.accelerator, self.model):  # type: ignore[arg-type]
@@ -393,19 +392,17 @@ class MMCoATrainer(PublishingTrainer):
         self._sums = LoggedSums()
         self.reader.start()
         self.attacker.step, self.attacker.batch_of_step = -1, 0
-        self._follow_arguments()
-        self.attacker.start()
+        self._follow_arguments(anew=True)
 
     def _update_auto_batch_size(self, batch_size: int) -> None:
         """Begin again with a smaller batch as the Trainer does (`auto_find_batch_size`), and count anew."""
         super()._update_auto_batch_size(batch_size)
         self._start()
 
-    def _follow_arguments(self) -> None:
-        """Build the objective and the attacks anew if an argument of the method was changed since they were built."""
-        if not self._changes.taken(self.model_init is not None):
-            return
-        if self._given_objective is None:
+    def _follow_arguments(self, anew: bool = False) -> None:
+        """Build the objective and the attacks again if an argument was changed since, or the attacks in any case."""
+        changed = self._changes.taken(self.model_init is not None)
+        if changed and self._given_objective is None:
             objective = named_objective(self.args, self._image_size)
             self._objective = self.reader.objective = self.attacker.objective = objective
             if self.teacher is not None:
@@ -417,7 +414,8 @@ class MMCoATrainer(PublishingTrainer):
                         "the objective now reads a frozen teacher, and the model has been trained since it was given: "
                         "pass the pretrained model as `teacher`, or set the argument before training."
                     )
-        self.attacker.start()
+        if (changed or anew) and self.model is not None:  # a search drops the model of the trial before
+            self.attacker.start()
 
     def _take_teacher(self, model: nn.Module, args: MMCoAConfig) -> None:
         self.teacher = Teacher.of(
