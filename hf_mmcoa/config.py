@@ -172,15 +172,21 @@ class MMCoAConfig(TrainingArguments):
     lora_dropout: float = field(
         default=0.0, metadata={"help": "Dropout of an adapter's input, in [0, 1); 0: peft's default."}
     )
-    lora_target_modules: list[str] | None = field(
+    # `str` makes HfArgumentParser keep the `nargs`: it refuses a list option without values.
+    lora_target_modules: list[str] | str | None = field(
         default=None,
-        metadata={"help": "Layers that are adapted, by the ends of their names; without it q_proj and v_proj (LoRA)."},
+        metadata={
+            "help": "Layers that are adapted, by the ends of their names; without it, or without a value, q_proj and "
+            "v_proj (LoRA).",
+            "nargs": "*",
+        },
     )
-    lora_modules_to_save: list[str] | None = field(
+    lora_modules_to_save: list[str] | str | None = field(
         default=None,
         metadata={
             "help": "Modules that train in full beside the adapters, by the ends of their names: small ones, such as "
-            "patch_embedding and layer_norm1."
+            "patch_embedding and layer_norm1.",
+            "nargs": "*",
         },
     )
     last_blocks: int | None = field(
@@ -219,8 +225,26 @@ class MMCoAConfig(TrainingArguments):
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("epsilon", "step_size"):
             setattr(self, name, pixels(name, getattr(self, name)))
+        for name in ("lora_target_modules", "lora_modules_to_save"):
+            value = getattr(self, name)
+            setattr(self, name, ([value] if isinstance(value, str) else value) or None)
         given = {each.name for each in fields(self) if getattr(self, each.name) != _default(each)}
+        self._given = given
         self._resolve_text_attack()
+        self.check()
+        self.check_read(named_objective(self))
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # pinning is for copies to an accelerator; torch warns without one
+        self._resolved = self.to_dict()
+
+    def check(self) -> None:
+        """Check fields against each other and against what they may be; the trainer does it again for changed ones.
+
+        Raises:
+            ValueError: if a value is out of range or two contradict each other.
+        """
+        _check_text_attack(self.text_attack)
         self.temperature = self.attack_settings.temperature  # validates every setting of the attacks
         for name in (*LAMBDAS, "log_images_every", "attack_batch_size", "encode_batch_size"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
@@ -234,25 +258,14 @@ class MMCoAConfig(TrainingArguments):
             raise ValueError(f"`clean_weight` must be in [0, 1], got {self.clean_weight}.")
         if self.trades and self.clean_weight == 0 and self.objective in OWNERS["trades"]:
             raise ValueError("`trades` with `clean_weight=0` ties the encoder to nothing: give `clean_weight` above 0.")
-        if self.batch_eval_metrics:
-            raise ValueError("`batch_eval_metrics` is not supported: accuracies need all outcomes.")
-        for name in ("bf16_full_eval", "fp16_full_eval"):
-            if getattr(self, name):
-                raise ValueError(
-                    f"`{name}` turns the weights into 16 bits, for the training after it too, and a perturbation of "
-                    f"1/255 is lost in that: give `{name[:4]}=True` for mixed precision."
-                )
         if self.objective == "mmcoa" and not any(getattr(self, name) for name in LAMBDAS):
             raise ValueError(f"{', '.join(f'`{name}`' for name in LAMBDAS)} are all 0: there is nothing to minimise.")
         if not (self.train_image_encoder or self.train_text_encoder):
             raise ValueError("`train_image_encoder` and `train_text_encoder` are both off: nothing would train.")
-        self._given = given
-        self.check_read(named_objective(self))
         self._check_adapters()
-        if self.remove_unused_columns:
-            raise ValueError("`remove_unused_columns` must stay off: the trainer reads the data set's own columns.")
-        super().__post_init__()
-        self._resolved = self.to_dict()
+        for name, (accepted, reason) in _REFUSED.items():
+            if (value := getattr(self, name)) not in accepted:
+                raise ValueError(f"`{name}` is not supported, got {value!r}: {reason}.")
 
     def check_read(self, objective: Objective, named: bool = True) -> None:
         """Check that every setting that was given has an effect under an objective.
@@ -308,8 +321,14 @@ class MMCoAConfig(TrainingArguments):
         return {name: value for name, value in common.items() if name not in unread - cls.measured}
 
     def _resolve_text_attack(self) -> None:
-        self.text_attack_is_auto = self.text_attack == "auto"
-        self.text_attack = resolved_text_attack(self)
+        self._auto_text_attack: str | None = None
+        if self.text_attack == "auto":
+            self.text_attack = self._auto_text_attack = resolved_text_attack(self)
+
+    @property
+    def text_attack_is_auto(self) -> bool:
+        """Whether `text_attack` is what "auto" stands for, so that an attack or objective object may say otherwise."""
+        return self.text_attack == self._auto_text_attack
 
     @property
     def attack_settings(self) -> AttackSettings:
@@ -328,11 +347,6 @@ class MMCoAConfig(TrainingArguments):
         if self.attack_schedule == "fast":  # the length: Madry et al., arXiv:1706.06083
             return FAST_STEPS, 2.5 * pixels("epsilon", self.epsilon) / FAST_STEPS
         return self.num_steps, pixels("step_size", self.step_size)
-
-    def use_only(self, kind: str = "words") -> None:
-        """Take the kind of text attack that the trainer was given in place of `auto`."""
-        if self.text_attack_is_auto and kind != "words":
-            self.text_attack = kind
 
     def _check_families(self) -> None:
         chosen_families(self.families, self.leave_out_family)
@@ -378,6 +392,27 @@ class MeasuredConfig(MMCoAConfig):
     """
 
     measured = frozenset({*AttackSettings.threat_names(), "candidates", "masked_lm", "align_to_cls"})
+
+
+_IN_16_BITS = (
+    "it turns the weights into 16 bits, for the training after it too, and a perturbation of 1/255 is lost in that; "
+    "mixed precision is `bf16=True` or `fp16=True`"
+)
+# What a `Trainer` does for language models, or for a loss of its own: accepted values, and why no other is.
+_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "remove_unused_columns": ((False,), "the trainer reads the data set's own columns, so it must stay off"),
+    "label_smoothing_factor": ((0, 0.0), 'the loss is the objective\'s; soft targets are `targets="class"`'),
+    "neftune_noise_alpha": ((None,), 'noise on token embeddings is an attack here: take `text_attack="embedding"`'),
+    "train_sampling_strategy": (
+        ("random", "sequential"),
+        "images have no length to group by; take random or sequential",
+    ),
+    "include_num_input_tokens_seen": (("no", False), "a batch is counted in images, not in tokens; leave it out"),
+    "use_liger_kernel": ((False,), "Liger has no kernels for CLIP or SigLIP; leave it out"),
+    "bf16_full_eval": ((False,), _IN_16_BITS),
+    "fp16_full_eval": ((False,), _IN_16_BITS),
+    "label_names": ((None, ["labels"]), "the trainer finds the label column of the data set; leave it out"),
+}
 
 
 LAMBDAS = ("lambda_image", "lambda_text", "lambda_clean", "lambda_class", "lambda_distill")

@@ -1,7 +1,7 @@
 """The attacks of training: images and texts moved away from what the objective says, on the model as it is now.
 
-Attack objects are built from the arguments when training or evaluation starts, so that a field that was changed after
-construction has its effect. Random numbers are a function of the seed, the process and the step: a resumed run draws
+Attack objects are built from the arguments when training or evaluation starts, and whenever an argument was changed, so
+that it has its effect. Random numbers are a function of the seed, the process and the step: a resumed run draws
 the same.
 """
 
@@ -64,6 +64,7 @@ class Attacker:
         image_attack: replaces PGD.
         text_attack: replaces the attack on words, or what its `changes` says: characters, families.
         candidates: where words take their substitutes from; what `args` name when None.
+        auto_kind: the only kind of text attack where `args.text_attack` is "auto"; what "auto" stands for when None.
     """
 
     def __init__(
@@ -75,12 +76,13 @@ class Attacker:
         image_attack: ImageAttack | None = None,
         text_attack: TextAttack | None = None,
         candidates: CandidateSource | None = None,
+        auto_kind: str | None = None,
     ) -> None:
         self.args, self.encoder, self.objective = args, encoder, objective
         self.class_names = tuple(class_names or ())
         self.teacher: Teacher | None = None
         self._given = {"image": image_attack, getattr(text_attack, "changes", "words"): text_attack}
-        self._given_candidates = candidates
+        self._given_candidates, self._auto_kind = candidates, auto_kind
         self._source: tuple[Any, CandidateSource] | None = None
         self._halving = HalvingOnOutOfMemory()
         self.step, self.batch_of_step = -1, 0
@@ -93,7 +95,10 @@ class Attacker:
         characters: Any = self._given.get("characters") or factory.character_attack(
             settings, self.class_names, exhaustive=False
         )
-        kinds = [] if self.args.text_attack == "none" else self.args.text_attack.split("|")
+        named = self.args.text_attack
+        if self._auto_kind is not None and self.args.text_attack_is_auto:
+            named = self._auto_kind
+        kinds = [] if named == "none" else named.split("|")
         words: Any = self._given.get("words")
         if words is None and any("words" in kind for kind in kinds):
             words = factory.word_attack(settings, self._candidates(), self.class_names)

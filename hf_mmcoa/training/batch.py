@@ -88,7 +88,7 @@ class BatchReader:
             )
         classes, text_ids = torch.unique(labels, return_inverse=True)  # a sample's text is its class prompt
         distinct = [self.prompts[label] for label in classes.tolist()]
-        return Batch(images, distinct, text_ids, self._encode_prompts(), labels, classes, labels)
+        return Batch(images, distinct, text_ids, self.prompt_embeds(), labels, classes, labels)
 
     def _captioned(self, images: Tensor, texts: Sequence[str], labels: Tensor | None) -> Batch:
         self._warn_of_cut_captions(texts)
@@ -122,7 +122,7 @@ class BatchReader:
             self.objective.views & {"texts", "adv_texts", "prompts", "teacher_texts"}
         )
 
-    def _encode_prompts(self) -> Tensor:
+    def prompt_embeds(self) -> Tensor:
         """Return unit embeddings of all class prompts, (classes, dim); those of a frozen encoder are computed once."""
         assert self.prompts is not None
         if freezing.trains_text(self.encoder.dual.model):

@@ -1,4 +1,4 @@
-"""What `MMCoATrainer.evaluate` measures: the objective, and the outcomes of single samples, under the training attack.
+"""What `MMCoATrainer` evaluates and predicts: the loss under the training attack, clean logits, and four accuracies.
 
 A monitor for model selection: quicker and weaker than `evaluate_robustness`.
 """
@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import EvalPrediction
 
 from ..attacks.settings import THREATS
 from ..config import MMCoAConfig
-from ..losses import class_targets
+from ..losses import class_targets, zero_shot_logits
 from ..objectives import Embeddings
 from .attacker import Attacker
 from .batch import Batch
@@ -37,10 +35,34 @@ class Monitor:
     ) -> None:
         self.attacker, self.teacher, self.prompts, self.args = attacker, teacher, prompts, args
         self._attacked_prompts: list[Tensor] | None = None
+        self._outcomes: list[Tensor] = []
+
+    def count(self, outcomes: Tensor) -> None:
+        """Add the outcomes of a batch, of all processes and without repeated rows, to the accuracies."""
+        self._outcomes.append(outcomes.cpu())
+
+    def accuracies(self) -> dict[str, float]:
+        """Return the accuracy under each of `THREATS` of all samples that were counted; nothing if there were none."""
+        if not self._outcomes:
+            return {}
+        means = torch.cat(self._outcomes).mean(0).tolist()
+        return {f"{threat}_accuracy": mean for threat, mean in zip(THREATS, means, strict=True)}
 
     @torch.no_grad()
-    def outcomes(self, batch: Batch, row_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss, scalar, and whether each sample is correct under each of `THREATS`, (batch, 4)."""
+    def class_logits(self, images: Tensor, prompt_embeds: Tensor) -> Tensor:
+        """Return the logits of images without attack among all class prompts, (batch, classes)."""
+        encoder = self.attacker.encoder
+        return zero_shot_logits(encoder.encode_images(images), prompt_embeds, encoder.dual.logit_scale).float()
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, row_ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Evaluate a batch, clean and under attack.
+
+        Returns:
+            Mean loss, scalar; logits without attack, (batch, classes), for captions among the distinct ones of the
+            batch in their order; each sample's own column, (batch,); whether it is right under each of `THREATS`,
+            (batch, 4).
+        """
         attacker, encoder, objective = self.attacker, self.attacker.encoder, self.attacker.objective
         views = objective.views
         adv_images, iterates = attacker.attack_images(batch, attacker.generator("evaluated images", int(row_ids[0])))
@@ -80,7 +102,11 @@ class Monitor:
         texts, both = correct(image, adv_texts), correct(adv_image, adv_texts)
         # Worst cases, as in `evaluate_robustness`: an attacker may leave the image, the text or both alone.
         right = [clean, clean & images, clean & texts, clean & images & texts & both]  # in the order of THREATS
-        return loss.detach(), torch.stack(right, dim=1).float()
+        logits, labels = zero_shot_logits(image, text, encoder.dual.logit_scale).float(), batch.anchor_ids
+        if self.prompts is None:
+            order = _first_rows(labels, len(text)).argsort()  # columns, in the order in which the batch has them
+            logits, labels = logits[:, order], order.argsort()[labels]
+        return loss.detach(), logits, labels, torch.stack(right, dim=1).float()
 
     def _attacked_anchors(self, batch: Batch) -> list[Tensor]:
         """Return features of all anchors, (anchors, dim), under each text attack; clean ones where there is none."""
@@ -99,7 +125,7 @@ class Monitor:
         return found
 
 
-def accuracies(prediction: EvalPrediction) -> dict[str, float]:
-    """Return the accuracy under each of `THREATS` of outcomes (samples, 4)."""
-    outcomes = np.asarray(prediction.predictions)
-    return {f"{threat}_accuracy": float(column.mean()) for threat, column in zip(THREATS, outcomes.T, strict=True)}
+def _first_rows(column_ids: Tensor, num_columns: int) -> Tensor:
+    """Return the first row that has each column, (columns,)."""
+    rows = torch.arange(len(column_ids), device=column_ids.device)
+    return rows.new_full((num_columns,), len(rows)).scatter_reduce(0, column_ids, rows, "amin")

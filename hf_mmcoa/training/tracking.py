@@ -95,7 +95,7 @@ def attack_figures(
 
 def _text_figures(trainer: TrackedTrainer, batch: Batch, adv_texts: Sequence[PerturbedTexts]) -> dict[str, Tensor]:
     """Return how far the batch's distinct texts were changed, over all text attacks."""
-    kinds = trainer.args.text_attack.split("|")
+    kinds = list(trainer.attacker.text_attacks)
     figures: dict[str, Tensor] = {}
     if not adv_texts:
         return figures
@@ -209,9 +209,9 @@ def _threat_model(trainer: TrackedTrainer) -> ThreatModel:
     """Return the threat model of the trainer's `args`; of several text attacks, the first that a picture can show."""
     from ..evaluation.threat_model import ThreatModel
 
-    args = trainer.args
-    shown = next((kind for kind in ("words", "characters", "embedding") if kind in args.text_attack), None)
-    return ThreatModel.of(args.attack_settings, text_attacks=(shown,) if shown else ())
+    kinds = "|".join(trainer.attacker.text_attacks)
+    shown = next((kind for kind in ("words", "characters", "embedding") if kind in kinds), None)
+    return ThreatModel.of(trainer.args.attack_settings, text_attacks=(shown,) if shown else ())
 
 
 def _takes_images(callback: TrainerCallback) -> bool:

@@ -13,34 +13,32 @@ import datasets
 import torch
 import yaml
 from torch import Tensor, nn
-from transformers import ProcessorMixin, TrainerCallback
+from transformers import ProcessorMixin
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_callback import TrainerControl, TrainerState
 
 from ..attacks.contracts import ImageAttack, TextAttack
 from ..config import MMCoAConfig
-from ..data.columns import resolve_columns
-from ..data.labels import check_labels, check_order
-from ..data.perturbation import perturbation_size
 from ..data.prompts import class_prompts
-from ..data.rows import ImageRows, ImageStream, collate
+from ..data.rows import collate
 from ..file_names import ARGUMENTS_FILE, WHAT_RAN
 from ..io import write_json, write_text
-from ..models.architectures import towers_of
 from ..models.encoder import DualEncoder
 from ..models.precision import train_in_full_precision
 from ..objectives import Objective
 from ..objectives.named import named_objective
 from ..substitutes.source import CandidateSource
+from .argument_changes import ArgumentChanges
 from .attacker import Attacker
 from .batch import Batch, BatchReader
 from .checkpoints import CheckpointWriter, check_writable, checkpoint_to_resume
+from .decoded_rows import DecodedRows, check_labels_for_objective, find_class_names
 from .distributed import WholeCopy, check_sharding, left_unprepared, load_scalars, own_rows, pad_rows, use_one_device
 from .forward import encode_views
 from .interruption import StopOnSignal
 from .live_encoder import LiveEncoder
 from .logged_sums import LoggedSums
-from .monitor import THREATS, Monitor, accuracies
+from .logit_scale import ClampLogitScale
+from .monitor import THREATS, Monitor
 from .publishing import PublishingTrainer
 from .teacher import Teacher
 from .tracking import AttackedImages, attack_figures
@@ -61,13 +59,14 @@ class MMCoATrainer(PublishingTrainer):
 
     `evaluate()` reports `eval_clean_accuracy`, `eval_image_accuracy`, `eval_text_accuracy` and
     `eval_multimodal_accuracy` (worst case over image, text and both) under the training attack: a monitor for model
-    selection, weaker than `evaluate_robustness`. Logged in training beside the loss: the objective's own terms
-    (`loss_image`, `loss_text`, ...), unweighted, averaged since the last log, and what the attacks did
-    (`image_attack_success`, `image_perturbation`, ...; docs/tracking.md).
+    selection, weaker than `evaluate_robustness`. `predict()` and `compute_metrics` get class logits without attack,
+    (samples, classes), and labels (docs/trainer.md). Logged in training beside the
+    loss: the objective's own terms (`loss_image`, `loss_text`, ...), unweighted, averaged since the last log, and what
+    the attacks did (`image_attack_success`, `image_perturbation`, ...; docs/tracking.md).
 
     Args:
         model: a `CLIPModel` or `SiglipModel`, changed in place; freezing a tower sets its `requires_grad`.
-        args: the configuration.
+        args: the configuration. It is not changed, and fields that are set later have their effect, or are refused.
         train_dataset: a `datasets.Dataset`, see above.
         eval_dataset: the same, or a dictionary of them.
         processing_class: the model's `CLIPProcessor` or `SiglipProcessor`; saved beside every checkpoint.
@@ -116,65 +115,86 @@ class MMCoATrainer(PublishingTrainer):
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else MMCoAConfig(output_dir="mmcoa_output")
-        if text_attack is not None or objective is not None:
-            args.use_only(getattr(text_attack, "changes", "words"))
         use_one_device(args)
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("`compute_loss_func` is not supported: the loss is the objective's. Pass an `objective`.")
         if (model is None) == (model_init is None):
             raise ValueError("pass one of `model` and `model_init`.")
         first_model = model if model is not None else _first_model(model_init)
         encoder = DualEncoder(first_model, processing_class)  # type: ignore[arg-type]  # it refuses None
-        self._names_given = class_names is not None
-        self.class_names = _find_class_names(class_names, train_dataset, eval_dataset)
+        self.class_names = find_class_names(class_names, train_dataset, eval_dataset)
         self.prompts = class_prompts(self.class_names, args.template) if self.class_names else None
         if self.prompts:
             encoder.tokenize(self.prompts)  # a prompt that is longer than the context fails here
         self._image_size, self._trained_on = encoder.image_size, train_dataset
-        self._perturb_setting = args.perturb_at
-        self.objective: Objective = objective if objective is not None else named_objective(args, encoder.image_size)
+        self._read_rows = DecodedRows(
+            self.class_names,
+            class_names is not None,
+            args.perturb_at,
+            encoder.image_size,
+            processing_class.image_processor,  # type: ignore[union-attr]
+        )
+        self._changes = ArgumentChanges(args)
+        self._given_objective = objective
+        self._objective = objective if objective is not None else named_objective(args, encoder.image_size)
         if objective is not None:
             args.check_read(objective, named=False)
-        self._check_labels_for_objective(train_dataset)
+        check_labels_for_objective(self._objective, self.class_names, train_dataset)
         self._processor, self._given_teacher = processing_class, teacher
         self.teacher: Teacher | None = None
         if model is not None:
-            model = freeze(train_in_full_precision(model), args, self.objective)
+            model = freeze(train_in_full_precision(model), args, self._objective)
             self._take_teacher(model, args)
         self._whole: WholeCopy | None = None
         self._checkpoints = CheckpointWriter()
         if not Path(str(args.output_dir)).is_dir():  # the Trainer makes it, and says less
             check_writable(str(args.output_dir))
-        user_metrics = kwargs.pop("compute_metrics", None)
         kwargs.setdefault("data_collator", collate)
         super().__init__(
             model=model,
             args=args,
-            train_dataset=self._rows(train_dataset, draw_captions=True),
-            eval_dataset=self._rows(eval_dataset),
+            train_dataset=self._read_rows(train_dataset, draw_captions=True),
+            eval_dataset=self._read_rows(eval_dataset),
             processing_class=processing_class,
             model_init=model_init,  # type: ignore[arg-type]
-            compute_metrics=lambda prediction: (
-                accuracies(prediction) | (user_metrics(prediction) if user_metrics else {})
-            ),
             **kwargs,
         )
         if check_sharding(self.accelerator):  # a copy of the weights while they are not spread over processes
             self._whole = WholeCopy(self._unwrapped(), args.device)
-        if args.device.type == "cpu":
-            args.dataloader_pin_memory = False  # pinning is for copies to an accelerator; torch warns without one
         self.model_accepts_loss_kwargs = False  # our loss is a batch mean: the Trainer divides it when it accumulates
-        self.add_callback(_ClampLogitScale())
+        self.add_callback(ClampLogitScale())
         self._stop_on_signal = StopOnSignal(self)
         self.add_callback(self._stop_on_signal)
         if args.log_images_every:
             self.add_callback(AttackedImages(self, eval_dataset, train_dataset, every=args.log_images_every))
-        live = LiveEncoder(self._unwrapped, processing_class, self.accelerator.autocast, args.compile_attack)
-        self.reader = BatchReader(live, self.prompts, self.objective)
-        self.attacker = Attacker(args, live, self.objective, self.class_names, image_attack, text_attack, candidates)
+        # A search for hyper-parameters makes another accelerator for each trial.
+        live = LiveEncoder(self._unwrapped, processing_class, lambda: self.accelerator.autocast(), args.compile_attack)
+        self.reader = BatchReader(live, self.prompts, self._objective)
+        self.attacker = Attacker(
+            args,
+            live,
+            self._objective,
+            self.class_names,
+            image_attack,
+            text_attack,
+            candidates,
+            getattr(text_attack, "changes", "words") if text_attack is not None or objective is not None else None,
+        )
         self.attacker.teacher = self.teacher
         self._monitor = Monitor(self.attacker, self.teacher, self.prompts, args)
+        self._predicts = False
         self._sums = LoggedSums()
 
     # The objective
+
+    @property
+    def objective(self) -> Any:
+        """The objective that is trained; within `hyperparameter_search` the trial's score, which it keeps here."""
+        return self._objective if getattr(self, "hp_search_backend", None) is None else self._score
+
+    @objective.setter
+    def objective(self, score: Any) -> None:
+        self._score = score
 
     def compute_loss(
         self,
@@ -198,11 +218,12 @@ class MMCoATrainer(PublishingTrainer):
             FloatingPointError: if the loss is not finite; the batch's row ids are saved first.
         """
         self.whole_model()
+        self._follow_arguments()
         batch = self._read(inputs)
 
         adversarial = self.attacker.attack(batch)  # 1. I', t': constants for the loss
         embeds = encode_views(model, batch, adversarial, self.reader, self.teacher, self.args)  # 2. one forward
-        loss, terms = self.objective(embeds)  # 3. the equation: `objectives.mmcoa` for the default
+        loss, terms = self._objective(embeds)  # 3. the equation: `objectives.mmcoa` for the default
 
         if not torch.isfinite(loss):
             self._stop_non_finite(loss, inputs)
@@ -216,7 +237,7 @@ class MMCoATrainer(PublishingTrainer):
             self.attacker.step, self.attacker.batch_of_step = step, 0
         else:  # one optimizer step accumulates several batches
             self.attacker.batch_of_step += 1
-        batch = self._taught(self.reader.read(inputs, own_texts=not self.objective.needs_labels))
+        batch = self._taught(self.reader.read(inputs, own_texts=not self._objective.needs_labels))
         if not torch.isfinite(batch.anchors).all():  # the attacks would trip over it first, and not name the rows
             self._stop_non_finite(batch.anchors.sum(), inputs)
         return batch
@@ -241,38 +262,60 @@ class MMCoATrainer(PublishingTrainer):
 
     # Evaluation
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as the Trainer does, with class prompts attacked once and not once a batch."""
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """Evaluate as the Trainer does, with class prompts attacked once, and add the accuracies to the metrics."""
         self.whole_model()
-        self.attacker.start()
+        self._follow_arguments(anew=True)
         self._monitor = Monitor(self.attacker, self.teacher, self.prompts, self.args)
+        self._predicts = description == "Prediction"
         with left_unprepared(self.accelerator, self.model):  # type: ignore[arg-type]
-            return super().evaluation_loop(*args, **kwargs)
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        for name, value in self._monitor.accuracies().items():
+            output.metrics.setdefault(f"{metric_key_prefix}_{name}", value)  # type: ignore[union-attr]
+        return output
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Evaluate one batch under the training attack.
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Evaluate one batch under the training attack, and count its outcomes for the accuracies.
 
         Returns:
-            Mean loss, scalar; outcomes 1 or 0 under each of `THREATS`, (batch, 4); row ids (batch,).
+            Mean loss, scalar; logits without attack, (batch, classes); labels, (batch,). For captions the classes are
+            the distinct ones of the batch. Only the logits, in `predict`, of images without labels.
         """
         size = len(inputs["row_ids"])
-        inputs = own_rows(self.accelerator, self._prepare_inputs(inputs))
+        if "inputs" in self.args.include_for_metrics:  # the Trainer hands on what the model calls its main input
+            inputs[getattr(self.model, "main_input_name", "input_ids")] = inputs["images"]
+        rows = own_rows(self.accelerator, self._prepare_inputs(inputs))
+        if self._predicts and self.prompts is not None and "labels" not in rows:
+            logits = self._monitor.class_logits(rows["images"], self.reader.prompt_embeds())
+            return None, None if prediction_loss_only else pad_rows(logits, size), None
         with torch.no_grad():
-            batch = self._taught(self.reader.read(inputs, own_texts=False))
-        loss, outcomes = self._monitor.outcomes(batch, inputs["row_ids"])
-        return loss, pad_rows(outcomes, size), pad_rows(inputs["row_ids"], size)
+            batch = self._taught(self.reader.read(rows, own_texts=False))
+        loss, logits, labels, outcomes = self._monitor.evaluate(batch, rows["row_ids"])
+        self._monitor.count(self.accelerator.gather_for_metrics(pad_rows(outcomes, size)))
+        return (loss, None, None) if prediction_loss_only else (loss, pad_rows(logits, size), pad_rows(labels, size))
 
     # Methods of `Trainer`, with our data, terms and files
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Return the evaluation loader, also for a `datasets.Dataset`."""
-        return super().get_eval_dataloader(eval_dataset if isinstance(eval_dataset, str) else self._rows(eval_dataset))
+        return super().get_eval_dataloader(
+            eval_dataset if isinstance(eval_dataset, str) else self._read_rows(eval_dataset)
+        )
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """Return the test loader, also for a `datasets.Dataset`."""
-        return super().get_test_dataloader(self._rows(test_dataset))
+        return super().get_test_dataloader(self._read_rows(test_dataset))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as the Trainer does; Ctrl-C and SIGTERM stop it after the step (docs/resume.md).
@@ -302,7 +345,11 @@ class MMCoATrainer(PublishingTrainer):
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make the model as the Trainer does, freeze what does not train, and take a teacher where one is read."""
-        model = freeze(train_in_full_precision(super().call_model_init(trial)), self.args, self.objective)
+        if trial is not None:
+            self._hp_search_setup(trial)  # the Trainer sets the trial's arguments later; some say what of it trains
+        if hasattr(self, "attacker"):  # not in the constructor
+            self._follow_arguments()
+        model = freeze(train_in_full_precision(super().call_model_init(trial)), self.args, self._objective)
         self._take_teacher(model, self.args)
         if self._whole is not None:  # of the model before
             self._whole = WholeCopy(model, self.args.device)
@@ -340,22 +387,47 @@ class MMCoATrainer(PublishingTrainer):
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             settings = {**yaml.safe_load(self.args.to_yaml()), **self.run_settings}
             settings[WHAT_RAN] = what_ran(self.attacker, self._trained_on)
+            if (kinds := "|".join(self.attacker.text_attacks) or "none") != self.args.text_attack:  # of objects given
+                settings["text_attack"] = kinds
             for name in ("push_to_hub", "resume_from_checkpoint", *(key for key in settings if key.startswith("hub_"))):
                 settings.pop(name, None)  # who repeats the run starts from the beginning and publishes nothing
             write_text(yaml.safe_dump(settings, sort_keys=True), folder / ARGUMENTS_FILE)
 
     def _start(self) -> None:
-        """Begin to count anew, and build the attacks from the arguments as they are now."""
+        """Begin to count anew, and build objective and attacks from the arguments as they are now."""
         self._sums = LoggedSums()
         self.reader.start()
         self.attacker.step, self.attacker.batch_of_step = -1, 0
-        self.attacker.start()
+        self._follow_arguments(anew=True)
+
+    def _update_auto_batch_size(self, batch_size: int) -> None:
+        """Begin again with a smaller batch as the Trainer does (`auto_find_batch_size`), and count anew."""
+        super()._update_auto_batch_size(batch_size)
+        self._start()
+
+    def _follow_arguments(self, anew: bool = False) -> None:
+        """Build the objective and the attacks again if an argument was changed since, or the attacks in any case."""
+        changed = self._changes.taken(self.model_init is not None)
+        if changed and self._given_objective is None:
+            objective = named_objective(self.args, self._image_size)
+            self._objective = self.reader.objective = self.attacker.objective = objective
+            if self.teacher is not None:
+                self.teacher.objective = objective
+            elif self.model_init is None:  # else taken with the model
+                self._take_teacher(self._unwrapped(), self.args)
+                if self.teacher is not None and self._given_teacher is None and self.state.global_step:
+                    raise ValueError(
+                        "the objective now reads a frozen teacher, and the model has been trained since it was given: "
+                        "pass the pretrained model as `teacher`, or set the argument before training."
+                    )
+        if (changed or anew) and self.model is not None:  # a search drops the model of the trial before
+            self.attacker.start()
 
     def _take_teacher(self, model: nn.Module, args: MMCoAConfig) -> None:
         self.teacher = Teacher.of(
             model,
             self._given_teacher,
-            self.objective,
+            self._objective,
             self._processor,
             self.prompts,
             lambda: self.accelerator.autocast(),
@@ -364,45 +436,6 @@ class MMCoATrainer(PublishingTrainer):
         )
         if hasattr(self, "attacker"):
             self.attacker.teacher = self.teacher
-
-    def _check_labels_for_objective(self, dataset: Any) -> None:
-        if not self.objective.needs_labels or not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
-            return
-        if self.prompts is None or resolve_columns(dataset).label is None:
-            raise ValueError(
-                f"the objective {type(self.objective).__name__} needs class labels, and the data set has "
-                + ("no label column." if self.prompts is not None else "no class names.")
-                + " Name the classes with `class_names` and the column `label`, or take an objective that needs none: "
-                "mmcoa, clean, fare, leaf or fare+leaf."
-            )
-
-    def _rows(self, dataset: Any, draw_captions: bool = False) -> Any:
-        """Return a `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is."""
-        if isinstance(dataset, dict):
-            return {name: self._rows(part, draw_captions) for name, part in dataset.items()}
-        if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
-            return dataset
-        perturb_at = perturbation_size(self._perturb_setting, dataset, self._image_size)
-        reader = ImageStream if isinstance(dataset, datasets.IterableDataset) else ImageRows
-        rows = reader(
-            dataset,
-            perturb_at=perturb_at,
-            image_size=self._image_size,
-            image_processor=self._processor.image_processor,  # type: ignore[union-attr]
-            draw_captions=draw_captions,
-        )
-        if rows.columns.label is not None and self.class_names:
-            feature = dataset.features[rows.columns.label]
-            names = feature.names if isinstance(feature, datasets.ClassLabel) else self.class_names
-            check_order(self.class_names, feature)
-            if not self._names_given and list(names) != self.class_names:
-                raise ValueError(
-                    f"the data sets differ in their class names: {self.class_names[:5]}... and {list(names)[:5]}... "
-                    "Evaluate on other classes with `evaluate_robustness`, or pass `class_names` for all."
-                )
-            if isinstance(dataset, datasets.Dataset):
-                check_labels(dataset, rows.columns.label, len(self.class_names))
-        return rows
 
     def _stop_non_finite(self, loss: Tensor, inputs: Mapping[str, Any]) -> None:
         step = self.state.global_step
@@ -417,26 +450,3 @@ class MMCoATrainer(PublishingTrainer):
 def _first_model(model_init: Any) -> nn.Module:
     """Return a model to check processor and data against before the Trainer makes its own."""
     return model_init(None) if inspect.signature(model_init).parameters else model_init()
-
-
-class _ClampLogitScale(TrainerCallback):
-    """Keep a CLIP's temperature at most ln 100 after every optimizer step, as CLIP does."""
-
-    def on_optimizer_step(
-        self, args: Any, state: TrainerState, control: TrainerControl, model: nn.Module | None = None, **kwargs: Any
-    ) -> None:
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=towers_of(model).max_logit_scale)  # type: ignore[arg-type,union-attr,operator]
-
-
-def _find_class_names(given: Sequence[str] | None, *data: Any) -> list[str] | None:
-    """Return the names given, or those of the first data set's `ClassLabel`; None for captions."""
-    if given is not None:
-        return [str(name) for name in given]
-    for dataset in data:
-        if isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
-            label = resolve_columns(dataset).label
-            feature = dataset.features[label] if label is not None else None
-            if isinstance(feature, datasets.ClassLabel):
-                return list(feature.names)
-    return None

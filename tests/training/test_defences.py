@@ -366,7 +366,8 @@ def test_evaluation_takes_the_worst_of_several_text_attacks(make):  # noqa: F811
     for kind in ("words", "embedding", "words|embedding"):
         trainer = make(text_attack=kind, epsilon=0)
         inputs = trainer._prepare_inputs(next(iter(trainer.get_eval_dataloader())))
-        alone[kind] = trainer.prediction_step(trainer.model, inputs, False)[1]
+        batch = trainer.reader.read(inputs, own_texts=False)
+        alone[kind] = trainer._monitor.evaluate(batch, inputs["row_ids"])[3]
     assert torch.equal(alone["words|embedding"], torch.minimum(alone["words"], alone["embedding"]))
 
 

@@ -37,8 +37,10 @@ def figures_of(clean, adv_image, adv_text, norm="linf", text_attack="words", adv
         adv_text_features=features(adv_text),
     )
     trainer = SimpleNamespace(
-        attacker=SimpleNamespace(image_attack=SimpleNamespace(norm=norm)),
-        args=SimpleNamespace(text_attack=text_attack, norm="linf"),
+        attacker=SimpleNamespace(
+            image_attack=SimpleNamespace(norm=norm), text_attacks=dict.fromkeys(text_attack.split("|"))
+        ),
+        args=SimpleNamespace(norm="linf"),
     )
     found = attack_figures(trainer, batch, embeds, Adversarial(images=adv_images, texts=list(adv_texts)))
     return {name: value.tolist() for name, value in found.items()}

@@ -105,9 +105,9 @@ def test_families_beside_other_attacks_and_an_attack_of_ones_own(make):  # noqa:
     own = FamilyAttack(families=text_families("affixes", part="train"))
     trainer = make(trainer={"text_attack": own}, text_attack="families|characters", per_device_train_batch_size=12)
     assert trainer.attacker.family_attack is own and set(trainer.attacker.text_attacks) == {"families", "characters"}
-    alone = make(trainer={"text_attack": own}).args
-    assert (alone.text_attack, alone.lambda_distill, alone.rho) == ("families", 0.0, 1.0)
-    characters = make(trainer={"text_attack": LevenshteinAttack(alphabet="x")}).args
-    assert characters.text_attack == "characters"  # and not words, which would leave what was given unused
+    alone = make(trainer={"text_attack": own})
+    assert list(alone.attacker.text_attacks) == ["families"]
+    characters = make(trainer={"text_attack": LevenshteinAttack(alphabet="x")})
+    assert list(characters.attacker.text_attacks) == ["characters"]  # and not words: the one given would be unused
     trainer.train()
     assert all(name in trainer.evaluate() for name in ("eval_text_accuracy", "eval_multimodal_accuracy"))

@@ -170,6 +170,9 @@ def evaluate(output_dir: str, wrapper: str) -> None:
             f"{output_dir}/{wrapper}/evaluated {name}", wrapper, rows=train, eval_dataset=rows, max_steps=1,
             per_device_eval_batch_size=4, random_start=True, **settings,
         )  # fmt: skip
+        trainer.compute_metrics = lambda found: {
+            "predicted_accuracy": float((found.predictions.argmax(1) == found.label_ids).mean())
+        }
         found[f"{name}, before"] = trainer.evaluate()
 
         def robustness(trainer: MMCoATrainer = trainer, rows: Any = None) -> dict[str, str]:
