@@ -19,12 +19,13 @@ from hf_mmcoa.data.digits import load_digits
 from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.evaluation.results import BLIND_SPEC
 from hf_mmcoa.protocols import read_protocol
-from hf_mmcoa.protocols.cell_models import _captioned, base_folder, substitutes, trained_folder, training_rows
+from hf_mmcoa.protocols.cell_models import base_folder, substitutes, trained_folder, training_rows
 from hf_mmcoa.protocols.cells import result_path
 from hf_mmcoa.protocols.grid_table import protocol_table
 from hf_mmcoa.protocols.protocol import STEPS, Method
 from hf_mmcoa.protocols.reading import named_protocols
 from hf_mmcoa.substitutes.fashion_mnist import CLASS_NAMES, SYNONYMS
+from hf_mmcoa.testbed.captions import captioned
 from hf_mmcoa.training.trainer import MMCoATrainer
 
 ROOT = Path(__file__).parents[2]
@@ -297,7 +298,7 @@ def test_fashion_words_are_many_and_no_class_shares_another_classes():
 
 
 def test_captions_name_no_other_class():
-    texts = _captioned(load_digits("train"), seed=0)["text"]
+    texts = captioned(load_digits("train"), seed=0)["text"]
     assert len(set(texts)) > 100 and not any(text.startswith("one ") for text in texts)  # "one {}", of a three
 
 
