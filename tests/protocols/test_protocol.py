@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -477,3 +478,21 @@ def test_two_processes_make_the_same_table(smoke):
     finish(begin(smoke, one))
     finish(begin(smoke, two, "--processes", "2"))
     assert contents(one) == contents(two)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- digits\n", "expected `field: value` lines"),
+        ("dataset: [digits]\ntiny: {image_size: 8, patch_size: 2, epochs: 1}\n", "Did you mean datasets?"),
+        ("tiny: {image_size: 8, patch_size: 2, epochs: 1}\n", "needs `datasets`"),
+        ("datasets: [digits]\n", "give one of `model`"),
+    ],
+)
+def test_a_message_about_a_missing_part_shows_a_whole_file(tmp_path, text, message):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        read_protocol(tmp_path / "grid.yaml")
+    example = str(raised.value).partition("For example:\n\n")[2]
+    (tmp_path / "example.yaml").write_text(example)
+    assert read_protocol(tmp_path / "example.yaml").datasets[0].name == "fruit"
