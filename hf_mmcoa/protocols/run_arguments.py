@@ -75,7 +75,7 @@ class RunArguments:
     )
     synonyms: str | None = field(default=None, init=False)
     """Name or file of a table of substitutes; on the command line a value of `--candidates`."""
-    targets_are_free: bool = field(default=False, init=False)
+    targets_are_free: bool = field(default=False, init=False, compare=False)
     """Whether `targets` may become `class` where the data set has fewer classes than a batch has samples."""
 
 
