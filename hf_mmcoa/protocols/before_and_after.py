@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from transformers.utils import logging as transformers_logging
 
 from ..attacks.settings import AttackSettings
 from ..config import MMCoAConfig
-from ..data.load import load_benchmark
 from ..evaluation.evaluator import evaluate_robustness
+from ..evaluation.recalls import retrieval_table
+from ..evaluation.retrieval import evaluate_retrieval
 from ..evaluation.threat_model import ThreatModel
 from ..file_names import CARD_FILE, PICTURE_FILE, ROBUSTNESS_FILE
 from ..io import write_json
@@ -31,10 +33,12 @@ from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
-from ..testbed.pretraining import pretrain_on_digits
+from ..substitutes.synonyms import SynonymTable
+from ..testbed.pretraining import pretrain_on, pretrain_on_digits
 from ..training.checkpoints import check_writable, checkpoint_to_resume
 from ..training.trainer import MMCoATrainer
-from .run_arguments import RunArguments, digits_settings
+from .run_arguments import RunArguments, default_settings
+from .run_data import suit_contrastive_loss, test_data, training_data
 
 ADAPTER_FOLDER = "adapter"  # of a LoRA run
 PRETRAINED_FOLDER = "pretrained"  # the tiny CLIP before robust training, which is saved nowhere else
@@ -58,29 +62,32 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     output = Path(str(args.output_dir))
     stages = _Stages(args.should_log, 4 if run.model_name_or_path else 5)
 
-    if run.model_name_or_path is None and run.dataset != "digits":
-        raise ValueError(f"`--dataset {run.dataset}` needs `--model_name_or_path`: the tiny CLIP knows digits only.")
+    if run.model_name_or_path is None and run.dataset != "digits" and not run.tiny:
+        raise ValueError(
+            f"`--dataset {run.dataset}` needs `--model_name_or_path`, the CLIP that is trained; or `--tiny`, which "
+            "builds a tiny one for these data in minutes, without a download."
+        )
     args.resume_from_checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, str(args.output_dir))
     check_writable(str(args.output_dir))
-    data = load_benchmark(
-        run.dataset, split=run.train_split, shots=run.shots, seed=args.data_seed or 0, data_dir=run.data_dir
-    )
-    data, validation = _split_validation(data, run, args)
-    test = load_benchmark(run.dataset, split=run.test_split, data_dir=run.data_dir)
+    table = _table(run, args)
+    data, validation = training_data(run, args)
+    test = test_data(run)
+    suit_contrastive_loss(data, run, args)
     if run.model_name_or_path is not None:
         model, processor = load_clip(run.model_name_or_path)
     else:
-        # Operations this small cost more to share than to do: on a busy machine two threads take eight times as long.
-        torch.set_num_threads(1)
-        stages.begin("pretrain a tiny CLIP on digits and captions, without attack")
-        model, processor = pretrain_on_digits(args, run.pretrain_epochs)
+        stages.begin(f"pretrain a tiny CLIP on {run.dataset} and captions, without attack")
+        model, processor = _tiny_clip(run, args, data, table)
         if args.should_save:
             model.save_pretrained(output / PRETRAINED_FOLDER)
             processor.save_pretrained(output / PRETRAINED_FOLDER)
     model.to(args.device)
 
-    known, unseen = known_and_unseen(_substitutes(run, args, model, processor))
+    known, unseen = known_and_unseen(_substitutes(table, args, model, processor))
     shared = {name: getattr(args, name) for name in AttackSettings.threat_names()}
+    if not (has_classes := "label" in test.features):  # captions need no prompt
+        shared["template"] = None
+    measure: Callable[..., dict[str, Any]] = evaluate_robustness if has_classes else evaluate_retrieval
     threat_model = ThreatModel.preset(run.preset, **shared)
     measured: dict[str, Any] = {
         "dataset": test,
@@ -95,7 +102,7 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     base = run.model_name_or_path or "tiny CLIP"
     results_folder = output / "results"
     # The tiny CLIP is pretrained with the run's seed; a model that was given is the same in every run.
-    before = evaluate_robustness(
+    before = measure(
         model,
         processor,
         output=results_folder / "before.json",
@@ -124,7 +131,7 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
         trainer.model = model = merge(model)  # a plain CLIPModel from here on: what is measured is what is saved
 
     stages.begin("measure it again, under the same attacks")
-    after = evaluate_robustness(
+    after = measure(
         model,
         processor,
         output=results_folder / "after.json",
@@ -138,14 +145,17 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     results = {"before": before, "after": after}
     if args.should_save:  # before the model: with `push_to_hub`, saving the model uploads the whole folder
         write_json(results, output / ROBUSTNESS_FILE)
-        gallery = attack_gallery(pictured | {"after": (model, processor)}, test, threat_model, candidates=known)
-        save_gallery(gallery, gallery_path(output / ROBUSTNESS_FILE))
-        save_picture(gallery, output / PICTURE_FILE)
+        if has_classes:
+            gallery = attack_gallery(pictured | {"after": (model, processor)}, test, threat_model, candidates=known)
+            save_gallery(gallery, gallery_path(output / ROBUSTNESS_FILE))
+            save_picture(gallery, output / PICTURE_FILE)
     trainer.save_model(str(output))
     if args.should_save:
-        print(f"\n{robustness_table(results)}\n{interval_sentence(averaged=False)}\n")
+        print(f"\n{_shown(results, has_classes)}\n")
         print(f"model    {output}  ({type(model).__name__}.from_pretrained reads it)")
-        print(f"numbers  {output / ROBUSTNESS_FILE}\npicture  {output / PICTURE_FILE}")
+        print(f"numbers  {output / ROBUSTNESS_FILE}")
+        if has_classes:
+            print(f"picture  {output / PICTURE_FILE}")
         print(f"card     {output / CARD_FILE}  (`hf-mmcoa push` publishes the folder)")
     trainer.create_model_card()
     stages.end()
@@ -155,16 +165,27 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
 
 def run_settings(run: RunArguments, args: MMCoAConfig) -> dict[str, Any]:
     """Return the options that repeat the run by `--config training_args.yaml`, beside the trainer's own arguments."""
-    settings = {each.name: getattr(run, each.name) for each in fields(run) if getattr(run, each.name) != each.default}
-    if run.model_name_or_path is None:  # digits.yaml would otherwise replace an argument that has its default value
-        arguments = args.to_dict()
-        settings |= {name: arguments[name] for name in digits_settings() if name in arguments}
+    options = [each for each in fields(run) if each.init]
+    settings = {each.name: getattr(run, each.name) for each in options if getattr(run, each.name) != each.default}
+    if run.synonyms is not None:
+        settings["candidates"] = run.synonyms
+    if run.targets_are_free:  # the choice is made anew where the run is repeated as it was made here
+        settings["targets"] = args.targets
+    # The defaults of the kind of run would otherwise replace an argument that has the configuration's default value.
+    base = default_settings(run.model_name_or_path, run.dataset, run.tiny).keys() - {"output_dir", "report_to"}
+    settings |= {name: value for name, value in args.to_dict().items() if name in base}
     return {"dataset": run.dataset} | settings
 
 
-def _substitutes(run: RunArguments, args: MMCoAConfig, model: nn.Module, processor: Any) -> CandidateSource:
-    """Return synonyms for an embedded data set, else the source that `candidates` names, of the model as it is now."""
-    table = synonym_table(run.dataset) if args.candidates == "neighbours" and run.dataset in EMBEDDED else None
+def _table(run: RunArguments, args: MMCoAConfig) -> SynonymTable | None:
+    """Return the table of substitutes that the run names, else the embedded one of its data set; None without one."""
+    if run.synonyms is not None:
+        return synonym_table(run.synonyms)
+    return synonym_table(run.dataset) if args.candidates == "neighbours" and run.dataset in EMBEDDED else None
+
+
+def _substitutes(table: SynonymTable | None, args: MMCoAConfig, model: nn.Module, processor: Any) -> CandidateSource:
+    """Return the table, else the source that `candidates` names, of the model as it is now."""
     if table is not None:
         return table
     return candidate_source(
@@ -172,14 +193,21 @@ def _substitutes(run: RunArguments, args: MMCoAConfig, model: nn.Module, process
     )
 
 
-def _split_validation(data: Any, run: RunArguments, args: MMCoAConfig) -> tuple[Any, Any]:
-    """Return training and validation data; model selection never sees the test split."""
-    if args.eval_strategy == "no":
-        return data, None
+def _tiny_clip(run: RunArguments, args: MMCoAConfig, data: Any, table: SynonymTable | None) -> tuple[Any, Any]:
+    """Build and pretrain the model of a run that names none."""
+    # Operations this small cost more to share than to do: on a busy machine two threads take eight times as long.
+    torch.set_num_threads(1)
     if run.dataset == "digits":
-        return data, load_benchmark("digits", split="validation")
-    parts = data.train_test_split(test_size=0.1, seed=0)
-    return parts["train"], parts["test"]
+        return pretrain_on_digits(args, run.pretrain_epochs)
+    words = [word for _, listed in (table.table if table else ()) for word in listed]
+    return pretrain_on(data, args, image_size=run.tiny_image_size, epochs=run.pretrain_epochs, words=words)
+
+
+def _shown(results: dict[str, dict[str, Any]], has_classes: bool) -> str:
+    """Return the tables of the results, for a terminal."""
+    if has_classes:
+        return f"{robustness_table(results)}\n{interval_sentence(averaged=False)}"
+    return "\n\n".join(f"{name}\n{retrieval_table(result)}" for name, result in results.items())
 
 
 class _Stages:

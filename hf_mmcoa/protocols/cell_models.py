@@ -22,13 +22,13 @@ from transformers import PrinterCallback, ProcessorMixin
 from ..data.benchmark_info import describe
 from ..data.few_shot import few_shot_indices
 from ..data.labels import read_labels
-from ..data.prompts import class_prompts
 from ..io import write_json
 from ..models.encoder import load_clip
 from ..substitutes.embedded import synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
+from ..testbed.captions import captioned, class_vocabulary
 from ..testbed.pretraining import pretrain_tiny_clip
 from ..testbed.word_vectors import word_vectors
 from ..training.checkpoints import last_checkpoint
@@ -40,27 +40,6 @@ from .step_rates import write_rate
 
 TRAINING_FILE = "training.json"
 SPLIT_SEED = 0  # for known and unseen substitutes and for held-out rows: the same in every cell
-
-# Varied wording teaches the text tower which word matters.
-CAPTION_TEMPLATES = (
-    "This is a photo of a {}",
-    "a photo of a {}",
-    "a picture of a {}",
-    "an image of a {}",
-    "a drawing of a {}",
-    "a small {}",
-    "a blurry photo of a {}",
-    "a close photo of a {}",
-    "a bad photo of the {}",
-    "one {}",
-    "the {}",
-    "here is a {}",
-    "someone saw a {}",
-    "this is the {}",
-    "a {} in black and white",
-    "a {} on a table",
-    "it shows a {}",
-)
 
 
 def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
@@ -109,7 +88,7 @@ def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
         for data in protocol.pretrained_on(cell.train_on or cell.data)
     ]
     vocabulary = [text for data, dataset in read for text in _vocabulary(protocol, data, dataset)]
-    parts = [_captioned(dataset, cell.seed) for _, dataset in read]
+    parts = [captioned(dataset, cell.seed) for _, dataset in read]
     if len(parts) > 1:  # class numbers mean something else in each data set
         parts = [part.remove_columns("label") for part in parts]
     _, _, trainer = pretrain_tiny_clip(
@@ -230,22 +209,10 @@ def _drawn(dataset: datasets.Dataset, max_samples: int | None) -> datasets.Datas
     return dataset.select(sorted(rows.tolist()))
 
 
-def _captioned(dataset: datasets.Dataset, seed: int) -> datasets.Dataset:
-    """Add a caption to each image, from those `CAPTION_TEMPLATES` that contain no class name ("one", of digits)."""
-    names = dataset.features["label"].names
-    fitting = [template for template in CAPTION_TEMPLATES if not set(template.lower().split()) & set(names)]
-    templates = np.random.default_rng(seed).integers(len(fitting), size=len(dataset))
-    texts = [
-        fitting[template].format(names[label])
-        for template, label in zip(templates, read_labels(dataset, "label"), strict=True)
-    ]
-    return dataset.add_column("text", texts)
-
-
 def _vocabulary(protocol: Protocol, data: Data, dataset: datasets.Dataset) -> Sequence[str]:
     """Return every text that the tokenizer must know: captions, prompts, class words and substitutes."""
-    names = list(describe(dataset).class_names)
+    info = describe(dataset)
     table = synonym_table(data.candidates or protocol.candidates)
     words = [word for _, listed in (table.table if table else ()) for word in listed]
-    templates = [*CAPTION_TEMPLATES, describe(dataset).template, str(protocol.training.get("template", "{}"))]
-    return [*(template.replace("{}", name) for template in templates for name in names), *class_prompts(names), *words]
+    templates = [info.template, str(protocol.training.get("template", "{}"))]
+    return class_vocabulary(info.class_names, templates, words)

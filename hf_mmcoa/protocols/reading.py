@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -27,6 +28,17 @@ _IN_FILES: dict[str, Any] = {
     "training": dict | None,
     "threat_model": dict | None,
 }
+
+# A whole file for a folder of one's own, which messages show where something is missing.
+EXAMPLE = """\
+datasets:
+  - {name: fruit, data_dir: .}                # the folder fruit beside this file: fruit/train/CLASS, fruit/test/CLASS
+model: openai/clip-vit-base-patch32           # or tiny: {image_size: 32, patch_size: 8, epochs: 60}
+objectives: [none, mmcoa]
+seeds: [0]
+training: {epsilon: 1/255, max_steps: 300, per_device_train_batch_size: 128, learning_rate: 1.0e-5}
+threat_model: {preset: standard}
+"""
 
 # Files of the protocols that the command line offers by name.
 NAMED = files(__package__).joinpath("named")
@@ -70,7 +82,7 @@ def read_protocol(
 
 def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, changes: Mapping[str, Any]) -> Protocol:
     if not isinstance(content, dict):
-        raise ValueError(f"expected `field: value` lines, got {type(content).__name__}.")
+        raise ValueError(f"expected `field: value` lines, got {type(content).__name__}. For example:\n\n{EXAMPLE}")
     content, base = {**content}, changes.get("base", content.get("base"))
     if "objectives" in changes:
         named = {
@@ -79,7 +91,9 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         changes = {**changes, "objectives": [named.get(each, each) for each in changes["objectives"]]}
     values = _over(_over(base_settings(base) if base is not None else {}, content), changes)
     values = {"name": name, **{key: value for key, value in values.items() if key != "base"}}
-    check_values(values, get_type_hints(Protocol) | _IN_FILES, "a protocol")
+    annotations = get_type_hints(Protocol) | _IN_FILES
+    with nullcontext() if set(values) <= set(annotations) else _example():
+        check_values(values, annotations, "a protocol")
     if data_dir is not None:
         values["data_dir"] = str(Path(data_dir).absolute())
     elif values.get("data_dir"):
@@ -98,7 +112,19 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
     values["candidates"] = candidates_path(values.get("candidates", "neighbours"), folder)
     if values.get("model") and (folder / values["model"]).is_dir():
         values["model"] = str(folder / values["model"])
-    return Protocol(**values)
+    has_data = any(values.get(key) for key in ("datasets", "train_on", "evaluate_on"))
+    has_model = values.get("model") or values.get("tiny")
+    with nullcontext() if has_data and has_model else _example():
+        return Protocol(**values)
+
+
+@contextmanager
+def _example() -> Iterator[None]:
+    """Let a message be followed by a whole file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error} For example:\n\n{EXAMPLE}") from error
 
 
 def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

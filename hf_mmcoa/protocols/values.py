@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,9 @@ def check_values(values: Mapping[str, Any], annotations: Mapping[str, Any], what
         ValueError: naming `what` and the field.
     """
     if unknown := sorted(set(values) - set(annotations)):
-        raise ValueError(f"{what} has no field {', '.join(unknown)}; it has {', '.join(annotations)}.")
+        nearest = dict.fromkeys(found for name in unknown for found in difflib.get_close_matches(name, annotations, 1))
+        meant = f" Did you mean {', '.join(nearest)}?" if nearest else ""
+        raise ValueError(f"{what} has no field {', '.join(unknown)}; it has {', '.join(annotations)}.{meant}")
     _check_fields(values, annotations, what)
 
 

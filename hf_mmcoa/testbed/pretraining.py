@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
 from transformers import CLIPModel, CLIPProcessor, PrinterCallback
 
 from ..config import MMCoAConfig
+from ..data.benchmark_info import describe
 from ..data.digits import IMAGE_SIZE
 from ..models import encoding
 from ..training.trainer import MMCoATrainer
+from .captions import captioned, class_vocabulary
 from .digits import load_captioned_digits, vocabulary
 from .tiny_clip import WordVectors, tiny_clip
 
 BATCH_SIZE = 128  # over all processes together
+STEPS = 400  # of a pretraining that is given no number of epochs: 40 epochs of the digits
 
 
 def pretrain_tiny_clip(
@@ -26,7 +30,7 @@ def pretrain_tiny_clip(
     patch_size: int,
     epochs: int,
     seed: int = 0,
-    context_length: int = 16,
+    context_length: int | None = 16,
     word_vectors: WordVectors | None = None,
     **arguments: Any,
 ) -> tuple[CLIPModel, CLIPProcessor, MMCoATrainer]:
@@ -82,27 +86,87 @@ def pretrain_tiny_clip(
     return model, processor, trainer
 
 
-def pretrain_on_digits(args: MMCoAConfig, epochs: int) -> tuple[CLIPModel, CLIPProcessor]:
+def pretrain_on_digits(args: MMCoAConfig, epochs: int | None) -> tuple[CLIPModel, CLIPProcessor]:
     """Build a tiny CLIP and pretrain it on captioned digits, without attack.
 
     Args:
         args: arguments of the run, whose seed, device, precision and progress bar the pretraining shares.
-        epochs: passes over the 1,200 training digits. 40 reach about 97% on the validation split.
+        epochs: passes over the 1,200 training digits; None for `STEPS` steps. 40 reach about 97% on the validation
+            split.
 
     Returns:
         The model, which attacks can fool, and its processor.
     """
+    captions = load_captioned_digits(args.seed)
+    epochs = epochs if epochs is not None else _epochs(len(captions))
     model, processor, _ = pretrain_tiny_clip(
-        vocabulary(),
-        load_captioned_digits(args.seed),
-        image_size=IMAGE_SIZE,
-        patch_size=2,
-        epochs=epochs,
-        seed=args.seed,
-        output_dir=args.output_dir,
-        use_cpu=args.use_cpu,
-        bf16=args.bf16,
-        fp16=args.fp16,
-        disable_tqdm=args.disable_tqdm,
+        vocabulary(), captions, image_size=IMAGE_SIZE, patch_size=2, epochs=epochs, **_shared(args)
     )
     return model, processor
+
+
+def pretrain_on(
+    dataset: datasets.Dataset,
+    args: MMCoAConfig,
+    *,
+    image_size: int,
+    epochs: int | None = None,
+    words: Sequence[str] = (),
+) -> tuple[CLIPModel, CLIPProcessor]:
+    """Build a tiny CLIP for a data set and pretrain it on its pictures, without attack.
+
+    Labelled pictures get captions that name their class; pictures with captions keep them; those with both teach both.
+
+    Args:
+        dataset: the training split, as `load_benchmark` returns it.
+        args: arguments of the run, whose seed, device, precision, template and progress bar the pretraining shares.
+        image_size: height and width of the model's images, in pixels; a multiple of 4, since a patch is a quarter.
+        epochs: passes over the data set; None for `STEPS` steps.
+        words: substitutes that the vocabulary must hold too.
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        ValueError: if `image_size` is no multiple of 4.
+    """
+    if image_size < 4 or image_size % 4:
+        raise ValueError(f"`tiny_image_size` must be a multiple of 4, of which a patch is a quarter, got {image_size}.")
+    texts, parts = list(words), []
+    if "text" in dataset.column_names:
+        own = dataset.select_columns("text").with_format(None)[:]["text"]
+        texts += [text for given in own for text in (given if isinstance(given, list) else [given])]
+        parts.append(dataset.remove_columns([name for name in dataset.column_names if name not in ("image", "text")]))
+    if "label" in dataset.column_names:
+        info = describe(dataset)
+        texts += class_vocabulary(info.class_names, [info.template, str(args.template)], words)
+        labelled = captioned(dataset.select_columns(["image", "label"]), args.seed)
+        if parts:  # a caption belongs to one picture, a label to many: neither row says what the other may share
+            if isinstance(own[0], list):
+                lists = [[text] for text in labelled["text"]]
+                labelled = labelled.remove_columns("text").add_column("text", lists)
+            labelled = labelled.remove_columns("label").cast(parts[0].features)
+        parts.append(labelled)
+    whole = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+    model, processor, _ = pretrain_tiny_clip(
+        texts,
+        whole,
+        image_size=image_size,
+        patch_size=image_size // 4,
+        epochs=epochs if epochs is not None else _epochs(len(whole)),
+        context_length=None,
+        perturb_at="model",  # the pictures of a folder have any size
+        **_shared(args),
+    )
+    return model, processor
+
+
+def _shared(args: MMCoAConfig) -> dict[str, Any]:
+    """Return what a pretraining has from the run that it begins."""
+    names = ("seed", "output_dir", "use_cpu", "bf16", "fp16", "disable_tqdm")
+    return {name: getattr(args, name) for name in names}
+
+
+def _epochs(rows: int) -> int:
+    """Return how many passes over so many rows make at least `STEPS` steps."""
+    return math.ceil(STEPS / math.ceil(rows / BATCH_SIZE))

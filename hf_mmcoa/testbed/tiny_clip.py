@@ -19,6 +19,9 @@ from ..models import encoding
 
 WordVectors = Callable[[Sequence[str]], Tensor]
 
+CLIP_CONTEXT = 77  # tokens of a text, as published
+SPARE_TOKENS = 4  # a substitute may be longer than its word
+
 
 def tiny_tokenizer(texts: Iterable[str], num_merges: int | None = 1000) -> CLIPTokenizer:
     """Return CLIP's byte-pair tokenizer with merges learnt from `texts`.
@@ -87,7 +90,7 @@ def tiny_clip(
     patch_size: int,
     width: int = 64,
     layers: int = 2,
-    context_length: int = 16,
+    context_length: int | None = 16,
     seed: int = 0,
     word_vectors: WordVectors | None = None,
 ) -> tuple[CLIPModel, CLIPProcessor]:
@@ -99,7 +102,8 @@ def tiny_clip(
         patch_size: height and width of a patch, in pixels; 16 patches an image learn well.
         width: width of both encoders and of the joint space.
         layers: number of layers of each encoder.
-        context_length: largest number of tokens of a text.
+        context_length: largest number of tokens of a text; None for that of the longest of `texts` and a few more, at
+            most CLIP's own 77.
         seed: seed of the weights; the global random state is not changed.
         word_vectors: a function from words to their vectors, (words, any width), such as
             `functools.partial(word_vectors, "minilm")` of `hf_mmcoa.testbed.word_vectors`. Every word of `texts` is
@@ -114,6 +118,9 @@ def tiny_clip(
     """
     texts = list(texts)
     tokenizer = tiny_tokenizer(texts, 1000 if word_vectors is None else None)
+    if context_length is None:
+        longest = max((len(ids) for ids in tokenizer(texts)["input_ids"]), default=0)  # type: ignore[arg-type]
+        context_length = min(longest + SPARE_TOKENS, CLIP_CONTEXT)
     tokenizer.model_max_length = context_length
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import datasets
 import pytest
 from transformers import CLIPModel, CLIPProcessor
 
 from hf_mmcoa.cli import main
 from hf_mmcoa.cli.train import main as train_main
 from hf_mmcoa.cli.train_arguments import parse
+from hf_mmcoa.data.digits import load_digits
+from hf_mmcoa.protocols.run_data import suit_contrastive_loss, training_data
+from hf_mmcoa.testbed.tiny_clip import tiny_clip
 
 SMALL = ["--pretrain_epochs", "1", "--max_steps", "2", "--preset", "quick", "--max_test_samples", "20", "--use_cpu"]
 
@@ -92,7 +98,7 @@ def test_a_value_out_of_range_is_one_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dataset", "cifar10"], "needs `--model_name_or_path`"),
+        (["--dataset", "cifar10"], "needs `--model_name_or_path`, the CLIP that is trained; or `--tiny`"),
         (["--resume_from_checkpoint", "nowhere"], "'nowhere' holds no trainer_state.json"),
     ],
 )
@@ -114,3 +120,144 @@ def test_the_saved_folder_needs_nothing_of_ours(tmp_path):
         "assert not any(name.startswith('hf_mmcoa') for name in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(tmp_path).parent)
+
+
+# Other data than the digits
+
+
+def help_of(*options, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train_main([*options, "--help"])
+    assert stopped.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def default_of(option, shown):
+    """The default that the help shows for an option."""
+    spelling = option.replace("_", "-")
+    return re.search(rf"--{spelling} {option.upper()} .*?\(default: ([^)]*)\)", shown.split("options:")[1])[1]
+
+
+def test_the_help_shows_the_defaults_of_the_run_that_is_asked_for(capsys):
+    general, digits = help_of(capsys=capsys), help_of("--dataset", "digits", capsys=capsys)
+    tiny = help_of("--tiny", "--dataset", "fruit", capsys=capsys)
+    model = help_of("--model_name_or_path", "some/clip", "--dataset", "fruit", capsys=capsys)
+    assert [default_of("max_steps", each) for each in (general, digits, tiny, model)] == ["-1", "400", "300", "-1"]
+    assert "epsilon 0.15" in general  # the settings of the run without options are said, and not shown as general ones
+    assert "defaults below are those of the tiny CLIP on digits" in digits and "a tiny CLIP on fruit" in tiny
+
+
+def test_candidates_take_a_source_a_table_or_a_file(tmp_path):
+    file = tmp_path / "words.json"
+    file.write_text('{"beer mug": ["stein"]}')
+    for name, table in (("wordnet", None), ("digits-wordnet", "digits-wordnet"), (str(file), str(file))):
+        run, args = parse(["--candidates", name])
+        assert run.synonyms == table and args.candidates == ("neighbours" if table else name)
+
+
+@pytest.mark.parametrize("given", ["wordnt", "missing.json"])
+def test_candidates_that_are_neither_are_refused(given):
+    with pytest.raises(ValueError, match=rf"`candidates`.*{given}"):
+        parse(["--candidates", given])
+
+
+def test_an_unknown_line_is_told_its_nearest_option(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("image_colum: picture\n")
+    with pytest.raises(SystemExit):
+        parse(["--config", str(tmp_path / "run.yaml")])
+    assert "did you mean image_column?" in capsys.readouterr().err
+
+
+def test_a_model_and_a_tiny_one_exclude_each_other():
+    with pytest.raises(ValueError, match="one of the two"):
+        parse(["--tiny", "--model_name_or_path", "some/clip"])
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory):
+    """Two classes of digits in columns of unusual names, with captions."""
+    folder = tmp_path_factory.mktemp("data") / "parquet"
+    rows = load_digits("train").select(range(0, 1200, 30)).cast_column("label", datasets.Value("int64"))
+    rows = rows.map(lambda row: {"kind": row["label"] % 2, "remark": f"a scan of {row['label']}"})
+    kinds = datasets.ClassLabel(names=["even one", "odd one"])
+    rows = rows.remove_columns("label").rename_column("image", "scan").cast_column("kind", kinds)
+    for split in ("train", "test"):
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+COLUMNS = ["--image_column", "scan", "--label_column", "kind"]
+
+
+@pytest.fixture(scope="module")
+def small_clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    model, processor = tiny_clip(["This is a photo of a even odd one"], image_size=8, patch_size=2, width=16)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+def given(small_clip, parquet, *options):
+    return parse(
+        ["--model_name_or_path", small_clip, "--dataset", str(parquet), "--use_cpu", "--max_steps", "2", *options]
+    )
+
+
+def test_columns_of_any_name_are_read(small_clip, parquet):
+    run, args = given(small_clip, parquet, *COLUMNS, "--text_column", "remark")
+    data, validation = training_data(run, args)
+    assert set(data.column_names) == {"image", "label", "text"} and validation is None
+    assert data[3]["text"].startswith("a scan of ") and data.features["label"].names == ["even one", "odd one"]
+
+
+def test_a_stream_is_read_shuffled(small_clip, parquet):
+    run, args = given(small_clip, parquet, *COLUMNS, "--streaming")
+    data, _ = training_data(run, args)
+    assert isinstance(data, datasets.IterableDataset) and args.perturb_at == "model"
+    streamed, stored = [row["label"] for row in data], load_digits("train")["label"][::30]
+    assert sorted(streamed) == sorted(label % 2 for label in stored)
+    assert streamed != [label % 2 for label in stored]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max_steps", "-1"], "needs `--max_steps`"),
+        (["--shots", "2"], "leave `--shots` out"),
+        (["--eval_strategy", "steps", "--eval_steps", "1"], "leave `--eval_strategy` out"),
+    ],
+)
+def test_what_a_stream_cannot_do_is_said(small_clip, parquet, options, message):
+    run, args = given(small_clip, parquet, *COLUMNS, "--streaming", *options)
+    with pytest.raises(ValueError, match=message):
+        training_data(run, args)
+
+
+@pytest.mark.slow
+def test_a_streamed_training_runs(small_clip, parquet, tmp_path):
+    options = ["--model_name_or_path", small_clip, "--dataset", str(parquet), *COLUMNS, "--streaming", *SMALL[2:]]
+    assert train_main([*options, "--num_steps", "1", "--targets", "class", "--output_dir", str(tmp_path)]) == 0
+    assert "streaming: true" in (tmp_path / "training_args.yaml").read_text()
+
+
+def test_fewer_classes_than_samples_share_their_targets(small_clip, parquet):
+    run, args = given(small_clip, parquet, *COLUMNS)
+    data, _ = training_data(run, args)
+    assert args.per_device_train_batch_size == 128  # not transformers' 8
+    with pytest.warns(UserWarning, match="`targets` is set to class: of 40 samples of a batch and 2 classes"):
+        suit_contrastive_loss(data, run, args)
+    assert args.targets == "class"
+    for options in (["--targets", "diagonal"], ["--objective", "tecoa"]):
+        run, args = given(small_clip, parquet, *COLUMNS, *options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            suit_contrastive_loss(data, run, args)
+        assert args.targets == "diagonal"
+
+
+def test_a_small_batch_is_warned_about(small_clip, parquet):
+    run, args = given(small_clip, parquet, *COLUMNS, "--per_device_train_batch_size", "8", "--targets", "class")
+    with pytest.warns(UserWarning, match="a batch has 8 samples"):
+        suit_contrastive_loss(training_data(run, args)[0], run, args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,13 @@ from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.evaluation.results import BLIND_SPEC
 from hf_mmcoa.protocols import read_protocol
 from hf_mmcoa.protocols.cell import Method
-from hf_mmcoa.protocols.cell_models import _captioned, base_folder, substitutes, trained_folder, training_rows
+from hf_mmcoa.protocols.cell_models import base_folder, substitutes, trained_folder, training_rows
 from hf_mmcoa.protocols.cells import result_path
 from hf_mmcoa.protocols.grid_table import protocol_table
 from hf_mmcoa.protocols.protocol import STEPS
 from hf_mmcoa.protocols.reading import named_protocols
 from hf_mmcoa.substitutes.fashion_mnist import CLASS_NAMES, SYNONYMS
+from hf_mmcoa.testbed.captions import captioned
 from hf_mmcoa.training.trainer import MMCoATrainer
 
 ROOT = Path(__file__).parents[2]
@@ -297,7 +299,7 @@ def test_fashion_words_are_many_and_no_class_shares_another_classes():
 
 
 def test_captions_name_no_other_class():
-    texts = _captioned(load_digits("train"), seed=0)["text"]
+    texts = captioned(load_digits("train"), seed=0)["text"]
     assert len(set(texts)) > 100 and not any(text.startswith("one ") for text in texts)  # "one {}", of a three
 
 
@@ -476,3 +478,21 @@ def test_two_processes_make_the_same_table(smoke):
     finish(begin(smoke, one))
     finish(begin(smoke, two, "--processes", "2"))
     assert contents(one) == contents(two)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- digits\n", "expected `field: value` lines"),
+        ("dataset: [digits]\ntiny: {image_size: 8, patch_size: 2, epochs: 1}\n", "Did you mean datasets?"),
+        ("tiny: {image_size: 8, patch_size: 2, epochs: 1}\n", "needs `datasets`"),
+        ("datasets: [digits]\n", "give one of `model`"),
+    ],
+)
+def test_a_message_about_a_missing_part_shows_a_whole_file(tmp_path, text, message):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        read_protocol(tmp_path / "grid.yaml")
+    example = str(raised.value).partition("For example:\n\n")[2]
+    (tmp_path / "example.yaml").write_text(example)
+    assert read_protocol(tmp_path / "example.yaml").datasets[0].name == "fruit"
