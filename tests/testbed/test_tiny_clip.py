@@ -13,7 +13,7 @@ from hf_mmcoa.models.encoding import token_table
 from hf_mmcoa.substitutes.digits import SYNONYMS
 from hf_mmcoa.substitutes.embedded import synonym_table
 from hf_mmcoa.testbed import digits
-from hf_mmcoa.testbed.tiny_clip import _principal_components, tiny_clip, tiny_tokenizer
+from hf_mmcoa.testbed.tiny_clip import principal_components, tiny_clip, tiny_tokenizer
 
 
 def test_every_word_of_the_digits_is_one_token():
@@ -88,7 +88,7 @@ def test_wide_vectors_are_reduced_to_their_principal_axes():
 
 
 def test_an_axis_points_to_where_it_is_longest():
-    found = _principal_components(torch.randn(40, 30, generator=torch.Generator().manual_seed(0)), 20)
+    found = principal_components(torch.randn(40, 30, generator=torch.Generator().manual_seed(0)), 20)
     assert (found.gather(0, found.abs().argmax(0, keepdim=True)) > 0).all()
 
 
