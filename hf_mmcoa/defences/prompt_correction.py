@@ -138,7 +138,9 @@ def one_edit(first: str, second: str) -> bool:
     if len(first) < len(second):
         return first[start:] == second[start + 1 :]
     rest = first[start + 1 :], second[start + 1 :]
-    exchanged = first[start : start + 2] == second[start : start + 2][::-1] and first[start + 2 :] == second[start + 2 :]
+    exchanged = (
+        first[start : start + 2] == second[start : start + 2][::-1] and first[start + 2 :] == second[start + 2 :]
+    )
     return rest[0] == rest[1] or exchanged
 
 

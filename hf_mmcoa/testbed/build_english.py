@@ -67,7 +67,9 @@ def main() -> None:
 
     tokenizer = clip_tokenizer(MERGES)
     model = text_tower(tokenizer)
-    distil(model, tokenizer, [words[row] for row in seen], meanings[seen], args.steps, args.batch_size, args.learning_rate)
+    distil(
+        model, tokenizer, [words[row] for row in seen], meanings[seen], args.steps, args.batch_size, args.learning_rate
+    )
 
     cosines, right = recognised(model, tokenizer, [words[row] for row in held], meanings[held])
     print(f"{HELD_OUT:,} held-out words: cosine {cosines:.3f}, the right one of {HELD_OUT:,} in {right:.1%}")

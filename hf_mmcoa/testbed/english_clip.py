@@ -42,7 +42,7 @@ def english_clip(
     with as_file(files(__package__) / "english") as folder:
         text = CLIPTextModelWithProjection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    embed_dim = text.config.projection_dim
+    embed_dim = int(text.config.projection_dim or 0)
     vision = CLIPVisionConfig(
         image_size=image_size,
         patch_size=patch_size,

@@ -11,11 +11,11 @@ from transformers import CLIPModel, CLIPProcessor, PrinterCallback
 
 from ..config import MMCoAConfig
 from ..data.benchmark_info import describe
-from ..data.digits import IMAGE_SIZE
+from ..data.digits import IMAGE_SIZE, load_digits
 from ..models import encoding
 from ..training.trainer import MMCoATrainer
 from .captions import captioned, class_vocabulary
-from .digits import load_captioned_digits, vocabulary
+from .english_clip import english_clip
 from .tiny_clip import WordVectors, tiny_clip
 
 BATCH_SIZE = 128  # over all processes together
@@ -62,6 +62,45 @@ def pretrain_tiny_clip(
     )
     table = encoding.token_embedding_layer(model)
     table.requires_grad_(word_vectors is None)
+    trainer = _pretrain(model, processor, dataset, epochs, seed, arguments)
+    table.requires_grad_(True)
+    return model, processor, trainer
+
+
+def align_with_english(
+    dataset: datasets.Dataset, *, image_size: int, patch_size: int, epochs: int, seed: int = 0, **arguments: Any
+) -> tuple[CLIPModel, CLIPProcessor, MMCoATrainer]:
+    """Teach an image tower the meanings of the shipped English text tower, which stays as it is, without an attack.
+
+    This is locked-image tuning with the roles exchanged (LiT, arXiv:2111.07991): images learn to lie where their class
+    prompts lie, so that words which no caption holds mean something too.
+
+    Args:
+        dataset: pictures with labels, or with captions.
+        image_size: see `english_clip`.
+        patch_size: see `english_clip`.
+        epochs: number of passes over the data set.
+        seed: seed of the image tower's weights and of the order of the rows.
+        **arguments: any other field of `MMCoAConfig`; `output_dir` is needed.
+
+    Returns:
+        The model, whose weights all train afterwards, its processor and the trainer, which can save both.
+    """
+    model, processor = english_clip(image_size=image_size, patch_size=patch_size, seed=seed)
+    trainer = _pretrain(model, processor, dataset, epochs, seed, {"train_text_encoder": False} | arguments)
+    model.requires_grad_(True)
+    return model, processor, trainer
+
+
+def _pretrain(
+    model: CLIPModel,
+    processor: CLIPProcessor,
+    dataset: datasets.Dataset,
+    epochs: int,
+    seed: int,
+    arguments: dict[str, Any],
+) -> MMCoATrainer:
+    """Train a model in place by CLIP's own loss, without an attack, and return its trainer."""
     recipe: dict[str, Any] = {
         "objective": "clean",
         "targets": "class",
@@ -82,26 +121,23 @@ def pretrain_tiny_clip(
         trainer.remove_callback(PrinterCallback)
     trainer.stops_on_signals = False  # it is repeated in seconds, and writes no checkpoint to resume from
     trainer.train()
-    table.requires_grad_(True)
-    return model, processor, trainer
+    return trainer
 
 
 def pretrain_on_digits(args: MMCoAConfig, epochs: int | None) -> tuple[CLIPModel, CLIPProcessor]:
-    """Build a tiny CLIP and pretrain it on captioned digits, without attack.
+    """Build a tiny CLIP that knows English and align it with the training digits, without attack.
 
     Args:
         args: arguments of the run, whose seed, device, precision and progress bar the pretraining shares.
-        epochs: passes over the 1,200 training digits; None for `STEPS` steps. 40 reach about 97% on the validation
+        epochs: passes over the 1,200 training digits; None for `STEPS` steps. 40 reach about 98% on the validation
             split.
 
     Returns:
         The model, which attacks can fool, and its processor.
     """
-    captions = load_captioned_digits(args.seed)
-    epochs = epochs if epochs is not None else _epochs(len(captions))
-    model, processor, _ = pretrain_tiny_clip(
-        vocabulary(), captions, image_size=IMAGE_SIZE, patch_size=2, epochs=epochs, **_shared(args)
-    )
+    data = load_digits("train")
+    epochs = epochs if epochs is not None else _epochs(len(data))
+    model, processor, _ = align_with_english(data, image_size=IMAGE_SIZE, patch_size=2, epochs=epochs, **_shared(args))
     return model, processor
 
 
