@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import tarfile
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -91,8 +90,7 @@ def unpack(package: str, folder: Path) -> Path:
     if not target.exists():
         command = ["npm", "pack", "--silent", "--pack-destination", str(folder), package]
         name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-        with tarfile.open(folder / name) as archive:
-            archive.extractall(target, filter="data")
+        subprocess.run(["tar", "-xzf", str(folder / name), "--one-top-level=" + str(target)], check=True)
     return target / "package"
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..file_names import WHAT_RAN
 from ..io import printable, read_yaml
 from ..protocols.run_arguments import GENERAL, RunArguments, default_settings, digits_settings
-from ..substitutes.embedded import synonym_table
 
 if TYPE_CHECKING:
     from ..config import MMCoAConfig
@@ -133,6 +132,7 @@ def _table(values: dict[str, Any]) -> str | None:
         ValueError: if there is neither a source nor a table of that name, or the table is faulty.
     """
     from ..attacks.settings import AttackSettings, CandidateName
+    from ..substitutes.embedded import synonym_table
 
     name = values["candidates"]
     if name in get_args(CandidateName):

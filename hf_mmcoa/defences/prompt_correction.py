@@ -59,6 +59,8 @@ class _CorrectingTokenizer:
 class NearestCentroid:
     """Read a text as the class prompt whose class lies nearest: the mean embedding of its prompt and known rewordings.
 
+    Prompts and known rewordings themselves are looked up, not compared.
+
     It needs the list of classes, which zero-shot classification has and retrieval has not.
 
     Args:
@@ -76,7 +78,8 @@ class NearestCentroid:
         self.encoder, self.prompts = encoder, list(prompts)
         means = [self._embed([prompt, *reworded]).mean(0) for prompt, reworded in zip(prompts, known, strict=True)]
         self._centroids = F.normalize(torch.stack(means), dim=-1)
-        self._read: dict[str, str] = {}
+        classes = zip(prompts, known, strict=True)
+        self._read = {text: prompt for prompt, reworded in classes for text in (prompt, *reworded)}
 
     def __call__(self, text: str) -> str:
         """Return the prompt of the class nearest to the text."""

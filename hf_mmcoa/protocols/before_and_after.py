@@ -167,13 +167,13 @@ def run_settings(run: RunArguments, args: MMCoAConfig) -> dict[str, Any]:
     """Return the options that repeat the run by `--config training_args.yaml`, beside the trainer's own arguments."""
     options = [each for each in fields(run) if each.init]
     settings = {each.name: getattr(run, each.name) for each in options if getattr(run, each.name) != each.default}
-    if run.synonyms is not None:
-        settings["candidates"] = run.synonyms
     if run.targets_are_free:  # the choice is made anew where the run is repeated as it was made here
         settings["targets"] = args.targets
     # The defaults of the kind of run would otherwise replace an argument that has the configuration's default value.
     base = default_settings(run.model_name_or_path, run.dataset, run.tiny).keys() - {"output_dir", "report_to"}
     settings |= {name: value for name, value in args.to_dict().items() if name in base}
+    if run.synonyms is not None:
+        settings["candidates"] = run.synonyms
     return {"dataset": run.dataset} | settings
 
 

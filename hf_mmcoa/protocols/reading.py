@@ -138,6 +138,9 @@ def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+SUBSTITUTES = ("candidates", "num_candidates")  # a protocol has its own
+
+
 def base_settings(dataset: str) -> dict[str, Any]:
     """Return fields of a protocol on a data set that needs no model: its tiny CLIP, training and substitutes.
 
@@ -155,7 +158,7 @@ def base_settings(dataset: str) -> dict[str, Any]:
     values = {"datasets": [dataset], "tiny": tiny, "candidates": dataset}
     if "max_test_samples" in options:
         values["max_test_samples"] = options.pop("max_test_samples")
-    left_out = ("output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size")
+    left_out = ("output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size", *SUBSTITUTES)
     return values | {"training": {key: value for key, value in options.items() if key not in left_out}}
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..config import MMCoAConfig
-from ..training.named_objective import named_objective
+from ..objectives.named import named_objective
 
 OTHER_THAN_IMAGES = 224  # the image size does not decide which views an objective reads
 

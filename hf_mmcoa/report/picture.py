@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def _chip(axes: Axes, left: float, top: float, name: str, probability: float, ri
         )
     )
     colour, middle = RIGHT if right else "white", left + CHIP_WIDTH / 2
-    text, size, room = f"{'✓' if right else '✗'} {name}", 9.5, CHIP_WIDTH - 0.08
+    text, size, room = f"{'✓' if right else '✗'} {_shown(name)}", 9.5, CHIP_WIDTH - 0.08
     if _text_width(text, size, "bold") <= room:
         _label(axes, middle, top + 0.175, text, size, colour, ha="center", weight="bold")
         _label(axes, middle, top + 0.365, f"{100 * probability:.0f}%", 8.5, colour, ha="center")
@@ -192,13 +193,15 @@ def _lines(text: str, size: float, room: float, weight: str = "normal") -> list[
     return lines or [""]
 
 
+@lru_cache(maxsize=4096)
 def _text_width(text: str, size: float, weight: str) -> float:
     """Return the width of a line in inches, without drawing it."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
     font = FontProperties(family="DejaVu Sans", weight=weight)
-    return float(TextPath((0, 0), text, size=size, prop=font).get_extents().width) / 72 if text.strip() else 0.0
+    # Control points bound the curves; the curves' own extents take a second for a hundred letters.
+    return float(np.ptp(TextPath((0, 0), text, size=size, prop=font).vertices[:, 0])) / 72 if text.strip() else 0.0
 
 
 def _prompt(axes: Axes, left: float, y: float, view: View) -> None:

@@ -182,7 +182,7 @@ def test_the_search_by_another_process_or_before_an_interruption_gives_the_same_
     whole = evaluate(model, processor, dataset, attacks=["multimodal"], text_attacks=("words", "characters"))
     from hf_mmcoa.evaluation import evaluator
 
-    def interrupted(evaluation, index, batch):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
     spec = ThreatModel.preset(

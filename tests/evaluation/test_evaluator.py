@@ -287,7 +287,7 @@ def test_a_text_attack_without_budget_equals_clean_and_warns(model, processor, d
         ({"class_names": ["cat", "dog", "a car " * 9]}, "context holds 16"),
         ({"attacks": ["audio"]}, "choose from clean"),
         ({"threat_model": "weak"}, "choose from paper"),
-        ({"threat_model": {"image_attacks": ("fgsm",)}}, "choose from pgd-ce"),
+        ({"threat_model": {"image_attacks": ("fgms",)}}, "choose from pgd-ce"),
         ({"threat_model": {"image_attacks": ()}}, "`image_attacks` is empty"),
         ({"threat_model": {"text_attacks": ()}}, "`text_attacks` is empty"),
         ({"threat_model": {"text_attacks": ("embedding",)}}, "needs texts to present"),
