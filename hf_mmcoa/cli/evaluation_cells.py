@@ -26,9 +26,10 @@ class Cell:
 
     @property
     def epsilon(self) -> str:
-        """Return the radius as people write it: "4/255", or "0.5" in l2."""
-        radius = self.threat_model.pixel_radius
-        return f"{255 * radius:g}/255" if self.threat_model.norm == "linf" else f"{radius:g}"
+        """Return the radius as people write it: "4/255", or "0.15"."""
+        from ..report.table import fraction
+
+        return fraction(self.threat_model.pixel_radius)
 
     def __str__(self) -> str:
         return f"{self.model} on {self.dataset}, epsilon {self.epsilon}"
