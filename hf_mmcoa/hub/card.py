@@ -470,9 +470,12 @@ def _candidates_option(result: Mapping[str, Any]) -> list[str] | None:
         return []
     if isinstance(source, str):
         return ["--candidates", _SOURCES[source]] if source in _SOURCES else None
-    table = synonym_table(name) if name in EMBEDDED else None
-    halves = known_and_unseen(table) if table is not None else ()
-    return ["--candidates", name] if list(source.values()) == [repr(half) for half in halves] else None
+    for named in (name, f"{name}-wordnet") if name in EMBEDDED else ():
+        table = synonym_table(named)
+        halves = known_and_unseen(table) if table is not None else ()
+        if list(source.values()) == [repr(half) for half in halves]:
+            return ["--candidates", named]
+    return None
 
 
 # Text

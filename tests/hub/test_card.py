@@ -295,7 +295,7 @@ def test_the_evaluation_s_command_says_the_same_threat_model(changes):
     args = build_parser().parse_args(shlex.split(evaluate_command(result | changes, "user/robust"))[1:])
     spec, wanted = threat_model(args).to_dict(), result["attack_spec"]
     assert {name for name in wanted if spec[name] != wanted[name]} == {"candidates"}
-    assert (args.model, args.dataset, args.candidates) == (["user/robust"], ["digits"], ["digits"])
+    assert (args.model, args.dataset, args.candidates) == (["user/robust"], ["digits"], ["digits-wordnet"])
     assert args.split == "test"
     assert (args.max_samples, args.batch_size) == ((360, 64) if changes else (None, 128))
 

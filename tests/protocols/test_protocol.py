@@ -211,7 +211,8 @@ def test_a_base_is_what_the_train_command_does_without_a_model(write):
     assert dict(protocol.tiny) == {"image_size": 8, "patch_size": 2, "epochs": 1}
     assert protocol.training["learning_rate"] == default["learning_rate"] and protocol.training["max_steps"] == 7
     assert set(default) - set(protocol.training) == {
-        "output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size", "pretrain_epochs"
+        "output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size", "pretrain_epochs", "candidates",
+        "num_candidates",
     }  # fmt: skip
     assert protocol.candidates == protocol.datasets[0].name == "digits"
     whole = read_protocol(write(base="digits", datasets=None, tiny=None, training=None))
