@@ -150,7 +150,7 @@ def test_a_grid_with_two_jobs_is_that_of_one_and_a_failing_cell_stops_no_other(t
 @pytest.mark.slow
 def test_ctrl_c_ends_every_job_with_a_checkpoint(tmp_path):
     file = tmp_path / "grid.yaml"
-    long = SMALL | {"objectives": ["clean", "tecoa"], "training": SMALL["training"] | {"max_steps": 4000}}
+    long = SMALL | {"objectives": ["clean", "tecoa"], "training": SMALL["training"] | {"max_steps": 100_000}}
     file.write_text(yaml.safe_dump(long))
     process = start("protocol", file, "--output", tmp_path / "out", "--jobs", "2")
     deadline = time.monotonic() + 120
