@@ -159,7 +159,7 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
         print(f"card     {output / CARD_FILE}  (`hf-mmcoa push` publishes the folder)")
     trainer.create_model_card()
     stages.end()
-    trainer.accelerator.end_training()  # without it the first process to exit may close the process group while others still use it
+    trainer.accelerator.end_training()  # or the first process to exit closes the group while others still use it
     return results
 
 
