@@ -327,7 +327,7 @@ class MMCoAConfig(TrainingArguments):
 
     @property
     def text_attack_is_auto(self) -> bool:
-        """Whether `text_attack` is what "auto" stands for, so that an attack or objective object may say otherwise."""
+        """Tell whether `text_attack` is what "auto" stands for; an attack or objective object may say otherwise."""
         return self.text_attack == self._auto_text_attack
 
     @property

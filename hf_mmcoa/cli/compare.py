@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io import printable
+from .jobs_argument import add_jobs_argument
 from .launch import refuse_several_processes
 
 HELP = "compare training methods under one threat model"
@@ -149,15 +150,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]PATH",
         help="finished results under the same threat model to add as rows: files, or folders of files",
     )
-    parser.add_argument(
-        "--jobs",
-        "--processes",
-        dest="processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="trainings to run at the same time, each on one GPU, or on its share of the cores",
-    )
+    add_jobs_argument(parser)
     parser.add_argument(
         "--data_dir", "--data-dir", metavar="FOLDER", help="folder that holds the data sets' files already"
     )

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from ..io import printable
+from .jobs_argument import add_jobs_argument
 from .launch import refuse_several_processes
 
 HELP = "run a grid of trainings and evaluations, resumable cell by cell"
@@ -59,15 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print cells, downloads, disk space and time, and run nothing",
     )
-    parser.add_argument(
-        "--jobs",
-        "--processes",
-        dest="processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="trainings to run at the same time, each on one GPU, or on its share of the cores",
-    )
+    add_jobs_argument(parser)
     parser.add_argument(
         "--data_dir", "--data-dir", metavar="FOLDER", help="folder that holds the data sets' files already"
     )

@@ -215,6 +215,7 @@ def _processor(
 
 
 def has_image_processor(folder: Path) -> bool:
+    """Return whether a folder holds an image processor as transformers writes it."""
     return any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json"))
 
 

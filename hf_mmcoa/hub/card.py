@@ -1,14 +1,12 @@
 """The model card: the description of a checkpoint, its measurements and its limits, written from files alone.
 
 Names in those files are untrusted: the template escapes everything it prints, except text that this module made.
-It is long because each part of the template has its own function here, and they share what they know of the model.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib.resources import files
@@ -22,13 +20,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import TrainingArguments
 
 from .._version import __version__
-from ..attacks.settings import pixels
 from ..config import MMCoAConfig, resolved_text_attack
 from ..data.benchmarks import find_benchmark
-from ..evaluation.prepare import ATTACKS
-from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
 from ..file_names import PICTURE_FILE
-from ..io import printable
 from ..report.markdown import Verbatim, escape_markdown
 from ..report.picture import threat_sentence
 from ..report.table import (
@@ -41,9 +35,7 @@ from ..report.table import (
     most_candidates,
 )
 from ..report.titles import title_parts
-from ..substitutes.embedded import EMBEDDED, synonym_table
-from ..substitutes.held_out import known_and_unseen
-from ..substitutes.masked_lm import MASKED_LM
+from .evaluate_command import dataset_and_split, evaluate_command, one_line, shell
 from .limitations import limits
 from .measurements import Measurements, Section, measurements
 from .model_folder import Checkpoint, hub_id, read_checkpoint
@@ -83,15 +75,6 @@ _ALWAYS: tuple[str, ...] = (
     "per_device_train_batch_size",
 )
 _ALWAYS += ("gradient_accumulation_steps", "weight_decay", "seed")
-# Fields of a threat model that no option of `hf-mmcoa evaluate` changes.
-_NO_OPTION = ("candidates", "random_start", "protect_template", "forbid_class_names", "skip_fallen")
-# The description of a candidate source in a result -> its name on the command line.
-_SOURCES = {
-    "NeighbourCandidates()": "neighbours",
-    "HotFlipCandidates()": "hotflip",
-    "WordNetCandidates()": "wordnet",
-    f"MaskedLMCandidates({MASKED_LM!r}, align_to_cls=True)": "masked-lm",
-}
 
 
 def model_card(
@@ -167,7 +150,7 @@ def card_of(
                 for one in measured.retrievals
             ],
             picture=PICTURE_FILE in measured.files,
-            measure=Verbatim(f"hf-mmcoa evaluate --model {_shell(where)} --dataset cifar10 --output cifar10.json"),
+            measure=Verbatim(f"hf-mmcoa evaluate --model {shell(where)} --dataset cifar10 --output cifar10.json"),
             limits=[Verbatim(one) for one in _limits(measured)],
             training=[Verbatim(one) for one in _training(checkpoint, base)],
             settings=Verbatim(_settings(checkpoint.arguments)),
@@ -196,7 +179,7 @@ def card_of(
             *([tags] if isinstance(tags, str) else tags or ()),
         ],
         metrics=["accuracy"] if measured.sections else None,
-        model_name=_one_line(name) if measured.sections else None,
+        model_name=one_line(name) if measured.sections else None,
         eval_results=[
             one
             for section, parts in zip(measured.sections, titles, strict=True)
@@ -205,44 +188,6 @@ def card_of(
         or None,
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
-
-
-def evaluate_command(result: Mapping[str, Any], model: str) -> str | None:
-    """Return the `hf-mmcoa evaluate` command that repeats a result.
-
-    Args:
-        result: a result of `evaluate_robustness`.
-        model: folder or Hub id for the command.
-
-    Returns:
-        One line; None if the command's options cannot express the threat model.
-    """
-    spec = result["attack_spec"]
-    candidates = _candidates_option(result)
-    if candidates is None or not set(spec["image_attacks"]) <= set(IMAGE_ATTACKS):
-        return None
-    presets = {name: ThreatModel.preset(name).to_dict() for name in PRESETS}
-    differences = {
-        name: {field: value for field, value in spec.items() if field not in _NO_OPTION and value != preset.get(field)}
-        for name, preset in presets.items()
-        if all(spec[field] == preset[field] for field in _NO_OPTION[1:])
-    }
-    if not differences:
-        return None
-    preset = min(differences, key=lambda name: len(differences[name]))
-    name, split = _dataset_and_split(result)
-    words = ["hf-mmcoa", "evaluate", "--model", model, "--dataset", name]
-    words += ["--split", split] if split and split != "test" else []
-    words += ["--attacks", *result["attacks"]] if set(result.get("attacks", ATTACKS)) != set(ATTACKS) else []
-    words += ["--preset", preset]
-    for field, value in differences[preset].items():
-        if value is not None:
-            words += [f"--{field}", *(map(str, value) if isinstance(value, list) else [_number(value)])]
-    words += candidates
-    rows = result["row_ids"]
-    words += ["--max_samples", str(len(rows))] if rows != list(range(len(rows))) else []
-    words += ["--batch_size", str(result["batch_size"])] if result.get("batch_size", 128) != 128 else []
-    return " ".join(map(_shell, [*words, "--output", "results.json"]))
 
 
 # The parts of the template
@@ -393,7 +338,7 @@ def _licences(license: str | None, base: str | None, dataset: str | None, measur
     if hub_id(base):
         said.append(f"The licence of the base model, {_linked(str(base))}, applies to models derived from it")
     names = [dataset] if dataset else []
-    names += [_dataset_and_split(section.result)[0] for section in measured.sections]
+    names += [dataset_and_split(section.result)[0] for section in measured.sections]
     for name in dict.fromkeys(names):
         row = find_benchmark(name)
         known = row.sources[0].licence if row else "unknown"
@@ -413,21 +358,21 @@ def _eval_results(section: Section, title: Sequence[str]) -> list[EvalResult]:
     """
     result = section.result
     spec = result["attack_spec"]
-    name, split = _dataset_and_split(result)
+    name, split = dataset_and_split(result)
     within = f"{'L2' if spec['norm'] == 'l2' else 'Linf'} {fraction(float(spec['epsilon']))}"
 
     def metric(key: str, label: str) -> str:
         on_images = key.startswith(("image", "multimodal", "worst_case"))
         said = ", ".join([*([within] if on_images else []), *title[2:]])
         name = "clean accuracy" if key == "clean_accuracy" else f"accuracy under attack: {label}"
-        return _one_line(f"{name} ({said})" if said else name)
+        return one_line(f"{name} ({said})" if said else name)
 
     return [
         EvalResult(
             task_type="zero-shot-image-classification",
             task_name="Zero-shot image classification under attack",
-            dataset_type=_one_line(_dataset_id(name) or Path(name).name),
-            dataset_name=_one_line(Path(name).name if Path(name).is_absolute() else name),
+            dataset_type=one_line(_dataset_id(name) or Path(name).name),
+            dataset_name=one_line(Path(name).name if Path(name).is_absolute() else name),
             dataset_split=split,
             metric_type="accuracy",
             metric_name=metric(key, label),
@@ -458,26 +403,6 @@ def _dataset_id(name: str | None) -> str | None:
     return hub_id(row.sources[0].hub_id if row else name)
 
 
-def _dataset_and_split(result: Mapping[str, Any]) -> tuple[str, str | None]:
-    name, _, split = str(result.get("dataset", "unnamed")).rpartition("/")
-    return (name, split) if name else (split, None)
-
-
-def _candidates_option(result: Mapping[str, Any]) -> list[str] | None:
-    """Return the option that names the substitutes of a result; None if they came from an object or a file."""
-    source, name = result["attack_spec"]["candidates"], _dataset_and_split(result)[0]
-    if "words" not in result["attack_spec"]["text_attacks"]:
-        return []
-    if isinstance(source, str):
-        return ["--candidates", _SOURCES[source]] if source in _SOURCES else None
-    for named in (name, f"{name}-wordnet") if name in EMBEDDED else ():
-        table = synonym_table(named)
-        halves = known_and_unseen(table) if table is not None else ()
-        if list(source.values()) == [repr(half) for half in halves]:
-            return ["--candidates", named]
-    return None
-
-
 # Text
 
 
@@ -486,16 +411,12 @@ def _linked(name: str) -> str:
     return f"[{escape_markdown(name)}](https://huggingface.co/{found})" if found else escape_markdown(name)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(printable(text).split())
-
-
 def _entities(text: str) -> str:
     """Return `text` on one line for an HTML element of a Markdown file, with special characters as entities.
 
     Those of Markdown and of HTML are replaced, and backslashes too: Markdown reads them as escapes, HTML does not.
     """
-    return re.sub(r"""[\\`*_\[\]<>|!#~&$@"']""", lambda found: f"&#{ord(found[0])};", _one_line(text))
+    return re.sub(r"""[\\`*_\[\]<>|!#~&$@"']""", lambda found: f"&#{ord(found[0])};", one_line(text))
 
 
 def _quoted(value: Any, indent: int | None = None) -> str:
@@ -507,18 +428,8 @@ def _quoted(value: Any, indent: int | None = None) -> str:
     return text if text.replace("\n", "").isprintable() else json.dumps(value, indent=indent)
 
 
-def _shell(word: str) -> str:
-    return shlex.quote(_one_line(word))
-
-
 def _scalar(value: Any) -> str:
     """Return a value as YAML on one line."""
     if isinstance(value, (str, list, dict)):
         return _quoted(value)
     return yaml.safe_dump(value).splitlines()[0]
-
-
-def _number(value: Any) -> str:
-    """Return an option's value so that it reads back as the same number; fractions such as 4/255 stay fractions."""
-    written = fraction(value) if isinstance(value, float) else ""
-    return written if "/" in written and pixels("value", written) == value else str(value)

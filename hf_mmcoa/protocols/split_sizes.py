@@ -18,7 +18,7 @@ HELD_OUT = 0.1  # fraction of the training split held out for model selection, i
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What is known about a split.
+    """Hold what is known about a split.
 
     Args:
         rows: number of rows; None if unknown.

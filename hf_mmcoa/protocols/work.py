@@ -13,7 +13,7 @@ OTHER_THAN_IMAGES = 224  # the image size does not decide which views an objecti
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What one training does.
+    """Hold what one training does.
 
     Args:
         steps: optimizer steps.

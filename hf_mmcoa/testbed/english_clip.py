@@ -8,20 +8,12 @@ tower (LiT, arXiv:2111.07991) in seconds.
 
 from __future__ import annotations
 
-import math
 from importlib.resources import as_file, files
 
 import torch
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPProcessor,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-)
+from transformers import CLIPModel, CLIPProcessor, CLIPTextModelWithProjection, CLIPTokenizer
 
-from .tiny_clip import image_processor
+from .tiny_clip import image_processor, untrained_clip
 
 
 def english_clip(
@@ -42,26 +34,9 @@ def english_clip(
     with as_file(files(__package__) / "english") as folder:
         text = CLIPTextModelWithProjection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    embed_dim = int(text.config.projection_dim or 0)
-    vision = CLIPVisionConfig(
-        image_size=image_size,
-        patch_size=patch_size,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        projection_dim=embed_dim,
+    model = untrained_clip(
+        text.config, image_size=image_size, patch_size=patch_size, width=width, layers=layers, seed=seed
     )
-    config = CLIPConfig(
-        text_config=text.config.to_dict(),
-        vision_config=vision.to_dict(),
-        projection_dim=embed_dim,
-        logit_scale_init_value=math.log(1 / 0.07),  # where CLIP's own training began
-        attn_implementation="eager",  # type: ignore[call-arg]  # at this size faster than fused attention
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = CLIPModel(config)
     model.text_model.load_state_dict(text.text_model.state_dict())
     model.text_projection.load_state_dict(text.text_projection.state_dict())
     return model.eval(), CLIPProcessor(image_processor(image_size), tokenizer)

@@ -134,27 +134,9 @@ def tiny_clip(
         pad_token_id=tokenizer.pad_token_id,
         projection_dim=width,
     )
-    vision_config = CLIPVisionConfig(
-        image_size=image_size,
-        patch_size=patch_size,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        projection_dim=width,
+    model = untrained_clip(
+        text_config, image_size=image_size, patch_size=patch_size, width=width, layers=layers, seed=seed
     )
-    # A model of this size learns nothing from scratch with the published ln 100; CLIP's own training began at
-    # ln(1 / 0.07).
-    config = CLIPConfig(
-        text_config=text_config.to_dict(),
-        vision_config=vision_config.to_dict(),
-        projection_dim=width,
-        logit_scale_init_value=math.log(1 / 0.07),
-        attn_implementation="eager",  # type: ignore[call-arg]  # at this size faster than fused attention
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = CLIPModel(config)
     if word_vectors is not None:
         words = sorted({word for text in texts for word in _words(text)})
         rows = [tokenizer.convert_tokens_to_ids(f"{word}</w>") for word in words]
@@ -162,6 +144,43 @@ def tiny_clip(
         norm = table.norm(dim=-1).mean()  # one norm for all words: the lengths of BERT's rows depend on word frequency
         table[rows] = norm * F.normalize(principal_components(_checked(word_vectors(words), words), width), dim=-1)
     return model.eval(), CLIPProcessor(image_processor(image_size), tokenizer)
+
+
+def untrained_clip(
+    text_config: CLIPTextConfig, *, image_size: int, patch_size: int, width: int, layers: int, seed: int
+) -> CLIPModel:
+    """Return a CLIP with random weights, whose joint space has the width that the text tower projects to.
+
+    Args:
+        text_config: of the text tower.
+        image_size: height and width of an image, in pixels.
+        patch_size: height and width of a patch, in pixels.
+        width: width of the image tower; a multiple of its 4 heads.
+        layers: number of layers of the image tower.
+        seed: seed of the weights; the global random state is not changed.
+    """
+    embed_dim = int(text_config.projection_dim or 0)
+    vision_config = CLIPVisionConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        projection_dim=embed_dim,
+    )
+    # A model of this size learns nothing from scratch with the published ln 100; CLIP's own training began at
+    # ln(1 / 0.07).
+    config = CLIPConfig(
+        text_config=text_config.to_dict(),
+        vision_config=vision_config.to_dict(),
+        projection_dim=embed_dim,
+        logit_scale_init_value=math.log(1 / 0.07),
+        attn_implementation="eager",  # type: ignore[call-arg]  # at this size faster than fused attention
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLIPModel(config)
 
 
 def image_processor(image_size: int) -> CLIPImageProcessorPil:

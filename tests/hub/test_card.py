@@ -25,7 +25,8 @@ from hf_mmcoa.cli.train_arguments import parse
 from hf_mmcoa.config import MMCoAConfig
 from hf_mmcoa.evaluation.recalls import DIRECTIONS, recalls
 from hf_mmcoa.evaluation.threat_model import ThreatModel
-from hf_mmcoa.hub.card import evaluate_command, model_card
+from hf_mmcoa.hub.card import model_card
+from hf_mmcoa.hub.evaluate_command import evaluate_command
 from hf_mmcoa.hub.limitations import limits
 from hf_mmcoa.hub.model_folder import read_checkpoint
 from hf_mmcoa.io import write_json
