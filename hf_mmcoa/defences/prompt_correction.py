@@ -1,6 +1,6 @@
 """Correct a prompt before it is encoded: baselines that a robust text encoder has to beat.
 
-A correction maps a text to a text, so every attack on words or characters meets it unchanged: the attacker's texts are
+A correction maps texts to texts, so every attack on words or characters meets it unchanged: the attacker's texts are
 corrected, and the search for the worst one sees the corrected embeddings. An attack on token embeddings goes past it.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..models.encoder import DualEncoder
 from ..substitutes.words import WORD
 
-Correction = Callable[[str], str]
+Correction = Callable[[Sequence[str]], list[str]]
 
 
 class CorrectingProcessor:
@@ -25,7 +25,7 @@ class CorrectingProcessor:
 
     Args:
         processor: of the model.
-        corrections: applied to each text in turn.
+        corrections: applied in turn.
 
     Example:
         >>> evaluate_robustness(model, CorrectingProcessor(processor, correction), data)  # doctest: +SKIP
@@ -46,7 +46,7 @@ class _CorrectingTokenizer:
     def __call__(self, texts: Sequence[str], **options: Any) -> Any:
         read = list(texts)
         for correct in self._corrections:
-            read = [correct(text) for text in read]
+            read = correct(read)
         return self._tokenizer(read, **options)
 
     def __len__(self) -> int:
@@ -81,11 +81,12 @@ class NearestCentroid:
         classes = zip(prompts, known, strict=True)
         self._read = {text: prompt for prompt, reworded in classes for text in (prompt, *reworded)}
 
-    def __call__(self, text: str) -> str:
-        """Return the prompt of the class nearest to the text."""
-        if text not in self._read:
-            self._read[text] = self.prompts[int((self._embed([text]) @ self._centroids.T).argmax())]
-        return self._read[text]
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        """Return for each text the prompt of the class nearest to it."""
+        if new := [text for text in dict.fromkeys(texts) if text not in self._read]:
+            nearest = (self._embed(new) @ self._centroids.T).argmax(1).tolist()
+            self._read |= {text: self.prompts[row] for text, row in zip(new, nearest, strict=True)}
+        return [self._read[text] for text in texts]
 
     def _embed(self, texts: list[str]) -> Tensor:
         with torch.no_grad():
@@ -106,8 +107,8 @@ class SpellCorrection:
         ValueError: if the vocabulary is empty.
 
     Example:
-        >>> SpellCorrection(("a", "photo", "of", "nine", "one"))("a phto of nin")
-        'a photo of nine'
+        >>> SpellCorrection(("a", "photo", "of", "nine", "one"))(["a phto of nin"])
+        ['a photo of nine']
     """
 
     vocabulary: tuple[str, ...]
@@ -117,9 +118,9 @@ class SpellCorrection:
             raise ValueError("`vocabulary` is empty: give the words that a prompt may hold.")
         object.__setattr__(self, "_at_one_edit", _signatures(self.vocabulary))
 
-    def __call__(self, text: str) -> str:
-        """Return the text with its unknown words corrected."""
-        return WORD.sub(lambda match: self._corrected(match.group()), text)
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts with their unknown words corrected."""
+        return [WORD.sub(lambda match: self._corrected(match.group()), text) for text in texts]
 
     def _corrected(self, word: str) -> str:
         lower = word.lower()
