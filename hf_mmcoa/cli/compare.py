@@ -34,7 +34,7 @@ under different threat models, 2 for a wrong argument
 
 def run(args: argparse.Namespace) -> int:
     """Run or plan the comparison that the parsed arguments ask for; return the exit status."""
-    from ..protocols.comparison import check_is_comparison, run_comparison
+    from ..protocols.comparison import CHOICE, check_is_comparison, run_comparison, to_choose_by
     from ..protocols.grid import print_to_stderr
     from ..protocols.plan import plan_protocol
     from ..protocols.reading import read_protocol
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         refuse_several_processes("compare")
         protocol = read_protocol(args.comparison, args.data_dir, _changes(args))
+        if args.choose:
+            protocol, args.output = to_choose_by(protocol), str(Path(args.output, CHOICE))
         if args.dry_run:
             check_is_comparison(protocol)
             print(printable(plan_protocol(protocol, args.output, args.processes)))
@@ -75,7 +77,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("name a YAML file, or a data set by --dataset.")
     changes: dict[str, Any] = {
         name: value
-        for name in ("objectives", "seeds", "max_test_samples")
+        for name in ("objectives", "seeds", "word_splits", "max_test_samples")
         if (value := getattr(args, name)) is not None
     }
     changes |= {name: _here(value) for name in ("model", "candidates") if (value := getattr(args, name))}
@@ -116,6 +118,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, metavar="SEED", help="seeds of trainings and attacks; 0 without it"
+    )
+    parser.add_argument(
+        "--word_splits",
+        "--word-splits",
+        nargs="+",
+        type=int,
+        metavar="SEED",
+        help="seeds of the splits of substitutes into known and unseen ones; 0 without it",
+    )
+    parser.add_argument(
+        "--choose",
+        action="store_true",
+        help="measure the same rows on validation images and validation words, in DIR/choice: to choose a form or a "
+        "learning rate without looking at the test",
     )
     parser.add_argument(
         "--training",

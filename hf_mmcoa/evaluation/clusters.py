@@ -200,6 +200,38 @@ def paired_cluster_test(
     return (extreme + 1) / (num_permutations + 1)  # the observed pattern is one of them
 
 
+def paired_crossed_test(first: ArrayLike, second: ArrayLike, levels: Mapping[str, Sequence[object]]) -> float:
+    """Return the two-sided p-value that two models would have the same mean outcome if every level were drawn again.
+
+    Student's t of the mean difference. Its variance is the sum of those that the levels' own clusters show, as many as
+    the pigeonhole bootstrap draws independently, with Satterthwaite's degrees of freedom.
+
+    Args:
+        first, second: outcomes of the two models on the same samples, (N,).
+        levels: as of `cluster_interval`; one with a single cluster is left out.
+
+    Returns:
+        p-value in [0, 1]; 0 where all clusters of every level have the same difference, which `paired_cluster_test`
+        judges by their number.
+
+    Example:
+        >>> first, splits, seeds = [1, 1, 1, 0], [0, 0, 1, 1], [0, 1, 0, 1]
+        >>> round(paired_crossed_test(first, [0, 0, 0, 0], {"seed": seeds, "word split": splits}), 3)
+        0.168
+    """
+    one, other = _pair(first, second)
+    numbered = [_numbered(clusters, len(one), name) for name, clusters in levels.items()]
+    gain, varying = other - one, [codes for codes in numbered if codes.max() > 0]
+    if not gain.any() or not varying:
+        return 1.0
+    variance, freedom = _variance(gain, varying)
+    if variance == 0:
+        return 0.0 if abs(gain.mean()) > 1e-12 else 1.0
+    from scipy import stats
+
+    return float(2 * stats.t.sf(abs(gain.mean()) / math.sqrt(variance), freedom))
+
+
 def intraclass_correlation(outcomes: ArrayLike, clusters: Sequence[object]) -> float:
     """Return how alike the outcomes of one cluster are: the one-way analysis of variance's estimate, ICC(1).
 

@@ -213,11 +213,13 @@ def compare(
         if name not in worst_cases(second):
             continue
         a, b = (worst_outcome(result, worst_cases(result)[name]) for result in (first, second))
+        test = asdict(paired_test([a], [b], first["labels"], worst_cases(first)[name]))
+        del test["pairs"]  # all samples
         paired[name] = {
             "first": first[name],
             "second": second[name],
             "difference": second[name] - first[name],
-            **asdict(paired_test([a], [b], first["labels"], worst_cases(first)[name])),
+            **test,
         }
     return paired
 

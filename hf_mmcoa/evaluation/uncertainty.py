@@ -2,14 +2,16 @@
 
 Clean and image accuracies would differ on other images. An accuracy under an attack on prompts would differ with other
 words: one attacked prompt decides all images of its class, so classes are drawn there, not images (docs/methods.md,
-section 9). Results of several training seeds are one more level, as seeds are crossed with images and classes.
+section 9). Results of several training seeds are one more level, as seeds are crossed with images and classes, and so are
+results of several word splits where attacked words decide the outcome. A model that reads no substitutes in training is
+the same under every word split: what it says of images counts once, not once a split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,10 +22,18 @@ from .clusters import (
     effective_sample_size,
     paired_cluster_interval,
     paired_cluster_test,
+    paired_crossed_test,
 )
 from .statistics import mcnemar, wilson_interval
 
 Unit = Literal["images", "classes"]
+
+
+class Repetition(NamedTuple):
+    """One of several results of a method: the seed of its training, and the split of the words into known and unseen."""
+
+    seed: int
+    word_split: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +41,22 @@ class PairedTest:
     """A test of two models on the same samples.
 
     Args:
-        only_first: number of samples that the first alone classifies correctly; each sample counts once a seed.
+        only_first: number of samples that the first alone classifies correctly, or under more of the word splits; each
+            sample counts once a seed and, where words decide, once a word split.
         only_second: the same of the second.
+        pairs: number of samples that were counted.
         p_value: two-sided.
         test: its name.
-        over: what is drawn again in the test, "images" or "classes"; the trained models are not.
+        over: what is drawn again in the test: "images" or "classes", and not the trained models; "seeds, word splits
+            and classes" where there are several word splits.
     """
 
     only_first: int
     only_second: int
+    pairs: int
     p_value: float
     test: str
-    over: Unit
+    over: str
 
 
 def unit(attacks: Iterable[str]) -> Unit:
@@ -55,20 +69,40 @@ def unit(attacks: Iterable[str]) -> Unit:
     return "classes" if any(name.startswith(("text/", "multimodal/")) for name in attacks) else "images"
 
 
-def accuracy_interval(outcomes: Sequence[str], labels: Sequence[int], attacks: Iterable[str]) -> ClusterInterval:
-    """Return the 95% interval of an accuracy of one result, or of its mean over the results of several seeds.
+def in_words(levels: Sequence[str]) -> str:
+    """Return names as people list them.
+
+    Example:
+        >>> in_words(["seeds", "word splits", "classes"])
+        'seeds, word splits and classes'
+    """
+    *first, last = levels
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def accuracy_interval(
+    outcomes: Sequence[str],
+    labels: Sequence[int],
+    attacks: Iterable[str],
+    repetitions: Sequence[Repetition] | None = None,
+) -> ClusterInterval:
+    """Return the 95% interval of an accuracy of one result, or of its mean over several results.
 
     One result over images: Wilson's. Everything else: `cluster_interval` over classes or images and, if there are
-    several results, seeds. Where every outcome is the same, seeds are left out: they show no spread, and there is no
-    reason to fear that a seed decides all samples, as a prompt does.
+    several of them, seeds and word splits. Where every outcome is the same, seeds are left out: they show no spread,
+    and there is no reason to fear that a seed decides all samples, as a prompt does.
+
+    Clean and image accuracies, and those that do not differ between the word splits of a seed, are averaged over these
+    first: ten measurements of one model are one result.
 
     Args:
-        outcomes: for each seed one sign a sample, "1" if it is classified correctly; the same samples in each.
+        outcomes: for each result one sign a sample, "1" if it is classified correctly; the same samples in each.
         labels: the class of each sample.
         attacks: names of the attacks that the outcomes are the worst case over.
+        repetitions: the seed and the word split of each result; of several seeds and one word split when None.
 
     Returns:
-        The interval; its `generalises_over` holds "images" or "classes", and "seeds".
+        The interval; its `generalises_over` holds "images" or "classes", "seeds" and "word splits".
 
     Example:
         >>> found = accuracy_interval(["0" * 360], [row % 10 for row in range(360)], ["clean", "text/words"])
@@ -76,12 +110,12 @@ def accuracy_interval(outcomes: Sequence[str], labels: Sequence[int], attacks: I
         (0.308, ('classes',))
     """
     over = unit(attacks)
-    if len(outcomes) == 1 and over == "images":
-        stands, total = outcomes[0].count("1"), len(outcomes[0])
+    (values,), repetitions = _independent([outcomes], repetitions, over)
+    if len(values) == 1 and over == "images" and not (values % 1).any():
+        stands, total = int(values.sum()), values.size
         low, high = wilson_interval(stands, total)
         return ClusterInterval(stands / total, low, high, total, ("images",), "Wilson")
-    values = _signs(outcomes)
-    return cluster_interval(values, _levels(values, len(outcomes), labels, over))
+    return cluster_interval(values.ravel(), _levels(values, repetitions, labels, over))
 
 
 def interval_fields(name: str, outcome: str, labels: Sequence[int], attacks: Iterable[str]) -> dict[str, Any]:
@@ -100,52 +134,100 @@ def interval_fields(name: str, outcome: str, labels: Sequence[int], attacks: Ite
     over, found = unit(attacks), accuracy_interval([outcome], labels, attacks)
     fields: dict[str, Any] = {f"{name}_interval": [found.low, found.high], f"{name}_interval_over": over}
     if over == "classes":
-        fields[f"{name}_effective_samples"] = effective_sample_size(_signs([outcome]), labels)
+        fields[f"{name}_effective_samples"] = effective_sample_size(_signs([outcome]).ravel(), labels)
     return fields
 
 
 def paired_test(
-    first: Sequence[str], second: Sequence[str], labels: Sequence[int], attacks: Iterable[str]
+    first: Sequence[str],
+    second: Sequence[str],
+    labels: Sequence[int],
+    attacks: Iterable[str],
+    repetitions: Sequence[Repetition] | None = None,
 ) -> PairedTest:
-    """Test whether two models have the same accuracy, on the same samples and seeds.
+    """Test whether two models have the same accuracy, on the same samples, seeds and word splits.
 
-    One seed over images: McNemar's exact test. Everything else: `paired_cluster_test`, in which all images of a class,
-    or an image under all seeds, change sides together.
+    One seed over images: McNemar's exact test. Several seeds, or classes: `paired_cluster_test`, in which all images of
+    a class, or an image under all seeds, change sides together. Several word splits that decide the outcome: the larger
+    p of that and of `paired_crossed_test`, which draws seeds and word splits anew too.
 
     Args:
-        first: for each seed one sign a sample.
+        first: for each result one sign a sample.
         second: the same of the other model.
         labels: the class of each sample.
         attacks: names of the attacks that the outcomes are the worst case over.
+        repetitions: as of `accuracy_interval`, which also says what is averaged over word splits first.
     """
-    over, one, other = unit(attacks), _signs(first), _signs(second)
+    over = unit(attacks)
+    (one, other), repetitions = _independent([first, second], repetitions, over)
     only_first, only_second = int((one > other).sum()), int((one < other).sum())
-    if len(first) == 1 and over == "images":
+    drawn: str = over
+    if len(one) == 1 and over == "images" and not ((one % 1).any() or (other % 1).any()):
         p_value, test = mcnemar(only_first, only_second), "McNemar"
     else:
-        p_value, test = paired_cluster_test(one, other, _clusters(len(first), labels, over)), "sign flips"
-    return PairedTest(only_first=only_first, only_second=only_second, p_value=p_value, test=test, over=over)
+        clusters = _clusters(len(one), labels, over)
+        p_value, test = paired_cluster_test(one.ravel(), other.ravel(), clusters), "sign flips"
+        levels = _levels(other - one, repetitions, labels, over)
+        if "word splits" in levels:
+            p_value = max(p_value, paired_crossed_test(one.ravel(), other.ravel(), levels))
+            test, drawn = "sign flips and crossed levels", in_words(list(levels))
+    return PairedTest(
+        only_first=only_first, only_second=only_second, pairs=one.size, p_value=p_value, test=test, over=drawn
+    )
 
 
 def difference_interval(
-    first: Sequence[str], second: Sequence[str], labels: Sequence[int], attacks: Iterable[str]
+    first: Sequence[str],
+    second: Sequence[str],
+    labels: Sequence[int],
+    attacks: Iterable[str],
+    repetitions: Sequence[Repetition] | None = None,
 ) -> ClusterInterval:
     """Return the 95% interval of a difference in accuracy, second minus first; arguments as of `paired_test`."""
-    one, other = _signs(first), _signs(second)
-    return paired_cluster_interval(one, other, _levels(other - one, len(first), labels, unit(attacks)))
+    over = unit(attacks)
+    (one, other), repetitions = _independent([first, second], repetitions, over)
+    levels = _levels(other - one, repetitions, labels, over)
+    return paired_cluster_interval(one.ravel(), other.ravel(), levels)
 
 
 def _signs(outcomes: Sequence[str]) -> Array:
-    return np.array([float(sign) for outcome in outcomes for sign in outcome])
+    return np.array([[float(sign) for sign in outcome] for outcome in outcomes])
 
 
-def _clusters(seeds: int, labels: Sequence[int], over: Unit) -> list[int]:
-    return [*(labels if over == "classes" else range(len(labels)))] * seeds
+def _independent(
+    models: Sequence[Sequence[str]], repetitions: Sequence[Repetition] | None, over: Unit
+) -> tuple[list[Array], list[Repetition]]:
+    """Return outcomes, (results, samples) for each model, and their repetitions, those that say the same as one.
+
+    Word splits do not decide clean and image accuracies, so they are averaged over those of a seed. The same is done
+    where the outcomes of all models agree between the splits: an attack that uses no words, on a model that read none.
+    """
+    values = np.stack([_signs(outcomes) for outcomes in models])  # (models, results, samples)
+    given = list(repetitions or map(Repetition, range(values.shape[1])))
+    of_seed: dict[int, list[int]] = {}
+    for place, repetition in enumerate(given):
+        of_seed.setdefault(repetition.seed, []).append(place)
+    if len(of_seed) == len(given):
+        return list(values), given
+    if over == "images" or all((values[:, own] == values[:, own[:1]]).all() for own in of_seed.values()):
+        values = np.stack([values[:, own].mean(1) for own in of_seed.values()], axis=1)
+        given = [Repetition(given[own[0]].seed) for own in of_seed.values()]
+    return list(values), given
 
 
-def _levels(values: Array, seeds: int, labels: Sequence[int], over: Unit) -> dict[str, list[int]]:
-    """Return the levels of outcomes, or of their differences, that stand seed after seed."""
-    levels: dict[str, list[int]] = {over: _clusters(seeds, labels, over)}
-    if seeds > 1 and values.min() < values.max():
-        levels = {"seeds": [seed for seed in range(seeds) for _ in labels], **levels}
-    return levels
+def _clusters(results: int, labels: Sequence[int], over: Unit) -> list[int]:
+    return [*(labels if over == "classes" else range(len(labels)))] * results
+
+
+def _levels(
+    values: Array, repetitions: Sequence[Repetition], labels: Sequence[int], over: Unit
+) -> dict[str, list[int]]:
+    """Return the levels of outcomes, or of their differences, (results, samples), that stand result after result."""
+    levels: dict[str, list[int]] = {}
+    for name, numbers in (
+        ("seeds", [repetition.seed for repetition in repetitions]),
+        ("word splits", [repetition.word_split for repetition in repetitions]),
+    ):
+        if len(set(numbers)) > 1 and values.min() < values.max():
+            levels[name] = [number for number in numbers for _ in labels]
+    return {**levels, over: _clusters(len(repetitions), labels, over)}

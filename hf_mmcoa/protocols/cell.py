@@ -174,6 +174,7 @@ class Cell:
         method: method of its row.
         seed: seed of the training, the few-shot draw and the random starts of the attacks.
         settings: everything that affects the result, as JSON.
+        word_split: seed of the split of the substitutes into known and unseen ones.
     """
 
     data: Data
@@ -182,22 +183,28 @@ class Cell:
     method: Method
     seed: int
     settings: Mapping[str, Any] = field(repr=False)
+    word_split: int = 0
 
     @property
     def name(self) -> str:
-        """Return the name of the cell, which is its folder."""
+        """Return the name of the cell, which is its folder; the first word split is not named in it."""
+        drawn = f"seed{self.seed}" + (f"_words{self.word_split}" if self.word_split else "")
         if self.train_on is None:
-            return f"{self.data.name}_{self.method.folder}_seed{self.seed}"
+            return f"{self.data.name}_{self.method.folder}_{drawn}"
         trained = self.train_on.name
         source = trained if trained == self.data.name else f"{trained}-to-{self.data.name}"
-        return f"{source}_{shots_name(self.shots)}_{self.method.folder}_seed{self.seed}"
+        return f"{source}_{shots_name(self.shots)}_{self.method.folder}_{drawn}"
 
     @property
     def training(self) -> dict[str, Any]:
-        """Return all settings that determine the trained model: cells with equal ones share one training."""
+        """Return all settings that determine the trained model: cells with equal ones share one training.
+
+        The word split is one of them only if the training reads the known words.
+        """
         kept = {key: self.settings[key] for key in ("model", "train_on", "shots", "objective", "seed", "training")}
         kept["candidates"] = self.settings.get("train_candidates", self.settings["candidates"])
-        return kept | ({"substitutes": WHOLE} if "train_substitutes" in self.settings else {})
+        kept |= {"substitutes": WHOLE} if "train_substitutes" in self.settings else {}
+        return kept | {key: self.settings[key] for key in ("train_word_split",) if key in self.settings}
 
 
 def shots_name(shots: int | None) -> str:

@@ -25,21 +25,21 @@ from ..data.labels import read_labels
 from ..io import write_json
 from ..models.encoder import load_clip
 from ..substitutes.embedded import synonym_table
-from ..substitutes.held_out import known_and_unseen
+from ..substitutes.held_out import known_and_unseen, measured_unseen
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
 from ..testbed.captions import captioned, class_vocabulary
-from ..testbed.pretraining import pretrain_tiny_clip
+from ..testbed.pretraining import align_with_english, pretrain_tiny_clip
 from ..testbed.word_vectors import word_vectors
 from ..training.checkpoints import last_checkpoint
 from ..training.trainer import MMCoATrainer
 from .cell import KNOWN, UNSEEN, WHOLE, Cell, Data, Method, short_fingerprint, shots_name
-from .protocol import Protocol
+from .protocol import ENGLISH, Protocol
 from .split_sizes import HELD_OUT
 from .step_rates import write_rate
 
 TRAINING_FILE = "training.json"
-SPLIT_SEED = 0  # for known and unseen substitutes and for held-out rows: the same in every cell
+SPLIT_SEED = 0  # for held-out and drawn rows: the same in every cell, whatever its seed and its word split
 
 
 def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
@@ -81,24 +81,31 @@ def start_model(protocol: Protocol, cell: Cell, output: Path) -> tuple[Any, Proc
 
 
 def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
-    """Pretrain a tiny CLIP on captions by CLIP's own loss and write it to `folder`."""
+    """Pretrain a tiny CLIP by CLIP's own loss, on captions or under the English text tower, and write it to `folder`."""
     tiny = protocol.tiny or {}
     read = [
         (data, _drawn(data.load(data.train_split), tiny.get("max_samples")))
         for data in protocol.pretrained_on(cell.train_on or cell.data)
     ]
-    vocabulary = [text for data, dataset in read for text in _vocabulary(protocol, data, dataset)]
-    parts = [captioned(dataset, cell.seed) for _, dataset in read]
+    english = tiny.get("text_tower") == ENGLISH
+    if english and len(read) == 1:
+        parts = [dataset for _, dataset in read]  # of labels, as `hf-mmcoa train` does: the words are known already
+    else:
+        parts = [captioned(dataset, cell.seed) for _, dataset in read]
     if len(parts) > 1:  # class numbers mean something else in each data set
         parts = [part.remove_columns("label") for part in parts]
-    _, _, trainer = pretrain_tiny_clip(
-        vocabulary,
+    if english:
+        pretrain: Any = align_with_english
+    else:
+        vocabulary = [text for data, dataset in read for text in _vocabulary(protocol, data, dataset)]
+        vectors = partial(word_vectors, tiny["word_vectors"]) if "word_vectors" in tiny else None
+        pretrain = partial(pretrain_tiny_clip, vocabulary, word_vectors=vectors)
+    _, _, trainer = pretrain(
         datasets.concatenate_datasets(parts),
         image_size=tiny["image_size"],
         patch_size=tiny["patch_size"],
         epochs=tiny["epochs"],
         seed=cell.seed,
-        word_vectors=partial(word_vectors, tiny["word_vectors"]) if "word_vectors" in tiny else None,
         output_dir=str(folder.with_name(folder.name + ".unfinished")),
         disable_tqdm=True,
         **{name: protocol.training[name] for name in ("use_cpu", "perturb_at") if name in protocol.training},
@@ -122,7 +129,7 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
     more = {} if "template" in cell.settings["training"] else {"template": info.template}
     args = protocol.arguments(work, cell.method, cell.seed, **more)
     rows, held_out = training_rows(whole, cell, args.eval_strategy != "no")
-    taught = substitutes(protocol, cell.train_on, model, processor, cell.method)
+    taught = substitutes(protocol, cell.train_on, model, processor, cell.method, cell.word_split)
     trainer = MMCoATrainer(
         model,
         args,
@@ -174,11 +181,17 @@ def training_rows(dataset: datasets.Dataset, cell: Cell, select: bool) -> tuple[
 
 
 def substitutes(
-    protocol: Protocol, data: Data, model: Any, processor: ProcessorMixin, method: Method | None = None
+    protocol: Protocol,
+    data: Data,
+    model: Any,
+    processor: ProcessorMixin,
+    method: Method | None = None,
+    word_split: int = 0,
 ) -> dict[str, CandidateSource]:
     """Return the known, the unseen and the whole list of substitutes for a data set, by their names.
 
-    They are drawn from the model before any training. With a method, they are of the source that it is trained on.
+    They are drawn from the model before any training. With a method, they are of the source that it is trained on;
+    without one, the unseen words are those that are measured.
     """
     name = (method.candidates if method else None) or data.candidates or protocol.candidates
     source: CandidateSource | None = synonym_table(name)
@@ -186,7 +199,9 @@ def substitutes(
         args = protocol.arguments("unused", method or "clean", 0)
         aligned = args.align_to_cls or method is not None  # the trainer aligns given candidates itself
         source = candidate_source(name, copy.deepcopy(model), processor.tokenizer, args.masked_lm, aligned)
-    known, unseen = known_and_unseen(source, SPLIT_SEED)
+    known, unseen = known_and_unseen(source, word_split)
+    if method is None:
+        unseen = measured_unseen(unseen, protocol.unseen_words, word_split)
     return {KNOWN: known, UNSEEN: unseen, WHOLE: source}
 
 

@@ -70,7 +70,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
 
     test = cell.data.load(cell.data.test_split)
     start, processor = start_model(protocol, cell, output)
-    lists = substitutes(protocol, cell.data, start, processor)
+    lists = substitutes(protocol, cell.data, start, processor, word_split=cell.word_split)
     model, training = start, None
     if cell.train_on is not None:
         folder = train_model(protocol, cell, output)
@@ -82,6 +82,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
         model,
         processor,
         test,
+        attacks=protocol.measure,
         threat_model=ThreatModel.from_dict(cell.settings["threat_model"]),
         candidates={name: lists[name] for name in protocol.substitutes},
         batch_size=protocol.batch_size,

@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from ..data.benchmarks import find_benchmark
 from ..evaluation.attack_names import AttackName, worst_cases, worst_outcome
 from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result
-from ..evaluation.uncertainty import difference_interval, interval_fields, paired_test
+from ..evaluation.uncertainty import Repetition, difference_interval, in_words, interval_fields, paired_test
 from ..io import differences, read_json, write_bytes, write_json, write_text
 from ..report.charts import dot_chart
 from ..report.load import named_path, read_results, result_files
@@ -27,8 +28,11 @@ from .cells import result_path
 from .grid import Failures, locked, run_cells
 from .grid_table import CHART_FILE, comparison_table
 from .protocol import Protocol
+from .split_sizes import first_source
 
 SPECIFICATION_FILE = "specification.json"
+VALIDATION: Literal["validation"] = "validation"
+CHOICE = "choice"  # folder, inside a comparison's, of the same rows on validation images and words
 WORST_TEXT = "worst_text_accuracy"  # not `text_worst_...`, which would be the accuracy of a source named "worst"
 SIGNIFICANT = 0.05
 RESOLVED = ("template", "perturb_at", "candidates")  # fields of a threat model that the evaluator resolves
@@ -41,14 +45,14 @@ class Row:
 
     Args:
         name: name of the method, or of the results in a file.
-        results: for each seed its result.
-        files: for each seed the path of its result file.
+        results: for each seed and word split its result.
+        files: for each of them the path of its result file.
         method: the method; None for result files from elsewhere.
     """
 
     name: str
-    results: Mapping[int, Mapping[str, Any]]
-    files: Mapping[int, str]
+    results: Mapping[Repetition, Mapping[str, Any]]
+    files: Mapping[Repetition, str]
     method: Method | None = None
 
     @property
@@ -101,7 +105,7 @@ def run_comparison(
 
 
 def check_is_comparison(protocol: Protocol) -> None:
-    """Raise ValueError unless cells of one seed differ only in their method."""
+    """Raise ValueError unless cells of one seed and word split differ only in their method."""
     data = protocol.datasets if protocol.train_on is None else protocol.evaluate_on
     for name, number in (("data set", len(data)), ("number of shots", len(protocol.shots))):
         if number > 1:
@@ -110,10 +114,28 @@ def check_is_comparison(protocol: Protocol) -> None:
             )
 
 
+def to_choose_by(protocol: Protocol) -> Protocol:
+    """Return the same comparison on validation images and validation words, which share none with the test's.
+
+    Raises:
+        ValueError: if the data set is a benchmark without a validation split.
+    """
+    changed = {}
+    for name in ("datasets", "evaluate_on"):
+        changed[name] = tuple(dataclasses.replace(data, test_split=VALIDATION) for data in getattr(protocol, name))
+        for data in changed[name]:
+            if find_benchmark(data.dataset or data.name) is not None and first_source(data, VALIDATION) is None:
+                raise ValueError(
+                    f"`--choose`: {data.name} has no validation split. Choose on another data set, or make a folder of "
+                    "your own with train, validation and test."
+                )
+    return dataclasses.replace(protocol, unseen_words=VALIDATION, **changed)
+
+
 def specification(protocol: Protocol) -> dict[str, Any]:
-    """Return what the rows of a comparison share, as JSON: all settings that affect a result but method and seed."""
+    """Return what the rows of a comparison share, as JSON: all that affects a result but method, seed, word split."""
     clean = Method(name="clean", objective="clean")
-    (cell,) = dataclasses.replace(protocol, objectives=(clean,), seeds=(0,)).cells()
+    (cell,) = dataclasses.replace(protocol, objectives=(clean,), seeds=(0,), word_splits=(0,)).cells()
     shared: dict[str, Any] = json.loads(json.dumps(cell.settings))
     for part in (shared, shared["threat_model"], shared["model"]):
         if isinstance(part, dict):
@@ -149,8 +171,9 @@ def rows_of_cells(protocol: Protocol, output: Path, failures: Failures) -> list[
     for method in protocol.objectives:
         cells = [cell for cell in finished_cells(protocol, output, failures) if cell.method == method]
         if cells:
-            results = {cell.seed: load_result(result_path(cell, output)) for cell in cells}
-            files = {cell.seed: str(result_path(cell, output).relative_to(output)) for cell in cells}
+            paths = {Repetition(cell.seed, cell.word_split): result_path(cell, output) for cell in cells}
+            results = {repetition: load_result(path) for repetition, path in paths.items()}
+            files = {repetition: str(path.relative_to(output)) for repetition, path in paths.items()}
             found.append(Row(name=method.name, results=results, files=files, method=method))
     return found
 
@@ -161,17 +184,17 @@ def finished_cells(protocol: Protocol, output: Path, failures: Failures) -> list
 
 
 def read_rows(given: Sequence[str], taken: Sequence[str]) -> list[Row]:
-    """Read rows from finished result files; several results of one name are its seeds.
+    """Read rows from finished result files; several results of one name are its seeds and word splits.
 
     Args:
         given: result files, folders of them, or folders of protocols or comparisons; each also as "NAME=PATH".
         taken: names of rows that exist already.
 
     Raises:
-        ValueError: if there is no result, one is damaged, a name is taken, or a seed occurs twice.
+        ValueError: if there is no result, one is damaged, a name is taken, or a seed and word split occurs twice.
         FileNotFoundError: if there is no such file.
     """
-    rows: dict[str, tuple[dict[int, Mapping[str, Any]], dict[int, str]]] = {}
+    rows: dict[str, tuple[dict[Repetition, Mapping[str, Any]], dict[Repetition, str]]] = {}
     for one in given:
         name, path = named_path(one)
         files = sorted(path.glob("cells/*/result.json")) or result_files(path)
@@ -180,11 +203,18 @@ def read_rows(given: Sequence[str], taken: Sequence[str]) -> list[Row]:
         for label, file, result in found:
             row = label if name is None else f"{name}: {label}" if several else name
             results, places = rows.setdefault(row, ({}, {}))
-            if row in taken or result["seed"] in results:
-                problem = "is the name of another row" if row in taken else f"has two results of seed {result['seed']}"
+            repetition = Repetition(result["seed"], (result.get("cell") or {}).get("word_split", 0))
+            if row in taken or repetition in results:
+                twice = f"has two results of seed {_repetition_name(repetition)}"
+                problem = "is the name of another row" if row in taken else twice
                 raise ValueError(f"`results`: {file}: {row!r} {problem}. Give it a name of its own: NAME={path}.")
-            results[result["seed"]], places[result["seed"]] = result, str(file)
+            results[repetition], places[repetition] = result, str(file)
     return [Row(name=name, results=results, files=files) for name, (results, files) in rows.items()]
+
+
+def _repetition_name(repetition: Repetition) -> str:
+    seed, word_split = repetition
+    return f"{seed}, word split {word_split}" if word_split else str(seed)
 
 
 def _label(key: str, result: Mapping[str, Any]) -> str:
@@ -242,23 +272,24 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
         reference: name of the row that the others are tested against; when None the first that trains, else the first.
 
     Returns:
-        `columns`: label of each accuracy. `methods`: for each name its `objective`, `settings`, `seeds`, `files`,
-        `steps` and `accuracies`, which hold for each column `value`, `low` and `high` (95%), what these are `over` and
-        `by_seed`. `reference`: its name. `tests`: for each name and column what `compare_with` returns. `best`: for
+        `columns`: label of each accuracy. `methods`: for each name its `objective`, `settings`, `seeds`, `word_splits`,
+        `files`, `steps` and `accuracies`, which hold for each column `value`, `low` and `high` (95%), the `count` of
+        independent results, what these are `over`, `by_seed` and, with several word splits, `by_word_split`, each the
+        mean over the other. `reference`: its name. `tests`: for each name and column what `compare_with` returns. `best`: for
         each column the best row, the runner-up, their test and whether the difference is `significant`. `versions`:
         version of each library.
 
     Raises:
-        ValueError: if two results differ in more than method and seed; the message says in what.
+        ValueError: if two results differ in more than method, seed and word split; the message says in what.
     """
     if not rows:
         return {"columns": {}, "methods": {}, "reference": None, "tests": {}, "best": {}, "versions": {}}
     rows = [
-        dataclasses.replace(row, results={seed: with_text_attacks(row.results[seed]) for seed in sorted(row.results)})
+        dataclasses.replace(row, results={each: with_text_attacks(row.results[each]) for each in sorted(row.results)})
         for row in rows
     ]
     results = [result for row in rows for result in row.results.values()]
-    check_comparable(results)
+    _check_same_conditions(rows)
     if len(pictures := {result.get("fingerprints", {}).get("data") for result in results}) > 1:
         raise ValueError(f"the results are of different pictures: data fingerprints {', '.join(map(str, pictures))}.")
     columns = _columns(results)
@@ -280,6 +311,22 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
     }
 
 
+def _check_same_conditions(rows: Sequence[Row]) -> None:
+    """Raise ValueError unless all results share threat model and data, those of one word split their substitutes too."""
+    of_split: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        for (_, word_split), result in row.results.items():
+            of_split.setdefault(word_split, []).append(result)
+    for results in of_split.values():
+        check_comparable(results)
+    check_comparable(
+        [
+            {**results[0], "attack_spec": {**results[0]["attack_spec"], "candidates": "of each word split"}}
+            for results in of_split.values()
+        ]
+    )
+
+
 def with_text_attacks(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return a result with `worst_text_accuracy` and, beside it, the accuracy under single text attacks.
 
@@ -298,7 +345,7 @@ def with_text_attacks(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_with(row: Row, reference: Row, column: str) -> dict[str, Any] | None:
-    """Compare a row with a reference on the same samples and seeds; return None if they share no seed.
+    """Compare a row with a reference on the same samples, seeds and word splits; return None if they share none.
 
     Args:
         row: row to test, its results as `with_text_attacks` returns them.
@@ -306,33 +353,44 @@ def compare_with(row: Row, reference: Row, column: str) -> dict[str, Any] | None
         column: name of an accuracy.
 
     Returns:
-        `seeds`: seeds of both rows. `difference`: row minus reference, mean over these seeds;
+        `seeds` and `word_splits`: those that both rows have. `difference`: row minus reference, mean over these;
         `difference_interval`: its 95% interval and `interval_over` what that generalises over, "seeds and classes".
-        `pairs`: number of samples of all these seeds together; `only_method` and `only_reference`: how many of them
-        only one row classifies correctly; `p_value`, `test` and what it is `over`: of the paired test on these, in
-        which the samples of a class, or a sample under all seeds, change sides together. The test is about these
-        trained models, the interval about the method.
+        `pairs`: number of samples of all these seeds, and word splits where words decide, together; `only_method` and
+        `only_reference`: how many of them only one row classifies correctly; `p_value`, `test` and what it is `over`:
+        of the paired test on these, in which the samples of a class, or a sample under all seeds, change sides
+        together. With one word split the test is about these trained models, the interval about the method; with
+        several, where words decide, both are about the method.
     """
-    seeds = sorted(set(row.results) & set(reference.results))
-    shared = [(row.results[seed], reference.results[seed]) for seed in seeds]
-    if not seeds or any(column not in result for pair in shared for result in pair):
+    both = sorted(set(row.results) & set(reference.results))
+    shared = [(row.results[each], reference.results[each]) for each in both]
+    if not both or any(column not in result for pair in shared for result in pair):
         return None
     attacks = _attacks(shared[0][0])[column]
     labels = shared[0][0]["labels"]
     ours, theirs = ([worst_outcome(pair[side], attacks) for pair in shared] for side in (0, 1))
-    found, interval = paired_test(ours, theirs, labels, attacks), difference_interval(theirs, ours, labels, attacks)
+    found = paired_test(ours, theirs, labels, attacks, both)
+    interval = difference_interval(theirs, ours, labels, attacks, both)
     return {
-        "seeds": seeds,
+        "seeds": _seeds(both),
+        "word_splits": _word_splits(both),
         "difference": interval.estimate,
         "difference_interval": [interval.low, interval.high],
-        "interval_over": " and ".join(interval.generalises_over),
-        "pairs": len(seeds) * len(labels),
+        "interval_over": in_words(interval.generalises_over),
+        "pairs": found.pairs,
         "only_method": found.only_first,
         "only_reference": found.only_second,
         "p_value": found.p_value,
         "test": found.test,
         "over": found.over,
     }
+
+
+def _seeds(repetitions: Iterable[Repetition]) -> list[int]:
+    return sorted({each.seed for each in repetitions})
+
+
+def _word_splits(repetitions: Iterable[Repetition]) -> list[int]:
+    return sorted({each.word_split for each in repetitions})
 
 
 def comparison_chart(numbers: Mapping[str, Any], dark: bool = False) -> bytes:
@@ -351,7 +409,7 @@ def _estimate(found: Mapping[str, Any]) -> Estimate:
 
 def _estimate_of(row: Row, column: str) -> Estimate:
     results = list(row.results.values())
-    return estimate(results, column, _attacks(results[0])[column])
+    return estimate(results, column, _attacks(results[0])[column], list(row.results))
 
 
 def _attacks(result: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -390,20 +448,30 @@ def _single_label(name: str, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
-    results = list(row.results.values())
+    word_splits = _word_splits(row.results)
     found: dict[str, Any] = {}
     for column in columns:
-        if all(column in result for result in results):
-            by_seed = {str(seed): result[column] for seed, result in row.results.items()}
-            found[column] = {**asdict(_estimate_of(row, column)), "by_seed": by_seed}
+        if all(column in result for result in row.results.values()):
+            found[column] = {**asdict(_estimate_of(row, column)), "by_seed": _means(row, column, "seed")}
+            if len(word_splits) > 1:
+                found[column]["by_word_split"] = _means(row, column, "word_split")
     return {
         "objective": row.method.objective if row.method else None,
         "settings": dict(row.method.settings) if row.method else None,
-        "seeds": list(row.results),
-        "files": {str(seed): row.files[seed] for seed in row.results},
+        "seeds": _seeds(row.results),
+        "word_splits": word_splits,
+        "files": {_repetition_name(each): row.files[each] for each in row.results},
         "steps": row.steps,
         "accuracies": found,
     }
+
+
+def _means(row: Row, column: str, level: str) -> dict[str, float]:
+    """Return the accuracy of each seed or of each word split, mean over the other."""
+    values: dict[str, list[float]] = {}
+    for repetition, result in row.results.items():
+        values.setdefault(str(getattr(repetition, level)), []).append(result[column])
+    return {name: statistics.fmean(each) for name, each in values.items()}
 
 
 def _best(rows: Sequence[Row], column: str) -> dict[str, Any] | None:

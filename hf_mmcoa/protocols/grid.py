@@ -140,7 +140,8 @@ def write_tables(protocol: Protocol, output: Path, failures: Failures) -> None:
 
 def series_name(cell: Cell) -> str:
     """Return the name that repetitions of a cell share in the report."""
-    return "no defence" if cell.train_on is None else f"{cell.method.name}, {shots_name(cell.shots)}"
+    name = "no defence" if cell.train_on is None else f"{cell.method.name}, {shots_name(cell.shots)}"
+    return f"{name}, word split {cell.word_split}" if cell.word_split else name
 
 
 # Work
@@ -183,8 +184,8 @@ def _work(protocol: Protocol, output: Path, make_base: bool, cells: Sequence[Cel
 
 
 def _in_short(result: dict[str, Any]) -> str:
-    kinds = THREATS
-    return ", ".join(f"{kind} {100 * result[f'{kind}_accuracy']:.1f}" for kind in kinds)
+    measured = [kind for kind in THREATS if f"{kind}_accuracy" in result]
+    return ", ".join(f"{kind} {100 * result[f'{kind}_accuracy']:.1f}" for kind in measured)
 
 
 def _each(

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..evaluation.sanity import failed
+from ..evaluation.uncertainty import Repetition
 from ..report.markdown import Verbatim, escape_markdown, markdown_lines
 from ..report.table import (
     accuracies,
@@ -78,12 +79,21 @@ def accuracy_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), meth
     """
     shown = _shown(numbers, columns)
     marked = {column: best["method"] for column, best in numbers["best"].items() if best["significant"]}
+    split = any(_num_splits(method) > 1 for method in numbers["methods"].values())
     rows = []
     for name in methods or numbers["methods"]:
         method = numbers["methods"][name]
         cells = [_accuracy(method["accuracies"].get(column), bold=marked.get(column) == name) for column in shown]
-        rows.append([name, str(len(method["seeds"])), *cells])
-    return "\n".join(markdown_lines(["method", "seeds", *shown.values()], rows))
+        drawn = [str(len(method["seeds"])), *([str(_num_splits(method))] if split else [])]
+        rows.append([name, *drawn, *cells])
+    return "\n".join(
+        markdown_lines(["method", "seeds", *(["word splits"] if split else []), *shown.values()], rows)
+    )
+
+
+def _num_splits(method: Mapping[str, Any]) -> int:
+    """Return how many word splits a row of `compare_rows` has; comparisons from before there were several had one."""
+    return len(method.get("word_splits", (0,)))
 
 
 def difference_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
@@ -106,6 +116,11 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
     tests = numbers["tests"]
     known = [test for found in tests.values() for test in found.values() if test]
     pairs = " or ".join(str(number) for number in sorted({test["pairs"] for test in known})) or "no"
+    split = any(len(test["word_splits"]) > 1 for test in known)
+    words = (
+        " Where words decide and there are several word splits, these are drawn again as well, in the interval and, with "
+        "the seeds, in the test: both speak of the methods."
+    )
     return [
         f"## Against {escape_markdown(numbers['reference'])}",
         "",
@@ -115,8 +130,8 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
         "accuracies, over classes for all others, and over the seeds that both have if these are several. The p is of "
         "a paired test on the samples of these seeds "
         f"({pairs} pairs), in which an image under all seeds (exact McNemar for one seed), or all images of a class, "
-        "change sides together: it speaks of these trained models, the interval of the methods. The p are not "
-        f"corrected for the number of tests: {len(tests)} a column.",
+        f"change sides together: it speaks of these trained models, the interval of the methods.{words if split else ''} "
+        f"The p are not corrected for the number of tests: {len(tests)} a column.",
     ]
 
 
@@ -165,17 +180,24 @@ def _missing(protocol: Protocol, finished: Finished, failures: Mapping[str, str]
 def _table(protocol: Protocol, finished: Finished) -> list[str]:
     labels = main_columns(accuracies([result for _, result in finished]))
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    repetitions: dict[tuple[str, str, str], list[Repetition]] = {}
+    split = len(protocol.word_splits) > 1
     for cell, result in finished:
         key = (cell.data.name, shots_name(cell.shots) if cell.train_on else "-", cell.method.name)
         groups.setdefault(key, []).append(result)
+        repetitions.setdefault(key, []).append(Repetition(cell.seed, cell.word_split))
     told = {cell.method.name for cell, _ in finished if cell.method.substitutes == WHOLE}
     rows: list[list[str]] = []
     means: dict[tuple[str, str], list[dict[str, float]]] = {}
     for (data, shots, defence), results in groups.items():
         shown = [name for name in labels if defence not in told or accuracy_parts(name).source != UNSEEN]
-        numbers = {name: estimate(results, name) for name in shown if all(name in one for one in results)}
+        drawn = repetitions[data, shots, defence]
+        numbers = {
+            name: estimate(results, name, repetitions=drawn) for name in shown if all(name in one for one in results)
+        }
         cells = [_accuracy(asdict(numbers[name]) if name in numbers else None) for name in labels]
-        rows.append([data, _shots(shots), defence, str(len(results)), *cells])
+        splits = [str(len({each.word_split for each in drawn}))] if split else []
+        rows.append([data, _shots(shots), defence, str(len({each.seed for each in drawn})), *splits, *cells])
         means.setdefault((shots, defence), []).append({name: one.value for name, one in numbers.items()})
     number = len({data for data, _, _ in groups})
     for (shots, defence), values in means.items():
@@ -186,9 +208,9 @@ def _table(protocol: Protocol, finished: Finished) -> list[str]:
                 else _NONE
                 for name in labels
             ]
-            rows.append([f"mean of {number}", _shots(shots), defence, "", *cells])
-    header = ["data set", "shots", "defence", "seeds", *labels.values()]
-    return markdown_lines(header, rows, [*["left"] * 3, *["right"] * (1 + len(labels))])
+            rows.append([f"mean of {number}", _shots(shots), defence, "", *([""] if split else []), *cells])
+    header = ["data set", "shots", "defence", "seeds", *(["word splits"] if split else []), *labels.values()]
+    return markdown_lines(header, rows, [*["left"] * 3, *["right"] * (len(header) - 3)])
 
 
 def _shots(name: str) -> str:
@@ -197,9 +219,10 @@ def _shots(name: str) -> str:
 
 def _specification(protocol: Protocol, finished: Finished) -> list[str]:
     """State the conditions under which the numbers were measured."""
+    seeds, splits = ({getattr(cell, name) for cell, _ in finished} for name in ("seed", "word_split"))
     lines = [
-        f"Accuracy in percent. {interval_sentence(len({cell.seed for cell, _ in finished}) > 1)} Image, text and "
-        "multimodal are the worst case per sample over that kind's attacks.",
+        f"Accuracy in percent. {interval_sentence(len(seeds) > 1, len(splits) > 1)} Image, text and multimodal are the "
+        "worst case per sample over that kind's attacks.",
         "",
     ]
     seen: dict[str, Mapping[str, Any]] = {}
@@ -213,6 +236,7 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
             f'prompt "{escape_markdown(str(spec["template"]))}".'
         )
     lines += [f"- adversary {note}." for note in adversary_notes(list(seen.values()))]
+    lines += _words(protocol, finished)
     if any(cell.train_on is not None for cell, _ in finished):
         settings = ", ".join(f"{key} {value}" for key, value in protocol.training.items())
         lines.append(f"- training: {escape_markdown(settings or 'defaults of MMCoAConfig')}.")
@@ -237,4 +261,26 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
         lines += [
             f"- {cell.name}: sanity check failed: {escape_markdown(one['check'])}." for one in failed(result["sanity"])
         ]
+    return lines
+
+
+def _words(protocol: Protocol, finished: Finished) -> list[str]:
+    """State the word splits, and which unseen words were measured, where these are not one split and all words."""
+    lines = []
+    if len(splits := sorted({cell.word_split for cell, _ in finished})) > 1:
+        shared = [
+            method.name
+            for method in {cell.method.name: cell.method for cell, _ in finished}.values()
+            if method.trains and not protocol.reads_words(method)
+        ]
+        once = f"; {', '.join(shared)}: trained once for all of them, since it reads no substitutes" if shared else ""
+        lines.append(
+            f"- word splits {', '.join(map(str, splits))}: each draws anew which half of the substitutes is known to "
+            f"training{escape_markdown(once)}."
+        )
+    if protocol.unseen_words != "all":
+        lines.append(
+            f"- unseen words: the {protocol.unseen_words} part, half of those that training does not know; the other half "
+            f"is for {'test' if protocol.unseen_words == 'validation' else 'validation'}."
+        )
     return lines

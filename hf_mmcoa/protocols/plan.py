@@ -14,14 +14,16 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, CLIPConfig, CLIPModel
 
 from ..attacks.image_losses import NUM_TARGETS
+from ..attacks.settings import THREATS
 from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
 from ..report.table import count
+from ..testbed.english_clip import english_clip
 from ..testbed.tiny_clip import tiny_clip
 from .cell import Cell, Data, shots_name
 from .cell_models import base_folder, trained_folder
 from .cells import check_settings, result_path
-from .protocol import Protocol
+from .protocol import ENGLISH, Protocol
 from .split_sizes import HELD_OUT, first_source, shots_lines, split_size
 from .step_rates import Rate, rate_of, read_rates
 from .work import Work, training_work
@@ -85,9 +87,9 @@ def measured_step(protocol: Protocol) -> Speed:
     device = protocol.arguments("unused", "clean", 0).device
     model: Any
     if protocol.tiny is not None:
-        model, _ = tiny_clip(
-            ["a photo"], image_size=protocol.tiny["image_size"], patch_size=protocol.tiny["patch_size"]
-        )
+        sizes = {name: protocol.tiny[name] for name in ("image_size", "patch_size")}
+        english = protocol.tiny.get("text_tower") == ENGLISH
+        model, _ = english_clip(**sizes) if english else tiny_clip(["a photo"], **sizes)
         what, batch = "a tiny CLIP", protocol.batch_size
     else:
         model, what = _untrained(str(protocol.model))
@@ -311,12 +313,12 @@ def _rate_lines(measured: Sequence[Rate], trainings: int) -> list[str]:
 
 def _gradients(cell: Cell) -> int:
     """Return the number of image gradients for a sample that withstands all attacks of two sources."""
-    spec = cell.settings["threat_model"]
+    spec, measured = cell.settings["threat_model"], cell.settings.get("measure", THREATS)
     restarts = spec["restarts"]
     runs = {"strong": 2 + NUM_TARGETS, "apgd-targeted": restarts * NUM_TARGETS}  # the others climb one loss each
     image = sum(runs.get(name, restarts) for name in spec["image_attacks"])
     multimodal = sum({"independent": 0, "adaptive": image}.get(a, restarts) for a in spec["multimodal_attacks"])
-    return int(spec["num_steps"] * (image + 2 * multimodal))
+    return int(spec["num_steps"] * (image * ("image" in measured) + 2 * multimodal * ("multimodal" in measured)))
 
 
 def _duration(seconds: float) -> str:

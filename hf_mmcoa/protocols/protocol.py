@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..attacks.settings import AttackSettings
+from ..attacks.settings import THREATS, AttackSettings
 from ..config import MeasuredConfig, MMCoAConfig
+from ..evaluation.prepare import complete_attacks
 from ..evaluation.threat_model import PRESETS, ThreatModel
+from ..objectives.named import named_objective
+from ..objectives.unread import unread_settings
 from ..substitutes.embedded import synonym_table
+from ..substitutes.held_out import UNSEEN_WORDS, UnseenWords
 from ..testbed.word_vectors import WORD_VECTORS
 from .cell import FULL, KNOWN, SET_BY_CELL, UNSEEN, UNTOUCHED, WHOLE, Cell, Data, Method, short_fingerprint
 from .values import check_training, choices
@@ -39,6 +43,9 @@ MASKED_LM_ONLY = ("masked_lm",)  # settings that other sources of substitutes do
 TINY = {"digits": (8, 2, None), "fashion-mnist": (28, 7, 20000)}
 
 
+# The text tower of a tiny CLIP: trained on captions alone, or the shipped one that knows English.
+CAPTIONS, ENGLISH = TEXT_TOWERS = ("captions", "english")
+
 QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 
 
@@ -58,16 +65,22 @@ class Protocol:
             with settings of its own ("mmcoa,targets=class"), or the same as `{name: mmcoa-class, objective: mmcoa,
             targets: class}`.
         seeds: seeds of the repetitions, which are averaged in the table.
+        word_splits: seeds of the splits of the substitutes into known and unseen ones, a further level of repetitions.
+            Methods whose training reads no substitutes are trained once for all of them.
         model: folder or Hub id of a CLIP; None for a tiny one as `tiny` describes it.
         tiny: settings of a CLIP that is built and pretrained here on captions of the training splits: `image_size` and
-            `patch_size` in pixels, `epochs`, `max_samples` images drawn once, and `word_vectors`, a name of
-            `testbed.word_vectors` ("minilm"), if its token table starts from a public model's.
+            `patch_size` in pixels, `epochs`, `max_samples` images drawn once, and either `text_tower: english`, the
+            shipped text tower that knows English, in place of "captions", which learns from the captions alone, or
+            `word_vectors`, a name of `testbed.word_vectors` ("minilm"), if the token table starts from a public model's.
         training: any fields of `MMCoAConfig`.
         threat_model: `preset` and any fields of `ThreatModel`; fields that training shares default to `training`.
         candidates: a source of `MMCoAConfig.candidates`, "digits" or "fashion-mnist" (embedded tables), or a JSON file
             `{"word": ["substitute", ...]}`; training knows one half, the other is held out.
         substitutes: the lists that texts are attacked with, each a column of the table: the "known" half, the "unseen"
             half and the "whole" list, which is the paper's attack.
+        unseen_words: those words of the unseen half that are measured: "all" of them, or the disjoint parts "validation",
+            to choose by, and "test".
+        measure: kinds of attack that are measured, of "clean", "image", "text" and "multimodal".
         max_test_samples: number of rows to evaluate on, drawn once; all when None.
         batch_size: batch size of the evaluation.
         unequal_steps: let a method change its number of gradient steps, which is refused otherwise.
@@ -89,12 +102,15 @@ class Protocol:
         Method(name="mmcoa", objective="mmcoa"),
     )
     seeds: tuple[int, ...] = (0,)
+    word_splits: tuple[int, ...] = (0,)
     model: str | None = None
     tiny: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     threat_model: Mapping[str, Any] = field(default_factory=dict)
     candidates: str = "neighbours"
     substitutes: tuple[str, ...] = (KNOWN, UNSEEN)
+    unseen_words: UnseenWords = "all"
+    measure: tuple[str, ...] = THREATS
     max_test_samples: int | None = None
     batch_size: int = 128
     unequal_steps: bool = False
@@ -108,7 +124,7 @@ class Protocol:
             if bool(getattr(self, name)) != (name in wanted):
                 state = "needs" if name in wanted else "does not take"
                 raise ValueError(f"`task: {self.task}` {state} `{name}`; it takes {' and '.join(wanted)}.")
-        for name in ("shots", "objectives", "seeds", "substitutes"):
+        for name in ("shots", "objectives", "seeds", "word_splits", "substitutes", "measure"):
             values = [each.folder if isinstance(each, Method) else each for each in getattr(self, name)]
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"`{name}` must name at least one value, each once, got {values}.")
@@ -117,16 +133,12 @@ class Protocol:
                 raise ValueError(f"data sets named twice: {', '.join(twice)}. Give each its own `name`.")
         if (self.model is None) == (self.tiny is None):
             raise ValueError("give one of `model` (folder or Hub id) and `tiny` (a CLIP built here).")
-        fields = ("image_size", "patch_size", "epochs", "max_samples", "word_vectors")
-        if unknown := sorted(set(self.tiny or ()) - set(fields)):
-            raise ValueError(f"`tiny` has no field {', '.join(unknown)}: {', '.join(fields)}.")
-        if (vectors := (self.tiny or {}).get("word_vectors", WORD_VECTORS[0])) not in WORD_VECTORS:
-            raise ValueError(f"`tiny`: `word_vectors` must be one of {', '.join(WORD_VECTORS)}, got {vectors!r}.")
-        if missing := sorted({"image_size", "patch_size", "epochs"} - set(self.tiny or ())) if self.tiny else []:
-            raise ValueError(f"`tiny` lacks {', '.join(missing)}.")
-        for name, value in (self.tiny or {}).items():
-            if name != "word_vectors" and not (isinstance(value, int) and value is not True and value > 0):
-                raise ValueError(f"`tiny`: `{name}` must be a whole number, at least 1, got {value!r}.")
+        _check_tiny(self.tiny or {})
+        if unknown := sorted(set(self.measure) - set(THREATS)):
+            raise ValueError(f"`measure`: unknown {', '.join(unknown)}; choose from {', '.join(THREATS)}.")
+        object.__setattr__(self, "measure", complete_attacks(self.measure))
+        if self.unseen_words not in UNSEEN_WORDS:
+            raise ValueError(f"`unseen_words` must be one of {', '.join(UNSEEN_WORDS)}, got {self.unseen_words!r}.")
         if bad := [shots for shots in self.shots if shots is not None and shots < 1]:
             raise ValueError(f"`shots` are images a class, at least 1, or {FULL!r}; got {bad}.")
         if ours := sorted(set(self.training) & {*SET_BY_CELL, "candidates"}):
@@ -194,6 +206,14 @@ class Protocol:
         common = MeasuredConfig.without_unread(self.training, own)
         return MeasuredConfig(output_dir=str(output_dir), **{**QUIET, **common, **own})
 
+    def reads_words(self, method: Method) -> bool:
+        """Return whether a method's training reads the known half of the substitutes: whether a word split changes it."""
+        if not method.trains or method.substitutes == WHOLE:
+            return False
+        args = self.arguments("unused", method, 0)
+        evaluates = args.do_eval or args.eval_strategy != "no" or bool(args.log_images_every)
+        return "candidates" not in unread_settings(args, named_objective(args), evaluates)
+
     def unread(self, method: Method) -> list[str]:
         """Return the settings of `training` that nothing reads under a method: it trains without them."""
         if not method.trains:
@@ -248,19 +268,24 @@ class Protocol:
             else [(self.train_on, data) for data in self.evaluate_on]
         )
         return [
-            self._cell(train_on, data, shots, method, seed)
+            self._cell(train_on, data, shots, method, seed, word_split)
             for train_on, data in pairs
             for method in self.objectives
             for shots in (self.shots if method.trains else (None,))
             for seed in self.seeds
+            for word_split in self.word_splits
         ]
 
-    def _cell(self, train_on: Data, data: Data, shots: int | None, method: Method, seed: int) -> Cell:
+    def _cell(
+        self, train_on: Data, data: Data, shots: int | None, method: Method, seed: int, word_split: int
+    ) -> Cell:
         trained = train_on if method.trains else None
         model: Any = self.model
         if self.tiny is not None:
             read = [{"name": each.name, **each.settings()} for each in self.pretrained_on(data)]
             model = {**self.tiny, "seed": seed, "captions_of": read}
+            if model.get("text_tower") == CAPTIONS:  # as in results from before there was another
+                del model["text_tower"]
         settings = {
             "data": data.settings(),
             "train_on": trained.settings() if trained else None,
@@ -282,4 +307,41 @@ class Protocol:
             settings["substitutes"] = list(self.substitutes)
         if method.substitutes == WHOLE:
             settings["train_substitutes"] = WHOLE
-        return Cell(data=data, train_on=trained, shots=shots, method=method, seed=seed, settings=settings)
+        # What is as it was before there was a choice stays unsaid, so that finished results are not computed again.
+        if word_split != 0:
+            settings["word_split"] = word_split
+            if self.reads_words(method):
+                settings["train_word_split"] = word_split
+        if self.unseen_words != "all":
+            settings["unseen_words"] = self.unseen_words
+        if self.measure != THREATS:
+            settings["measure"] = list(self.measure)
+        return Cell(
+            data=data,
+            train_on=trained,
+            shots=shots,
+            method=method,
+            seed=seed,
+            settings=settings,
+            word_split=word_split,
+        )
+
+
+def _check_tiny(tiny: Mapping[str, Any]) -> None:
+    fields = ("image_size", "patch_size", "epochs", "max_samples", "word_vectors", "text_tower")
+    if unknown := sorted(set(tiny) - set(fields)):
+        raise ValueError(f"`tiny` has no field {', '.join(unknown)}: {', '.join(fields)}.")
+    for name, known in (("word_vectors", WORD_VECTORS), ("text_tower", TEXT_TOWERS)):
+        if name in tiny and tiny[name] not in known:
+            raise ValueError(f"`tiny`: `{name}` must be one of {', '.join(known)}, got {tiny[name]!r}.")
+    if tiny.get("text_tower") == ENGLISH and "word_vectors" in tiny:
+        raise ValueError(
+            f"`tiny`: the token table of `text_tower: {ENGLISH}` is trained already; `word_vectors` need `text_tower: "
+            f"{CAPTIONS}`."
+        )
+    if missing := sorted({"image_size", "patch_size", "epochs"} - set(tiny)) if tiny else []:
+        raise ValueError(f"`tiny` lacks {', '.join(missing)}.")
+    for name, value in tiny.items():
+        texts = ("word_vectors", "text_tower")
+        if name not in texts and not (isinstance(value, int) and value is not True and value > 0):
+            raise ValueError(f"`tiny`: `{name}` must be a whole number, at least 1, got {value!r}.")

@@ -13,7 +13,7 @@ import yaml
 
 from ..io import read_yaml
 from .cell import FULL, Data, Method
-from .protocol import TINY, Protocol
+from .protocol import ENGLISH, TINY, Protocol
 from .values import candidates_path, check_values, with_numbers
 
 # What a file holds for those fields of `Protocol` that are built from it.
@@ -24,7 +24,9 @@ _IN_FILES: dict[str, Any] = {
     "shots": list[int | Literal["full"] | None],
     "objectives": list,
     "seeds": list[int],
+    "word_splits": list[int],
     "substitutes": list[str],
+    "measure": list[str],
     "training": dict | None,
     "threat_model": dict | None,
 }
@@ -90,6 +92,10 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         }
         changes = {**changes, "objectives": [named.get(each, each) for each in changes["objectives"]]}
     values = _over(_over(base_settings(base) if base is not None else {}, content), changes)
+    if base is not None and values["candidates"] != base_settings(base)["candidates"]:
+        # How many candidates belongs to the list that they come from.
+        own = {**(content.get("training") or {}), **changes.get("training", {})}
+        values["training"] = {key: one for key, one in values["training"].items() if key not in OF_A_LIST or key in own}
     values = {"name": name, **{key: value for key, value in values.items() if key != "base"}}
     annotations = get_type_hints(Protocol) | _IN_FILES
     with nullcontext() if set(values) <= set(annotations) else _example():
@@ -102,7 +108,7 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         values[key] = tuple(_data(each, values, folder) for each in values.get(key, ()))
     if values.get("train_on"):
         values["train_on"] = _data(values["train_on"], values, folder)
-    for key in ("shots", "objectives", "seeds", "substitutes"):
+    for key in ("shots", "objectives", "seeds", "word_splits", "substitutes", "measure"):
         if key in values:
             values[key] = tuple(values[key])
     if "objectives" in values:
@@ -138,13 +144,14 @@ def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-SUBSTITUTES = ("candidates", "num_candidates")  # a protocol has its own
+OF_A_LIST = ("num_candidates",)  # fields of a training that suit the base's substitutes alone
 
 
 def base_settings(dataset: str) -> dict[str, Any]:
     """Return fields of a protocol on a data set that needs no model: its tiny CLIP, training and substitutes.
 
-    `hf-mmcoa train` reads the same file; fields that a protocol sets itself, or does not use, are left out.
+    `hf-mmcoa train` reads the same file, and on digits starts from the same tiny CLIP and attacks with the same words;
+    fields that a protocol sets itself, or does not use, are left out.
 
     Raises:
         ValueError: if there is no such data set.
@@ -155,10 +162,11 @@ def base_settings(dataset: str) -> dict[str, Any]:
     image_size, patch_size, max_samples = TINY[dataset]
     tiny = {"image_size": image_size, "patch_size": patch_size, "epochs": options.pop("pretrain_epochs")}
     tiny |= {"max_samples": max_samples} if max_samples else {}
-    values = {"datasets": [dataset], "tiny": tiny, "candidates": dataset}
+    tiny |= {"text_tower": ENGLISH} if dataset == "digits" else {}
+    values = {"datasets": [dataset], "tiny": tiny, "candidates": options.pop("candidates", dataset)}
     if "max_test_samples" in options:
         values["max_test_samples"] = options.pop("max_test_samples")
-    left_out = ("output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size", *SUBSTITUTES)
+    left_out = ("output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size")
     return values | {"training": {key: value for key, value in options.items() if key not in left_out}}
 
 

@@ -16,7 +16,7 @@ from ..attacks.settings import TEXT_ADVERSARIES
 from ..evaluation.attack_names import AttackName, worst_cases, worst_outcome
 from ..evaluation.clusters import cluster_interval
 from ..evaluation.threat_model import preset_of
-from ..evaluation.uncertainty import accuracy_interval
+from ..evaluation.uncertainty import Repetition, accuracy_interval, in_words
 from ..io import differences, fingerprint, printable
 from .markdown import Verbatim, markdown_lines
 
@@ -42,7 +42,8 @@ class Estimate:
 
     Args:
         value, low, high: the accuracy and the ends of its interval.
-        count: number of results.
+        count: number of results; of those under several word splits that agree, or whose words decide nothing, each
+            seed's count once.
         over: what the interval generalises over, "seeds and classes".
     """
 
@@ -53,7 +54,12 @@ class Estimate:
     over: str
 
 
-def estimate(results: Sequence[Result], name: str, attacks: Sequence[str] | None = None) -> Estimate:
+def estimate(
+    results: Sequence[Result],
+    name: str,
+    attacks: Sequence[str] | None = None,
+    repetitions: Sequence[Repetition] | None = None,
+) -> Estimate:
     """Return an accuracy, or its mean over several results, with the interval of `accuracy_interval`.
 
     The interval is computed from the outcomes, also that of a single result: older files hold intervals of text
@@ -61,16 +67,21 @@ def estimate(results: Sequence[Result], name: str, attacks: Sequence[str] | None
     and that of several is over seeds alone.
 
     Args:
-        results: one result, or one a seed, on the same samples.
+        results: one result, or one a seed and word split, on the same samples.
         name: of the accuracy.
         attacks: what it is the worst case over; as in the results when None.
+        repetitions: seed and word split of each result, of one word split when None.
     """
     values, first = [result[name] for result in results], results[0]
     if attacks is None and "outcomes" in first:
         attacks = worst_cases(first).get(name)
     if attacks is not None:
-        found = accuracy_interval([worst_outcome(one, list(attacks)) for one in results], first["labels"], attacks)
-        low, high, over = found.low, found.high, " and ".join(found.generalises_over)
+        outcomes = [worst_outcome(one, list(attacks)) for one in results]
+        found = accuracy_interval(outcomes, first["labels"], attacks, repetitions)
+        low, high, over = found.low, found.high, in_words(found.generalises_over)
+        if repetitions is not None and len({each.word_split for each in repetitions}) > 1:
+            count = len(values) if "word splits" in found.generalises_over else len({each.seed for each in repetitions})
+            return Estimate(value=found.estimate, low=low, high=high, count=count, over=over)
     elif len(results) == 1:
         (low, high), over = first[f"{name}_interval"], first.get(f"{name}_interval_over", "images")
     else:
@@ -79,13 +90,23 @@ def estimate(results: Sequence[Result], name: str, attacks: Sequence[str] | None
     return Estimate(value=statistics.fmean(values), low=low, high=high, count=len(values), over=over)
 
 
-def interval_sentence(averaged: bool) -> str:
-    """Say what the intervals of a table generalise over; `averaged` if a column is the mean of several results."""
+def interval_sentence(averaged: bool, split_words: bool = False) -> str:
+    """Say what the intervals of a table generalise over.
+
+    Args:
+        averaged: whether a number is the mean over several seeds.
+        split_words: whether it is the mean over several word splits.
+    """
     seeds = "seeds and " if averaged else ""
     agree = " Where all outcomes are the same, no seed differs and seeds are left out." if averaged else ""
+    words = f"{'seeds, ' if averaged else ''}word splits and " if split_words else seeds
+    once = (
+        " Clean and image accuracies, and those that no word split changes, are averaged over the word splits of a seed "
+        "first: one model measured under several splits is one result."
+    )
     return (
-        f"95% intervals, of clean and image accuracies over {seeds}images, of all others over {seeds}classes: one "
-        f"attacked prompt decides all images of its class.{agree}"
+        f"95% intervals, of clean and image accuracies over {seeds}images, of all others over {words}classes: one "
+        f"attacked prompt decides all images of its class.{once if split_words else ''}{agree}"
     )
 
 

@@ -32,7 +32,7 @@ class ClothingSynonyms(SynonymTable):
     def __repr__(self) -> str:
         return super().__repr__().replace("SynonymTable", "ClothingSynonyms")
 
-    def split(self, seed: int) -> tuple[SynonymTable, SynonymTable]:
+    def split(self, seed: int | str) -> tuple[SynonymTable, SynonymTable]:
         """Split as `SynonymTable.split` does, into two tables of this class."""
         known, unseen = super().split(seed)
         return ClothingSynonyms(dict(known.table)), ClothingSynonyms(dict(unseen.table))

@@ -73,7 +73,7 @@ class SynonymTable:
         substitutes = sum(len(listed) for _, listed in self.table)
         return f"SynonymTable({len(self.table)} words, {substitutes} substitutes, {digest})"
 
-    def split(self, seed: int) -> tuple[SynonymTable, SynonymTable]:
+    def split(self, seed: int | str) -> tuple[SynonymTable, SynonymTable]:
         """Split each word's substitutes at random into two halves, known and unseen; an odd one goes to the known half.
 
         The draw of one word does not depend on the other words of the table.
