@@ -34,7 +34,8 @@ under different threat models, 2 for a wrong argument
 
 def run(args: argparse.Namespace) -> int:
     """Run or plan the comparison that the parsed arguments ask for; return the exit status."""
-    from ..protocols.comparison import CHOICE, check_is_comparison, run_comparison, to_choose_by
+    from ..protocols.choosing import CHOICE, to_choose_by
+    from ..protocols.comparison import check_is_comparison, run_comparison
     from ..protocols.grid import print_to_stderr
     from ..protocols.plan import plan_protocol
     from ..protocols.reading import read_protocol

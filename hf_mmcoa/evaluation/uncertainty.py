@@ -2,9 +2,9 @@
 
 Clean and image accuracies would differ on other images. An accuracy under an attack on prompts would differ with other
 words: one attacked prompt decides all images of its class, so classes are drawn there, not images (docs/methods.md,
-section 9). Results of several training seeds are one more level, as seeds are crossed with images and classes, and so are
-results of several word splits where attacked words decide the outcome. A model that reads no substitutes in training is
-the same under every word split: what it says of images counts once, not once a split.
+section 9). Results of several training seeds are one more level, as seeds are crossed with images and classes, and so
+are results of several word splits where attacked words decide the outcome. A model that reads no substitutes in
+training is the same under every word split: what it says of images counts once, not once a split.
 """
 
 from __future__ import annotations
@@ -30,10 +30,18 @@ Unit = Literal["images", "classes"]
 
 
 class Repetition(NamedTuple):
-    """One of several results of a method: the seed of its training, and the split of the words into known and unseen."""
+    """One of several results of a method: the seed of its training, and the split of the words into known and unseen.
+
+    Args:
+        seed: the seed.
+        word_split: seed of the split.
+    """
 
     seed: int
     word_split: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.seed}, word split {self.word_split}" if self.word_split else str(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

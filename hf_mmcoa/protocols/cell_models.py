@@ -81,7 +81,7 @@ def start_model(protocol: Protocol, cell: Cell, output: Path) -> tuple[Any, Proc
 
 
 def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
-    """Pretrain a tiny CLIP by CLIP's own loss, on captions or under the English text tower, and write it to `folder`."""
+    """Pretrain a tiny CLIP by CLIP's own loss, on captions or under the English text tower; write it to `folder`."""
     tiny = protocol.tiny or {}
     read = [
         (data, _drawn(data.load(data.train_split), tiny.get("max_samples")))

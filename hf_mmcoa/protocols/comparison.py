@@ -12,9 +12,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..data.benchmarks import find_benchmark
 from ..evaluation.attack_names import AttackName, worst_cases, worst_outcome
 from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result
@@ -28,11 +27,8 @@ from .cells import result_path
 from .grid import Failures, locked, run_cells
 from .grid_table import CHART_FILE, comparison_table
 from .protocol import Protocol
-from .split_sizes import first_source
 
 SPECIFICATION_FILE = "specification.json"
-VALIDATION: Literal["validation"] = "validation"
-CHOICE = "choice"  # folder, inside a comparison's, of the same rows on validation images and words
 WORST_TEXT = "worst_text_accuracy"  # not `text_worst_...`, which would be the accuracy of a source named "worst"
 SIGNIFICANT = 0.05
 RESOLVED = ("template", "perturb_at", "candidates")  # fields of a threat model that the evaluator resolves
@@ -114,24 +110,6 @@ def check_is_comparison(protocol: Protocol) -> None:
             )
 
 
-def to_choose_by(protocol: Protocol) -> Protocol:
-    """Return the same comparison on validation images and validation words, which share none with the test's.
-
-    Raises:
-        ValueError: if the data set is a benchmark without a validation split.
-    """
-    changed = {}
-    for name in ("datasets", "evaluate_on"):
-        changed[name] = tuple(dataclasses.replace(data, test_split=VALIDATION) for data in getattr(protocol, name))
-        for data in changed[name]:
-            if find_benchmark(data.dataset or data.name) is not None and first_source(data, VALIDATION) is None:
-                raise ValueError(
-                    f"`--choose`: {data.name} has no validation split. Choose on another data set, or make a folder of "
-                    "your own with train, validation and test."
-                )
-    return dataclasses.replace(protocol, unseen_words=VALIDATION, **changed)
-
-
 def specification(protocol: Protocol) -> dict[str, Any]:
     """Return what the rows of a comparison share, as JSON: all that affects a result but method, seed, word split."""
     clean = Method(name="clean", objective="clean")
@@ -205,16 +183,11 @@ def read_rows(given: Sequence[str], taken: Sequence[str]) -> list[Row]:
             results, places = rows.setdefault(row, ({}, {}))
             repetition = Repetition(result["seed"], (result.get("cell") or {}).get("word_split", 0))
             if row in taken or repetition in results:
-                twice = f"has two results of seed {_repetition_name(repetition)}"
+                twice = f"has two results of seed {repetition}"
                 problem = "is the name of another row" if row in taken else twice
                 raise ValueError(f"`results`: {file}: {row!r} {problem}. Give it a name of its own: NAME={path}.")
             results[repetition], places[repetition] = result, str(file)
     return [Row(name=name, results=results, files=files) for name, (results, files) in rows.items()]
-
-
-def _repetition_name(repetition: Repetition) -> str:
-    seed, word_split = repetition
-    return f"{seed}, word split {word_split}" if word_split else str(seed)
 
 
 def _label(key: str, result: Mapping[str, Any]) -> str:
@@ -275,9 +248,9 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
         `columns`: label of each accuracy. `methods`: for each name its `objective`, `settings`, `seeds`, `word_splits`,
         `files`, `steps` and `accuracies`, which hold for each column `value`, `low` and `high` (95%), the `count` of
         independent results, what these are `over`, `by_seed` and, with several word splits, `by_word_split`, each the
-        mean over the other. `reference`: its name. `tests`: for each name and column what `compare_with` returns. `best`: for
-        each column the best row, the runner-up, their test and whether the difference is `significant`. `versions`:
-        version of each library.
+        mean over the other. `reference`: its name. `tests`: for each name and column what `compare_with` returns.
+        `best`: for each column the best row, the runner-up, their test and whether the difference is `significant`.
+        `versions`: version of each library.
 
     Raises:
         ValueError: if two results differ in more than method, seed and word split; the message says in what.
@@ -312,7 +285,7 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
 
 
 def _check_same_conditions(rows: Sequence[Row]) -> None:
-    """Raise ValueError unless all results share threat model and data, those of one word split their substitutes too."""
+    """Raise ValueError unless all results share threat model and data, and those of one word split their words."""
     of_split: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         for (_, word_split), result in row.results.items():
@@ -460,7 +433,7 @@ def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
         "settings": dict(row.method.settings) if row.method else None,
         "seeds": _seeds(row.results),
         "word_splits": word_splits,
-        "files": {_repetition_name(each): row.files[each] for each in row.results},
+        "files": {str(each): row.files[each] for each in row.results},
         "steps": row.steps,
         "accuracies": found,
     }

@@ -86,9 +86,7 @@ def accuracy_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), meth
         cells = [_accuracy(method["accuracies"].get(column), bold=marked.get(column) == name) for column in shown]
         drawn = [str(len(method["seeds"])), *([str(_num_splits(method))] if split else [])]
         rows.append([name, *drawn, *cells])
-    return "\n".join(
-        markdown_lines(["method", "seeds", *(["word splits"] if split else []), *shown.values()], rows)
-    )
+    return "\n".join(markdown_lines(["method", "seeds", *(["word splits"] if split else []), *shown.values()], rows))
 
 
 def _num_splits(method: Mapping[str, Any]) -> int:
@@ -118,7 +116,7 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
     pairs = " or ".join(str(number) for number in sorted({test["pairs"] for test in known})) or "no"
     split = any(len(test["word_splits"]) > 1 for test in known)
     words = (
-        " Where words decide and there are several word splits, these are drawn again as well, in the interval and, with "
+        " Where words decide and there are several word splits, these are drawn again too, in the interval and, with "
         "the seeds, in the test: both speak of the methods."
     )
     return [
@@ -130,8 +128,8 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
         "accuracies, over classes for all others, and over the seeds that both have if these are several. The p is of "
         "a paired test on the samples of these seeds "
         f"({pairs} pairs), in which an image under all seeds (exact McNemar for one seed), or all images of a class, "
-        f"change sides together: it speaks of these trained models, the interval of the methods.{words if split else ''} "
-        f"The p are not corrected for the number of tests: {len(tests)} a column.",
+        "change sides together: it speaks of these trained models, the interval of the methods."
+        f"{words if split else ''} The p are not corrected for the number of tests: {len(tests)} a column.",
     ]
 
 
@@ -280,7 +278,7 @@ def _words(protocol: Protocol, finished: Finished) -> list[str]:
         )
     if protocol.unseen_words != "all":
         lines.append(
-            f"- unseen words: the {protocol.unseen_words} part, half of those that training does not know; the other half "
-            f"is for {'test' if protocol.unseen_words == 'validation' else 'validation'}."
+            f"- unseen words: the {protocol.unseen_words} part, half of those that training does not know; the other "
+            f"half is for {'test' if protocol.unseen_words == 'validation' else 'validation'}."
         )
     return lines

@@ -71,15 +71,16 @@ class Protocol:
         tiny: settings of a CLIP that is built and pretrained here on captions of the training splits: `image_size` and
             `patch_size` in pixels, `epochs`, `max_samples` images drawn once, and either `text_tower: english`, the
             shipped text tower that knows English, in place of "captions", which learns from the captions alone, or
-            `word_vectors`, a name of `testbed.word_vectors` ("minilm"), if the token table starts from a public model's.
+            `word_vectors`, a name of `testbed.word_vectors` ("minilm"), if its token table starts from a public
+            model's.
         training: any fields of `MMCoAConfig`.
         threat_model: `preset` and any fields of `ThreatModel`; fields that training shares default to `training`.
         candidates: a source of `MMCoAConfig.candidates`, "digits" or "fashion-mnist" (embedded tables), or a JSON file
             `{"word": ["substitute", ...]}`; training knows one half, the other is held out.
         substitutes: the lists that texts are attacked with, each a column of the table: the "known" half, the "unseen"
             half and the "whole" list, which is the paper's attack.
-        unseen_words: those words of the unseen half that are measured: "all" of them, or the disjoint parts "validation",
-            to choose by, and "test".
+        unseen_words: those words of the unseen half that are measured: "all" of them, or the disjoint parts
+            "validation", to choose by, and "test".
         measure: kinds of attack that are measured, of "clean", "image", "text" and "multimodal".
         max_test_samples: number of rows to evaluate on, drawn once; all when None.
         batch_size: batch size of the evaluation.
@@ -207,7 +208,7 @@ class Protocol:
         return MeasuredConfig(output_dir=str(output_dir), **{**QUIET, **common, **own})
 
     def reads_words(self, method: Method) -> bool:
-        """Return whether a method's training reads the known half of the substitutes: whether a word split changes it."""
+        """Return whether a word split changes a method's training: whether it reads the known half."""
         if not method.trains or method.substitutes == WHOLE:
             return False
         args = self.arguments("unused", method, 0)
@@ -276,9 +277,7 @@ class Protocol:
             for word_split in self.word_splits
         ]
 
-    def _cell(
-        self, train_on: Data, data: Data, shots: int | None, method: Method, seed: int, word_split: int
-    ) -> Cell:
+    def _cell(self, train_on: Data, data: Data, shots: int | None, method: Method, seed: int, word_split: int) -> Cell:
         trained = train_on if method.trains else None
         model: Any = self.model
         if self.tiny is not None:

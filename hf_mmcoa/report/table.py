@@ -101,8 +101,8 @@ def interval_sentence(averaged: bool, split_words: bool = False) -> str:
     agree = " Where all outcomes are the same, no seed differs and seeds are left out." if averaged else ""
     words = f"{'seeds, ' if averaged else ''}word splits and " if split_words else seeds
     once = (
-        " Clean and image accuracies, and those that no word split changes, are averaged over the word splits of a seed "
-        "first: one model measured under several splits is one result."
+        " Clean and image accuracies, and those that no word split changes, are averaged over the word splits of a "
+        "seed first: one model measured under several splits is one result."
     )
     return (
         f"95% intervals, of clean and image accuracies over {seeds}images, of all others over {words}classes: one "

@@ -1,7 +1,7 @@
 """Split substitutes into those that training may use and those for evaluation only (docs/methods.md, section 7).
 
-The seed of a split draws the halves, "known" and "unseen". Where something is chosen by unseen words, the unseen half is
-split again: what is chosen on its validation words is measured on its test words.
+The seed of a split draws the halves, "known" and "unseen". Where something is chosen by unseen words, the unseen half
+is split again: what is chosen on its validation words is measured on its test words.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def measured_unseen(unseen: CandidateSource, words: UnseenWords, seed: int = 0) 
         )
     if lacking:
         warnings.warn(
-            f"`unseen_words`: no {words} substitutes for {', '.join(lacking)}: these words are not attacked. Lists of 4 "
-            "words and more have some.",
+            f"`unseen_words`: no {words} substitutes for {', '.join(lacking)}: these words are not attacked. Lists of "
+            "4 words and more have some.",
             UserWarning,
             stacklevel=2,
         )

@@ -15,6 +15,7 @@ from hf_mmcoa.cli import main
 from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.evaluation.clusters import cluster_interval, paired_cluster_interval
 from hf_mmcoa.evaluation.results import save_result
+from hf_mmcoa.evaluation.uncertainty import Repetition
 from hf_mmcoa.protocols import read_protocol
 from hf_mmcoa.protocols.cell import Method
 from hf_mmcoa.protocols.comparison import Row, compare_rows, read_rows, run_comparison, with_text_attacks
@@ -23,6 +24,7 @@ from hf_mmcoa.report.charts import dot_chart
 from hf_mmcoa.report.table import Estimate
 
 ROOT = Path(__file__).parents[2]
+ONCE = Repetition(0)
 TEXTS = {
     "clean": "1111111110",
     "image/pgd-ce": "1111000011",
@@ -38,7 +40,8 @@ TEXTS = {
 def row(name, *seeds, objective="mmcoa", start=0):
     """A row with one seed for each dictionary of outcomes."""
     results = {
-        seed: make_result(outcomes, model=name, seed=seed, predictions=[]) for seed, outcomes in enumerate(seeds, start)
+        Repetition(seed): make_result(outcomes, model=name, seed=seed, predictions=[])
+        for seed, outcomes in enumerate(seeds, start)
     }
     method = Method(name=name, objective=objective)
     return Row(name=name, results=results, files={seed: f"{name}-{seed}.json" for seed in results}, method=method)
@@ -143,16 +146,16 @@ def test_only_equal_seeds_are_paired():
     [({"epsilon": 0.2}, "epsilon: 0.1 and 0.2"), ({"dataset": "other/test"}, "dataset: 'squares/test' and 'other")],
 )
 def test_rows_of_unequal_specifications_are_refused(change, message):
-    other = Row(name="b", results={0: make_result(model="b", **change)}, files={0: "b.json"})
+    other = Row(name="b", results={ONCE: make_result(model="b", **change)}, files={ONCE: "b.json"})
     with pytest.raises(ValueError, match=message):
-        compare_rows([Row(name="a", results={0: make_result()}, files={0: "a"}), other])
+        compare_rows([Row(name="a", results={ONCE: make_result()}, files={ONCE: "a"}), other])
 
 
 def test_other_pictures_under_the_same_name_are_refused():
     prints = make_result()["fingerprints"] | {"data": "circles"}
     rows = [
-        Row(name="a", results={0: make_result()}, files={0: "a"}),
-        Row(name="b", results={0: make_result(fingerprints=prints)}, files={0: "b"}),
+        Row(name="a", results={ONCE: make_result()}, files={ONCE: "a"}),
+        Row(name="b", results={ONCE: make_result(fingerprints=prints)}, files={ONCE: "b"}),
     ]
     with pytest.raises(ValueError, match=r"different pictures: data fingerprints .*circles"):
         compare_rows(rows)
@@ -173,8 +176,9 @@ def files(tmp_path):
 
 def test_results_become_rows_by_method_seed_and_name(files):
     rows = {one.name: one for one in read_rows([str(files / "grid"), str(files / "their.json")], [])}
-    assert {name: list(one.results) for name, one in rows.items()} == {"mmcoa": [0, 1], "two": [0], "org/clip": [0]}
-    assert rows["two"].files[0].endswith("two_seed0/result.json")
+    seeds = {name: [each.seed for each in one.results] for name, one in rows.items()}
+    assert seeds == {"mmcoa": [0, 1], "two": [0], "org/clip": [0]}
+    assert rows["two"].files[ONCE].endswith("two_seed0/result.json")
     named = read_rows([f"older={files / 'grid'}", f"theirs={files / 'their.json'}"], ["mmcoa"])
     assert [one.name for one in named] == ["older: mmcoa", "older: two", "theirs"]
 
@@ -375,7 +379,7 @@ def test_unequal_steps_are_shown():
     rows = []
     for name, steps in (("a", 2), ("b", 3)):
         result = make_result(model=name, training={"steps": steps})
-        rows.append(Row(name=name, results={0: result}, files={0: name}))
+        rows.append(Row(name=name, results={ONCE: result}, files={ONCE: name}))
     found = compare_rows(rows)
     assert {name: method["steps"] for name, method in found["methods"].items()} == {"a": [2], "b": [3]}
     assert "- gradient steps differ: a 2, b 3." in _training(found)
