@@ -23,9 +23,11 @@ class MMCoA(Objective):
     contrastive is `pair_loss`, which for a CLIP is the paper's. The paper has the first two terms; the others are ours
     and 0 by default. `lambda_class` states explicitly what the release does by accident (see
     `accumulate_attack_gradients`), and `lambda_distill` is the term of `LEAF`, which keeps the text embeddings close to
-    the pretrained ones. With `text_adversary` "own" or "all" the text term is 2 CE(z, y) instead, where z are the logits
-    of the clean image under the worst of all legal texts (`worst_case_logits`): twice, as contrastive is a sum over two
-    directions. The mathematics: docs/methods.md, section 2.
+    the pretrained ones. The mathematics: docs/methods.md, section 2.
+
+    `text_adversary` says who chooses the texts of the text term, as in an evaluation. "blind" is the paper. With "own"
+    and "all" the term is 2 CE(z, y), where z are the logits of the clean image under the worst of all legal texts
+    (`worst_case_logits`): twice, as contrastive is the sum over two directions.
 
     Args:
         lambda_image: weight of the image term; 0.5 in the release.
@@ -34,7 +36,7 @@ class MMCoA(Objective):
         lambda_class: weight of the cross-entropy of attacked images among all class prompts.
         lambda_distill: weight of the squared distance between the features of attacked texts and the pretrained
             features of the clean texts, un-normalised.
-        text_adversary: who chooses the texts of the text term, as in an evaluation: "blind" (the paper), "own" or "all".
+        text_adversary: "blind", "own" (the image's own class) or "all" (every class).
         accumulate_attack_gradients: add `sum_k CE(s f(x + d_k) P^T, y)` over the iterates of the image attack. The
             release never clears the gradients that its attack's `backward` leaves on the weights, and this sum gives
             the same step.

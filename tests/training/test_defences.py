@@ -379,7 +379,7 @@ def test_the_text_term_may_see_every_legal_text(make, adversary):  # noqa: F811
     ]
     assert pools.texts[:3] == trainer.prompts
     loss, embeds = trainer.compute_loss(trainer.model, batch_of(trainer), return_outputs=True)
-    cosines = F.normalize(embeds.image_features, dim=-1) @ trainer.encoder.encode_texts(pools.texts).T
+    cosines = F.normalize(embeds.image_features, dim=-1) @ trainer.attacker.encoder.encode_texts(pools.texts).T
     worst = embeds.logit_scale * torch.stack(
         [
             torch.stack(
