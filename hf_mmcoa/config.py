@@ -70,6 +70,14 @@ class MMCoAConfig(TrainingArguments):
             "help": "Weight of mean ||g(t') - g0(t)||^2, attacked texts to pretrained ones (as LEAF); not in the paper."
         },
     )
+    text_adversary: Literal["blind", "own", "all"] = field(
+        default="blind",
+        metadata={
+            "help": "Who chooses the words of the text term. `blind`: one text per prompt, found without an image "
+            "(paper); `own`: for each image the worst text of its own class; `all`: for each image the worst text of "
+            "every class. The last two are exact and need class prompts; not in the paper."
+        },
+    )
     targets: Literal["diagonal", "class"] = field(
         default="diagonal",
         metadata={"help": "`diagonal`: a sample's text is its own alone (paper); `class`: shared by all of its class."},
@@ -254,6 +262,16 @@ class MMCoAConfig(TrainingArguments):
         ):
             out = "set `lambda_text=0` with it" if self.objective == "mmcoa" else "name an attack, or leave it out"
             raise ValueError(f'`text_attack="none"` leaves the text term of {self.objective} without an attack: {out}.')
+        if self.text_adversary != "blind" and self.objective == "mmcoa":
+            if self.text_attack != "words":
+                raise ValueError(
+                    f"`text_adversary={self.text_adversary}` lists all substitutes of a word and needs "
+                    f'`text_attack="words"`, got {self.text_attack!r}.'
+                )
+            if not self.lambda_text:
+                raise ValueError(
+                    f"`text_adversary={self.text_adversary}` is of the text term, and `lambda_text` is 0: set one."
+                )
         if not 0 <= self.clean_weight <= 1:
             raise ValueError(f"`clean_weight` must be in [0, 1], got {self.clean_weight}.")
         if self.trades and self.clean_weight == 0 and self.objective in OWNERS["trades"]:
@@ -420,7 +438,16 @@ LAMBDAS = ("lambda_image", "lambda_text", "lambda_clean", "lambda_class", "lambd
 
 _CHOICES = {
     name: get_args(get_type_hints(MMCoAConfig)[name])
-    for name in ("objective", "targets", "norm", "attack_schedule", "perturb_at", "candidates", "lora")
+    for name in (
+        "objective",
+        "text_adversary",
+        "targets",
+        "norm",
+        "attack_schedule",
+        "perturb_at",
+        "candidates",
+        "lora",
+    )
 }
 
 

@@ -104,6 +104,43 @@ def zero_shot_logits(image_embeds: Tensor, prompt_embeds: Tensor, logit_scale: T
     return logit_scale * image_embeds @ prompt_embeds.T
 
 
+def worst_case_logits(
+    image_embeds: Tensor,
+    pool_embeds: Tensor,
+    pool_classes: Tensor,
+    labels: Tensor,
+    logit_scale: Tensor,
+    every_class: bool,
+) -> Tensor:
+    """Return the class logits of each image after an adversary has replaced prompts by the worst of their legal texts.
+
+        z_iy = s min_{t in pool(y)} a_i . t        z_ic = s max_{t in pool(c)} a_i . t   or   s a_i . t_c
+
+    The classes do not interact, so this is the exact worst case over all choices of one text per class. Gradients reach
+    the chosen texts alone.
+
+    Args:
+        image_embeds: unit vectors a, (batch, dim).
+        pool_embeds: unit vectors of all legal texts, (texts, dim); the C class prompts come first, in their order.
+        pool_classes: class of each text, (texts,).
+        labels: class of each image, (batch,).
+        logit_scale: inverse temperature s after `exp`, scalar.
+        every_class: whether the prompts of the other classes are replaced too, by the text nearest to the image.
+
+    Returns:
+        Logits z, (batch, C).
+    """
+    num_classes = int(pool_classes.max()) + 1
+    cosines = image_embeds @ pool_embeds.T  # (batch, texts)
+    owners = pool_classes.expand_as(cosines)
+    own = labels[:, None] == torch.arange(num_classes, device=labels.device)  # (batch, C)
+    lowest = cosines.new_full(own.shape, torch.inf).scatter_reduce(1, owners, cosines, "amin")
+    others = cosines[:, :num_classes]
+    if every_class:
+        others = cosines.new_full(own.shape, -torch.inf).scatter_reduce(1, owners, cosines, "amax")
+    return logit_scale * torch.where(own, lowest, others)
+
+
 def _check_shapes(image_embeds: Tensor, text_embeds: Tensor) -> None:
     if image_embeds.shape != text_embeds.shape:
         raise ValueError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from hf_mmcoa.losses import class_targets, contrastive_loss, zero_shot_logits
+from hf_mmcoa.losses import class_targets, contrastive_loss, worst_case_logits, zero_shot_logits
 
 EYE = torch.eye(2)
 ONE = torch.tensor(1.0)
@@ -59,3 +61,24 @@ def test_shapes_that_differ_are_named():
 
 def test_zero_shot_logits_by_hand():
     assert torch.equal(zero_shot_logits(EYE, torch.tensor([[0.0, 1.0]]), 5 * ONE), torch.tensor([[0.0], [5.0]]))
+
+
+@pytest.mark.parametrize("every_class", [True, False])
+def test_the_worst_case_is_the_worst_of_all_choices_of_one_text_per_class(every_class):
+    generator = torch.Generator().manual_seed(0)
+    images = F.normalize(torch.randn(5, 3, generator=generator), dim=-1)
+    texts = F.normalize(torch.randn(8, 3, generator=generator), dim=-1)
+    classes, labels = torch.tensor([0, 1, 2, 0, 0, 1, 2, 2]), torch.tensor([0, 1, 2, 0, 1])
+    logits = worst_case_logits(images, texts, classes, labels, torch.tensor(7.0), every_class)
+    worst = F.cross_entropy(logits, labels, reduction="none")
+    pools = [[row for row in range(8) if classes[row] == each] for each in range(3)]
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        free = [pools[each] if every_class or each == label else [each] for each in range(3)]
+        tried = [F.cross_entropy(7.0 * texts[list(choice)] @ image, label) for choice in itertools.product(*free)]
+        assert worst[number].item() == pytest.approx(max(tried).item(), rel=1e-5)
+
+
+def test_a_class_without_substitutes_keeps_its_prompt():
+    texts = torch.eye(2)
+    logits = worst_case_logits(texts, texts, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor(2.0), True)
+    assert torch.equal(logits, 2 * torch.eye(2))

@@ -20,6 +20,7 @@ View = Literal[
     "adv_images",
     "texts",
     "adv_texts",
+    "text_pools",
     "prompts",
     "attack_iterates",
     "patches",
@@ -44,7 +45,9 @@ class Embeddings:
     All other embeddings and features are of this process's own samples only:
 
     - Unit vectors: `prompt_embeds` is P, (classes, dim), with `labels`, (batch,). `iterate_embeds` has one (batch, dim)
-      tensor for each image at which the image attack computed a gradient.
+      tensor for each image at which the image attack computed a gradient. `pool_embeds`, (texts, dim), are all legal
+      texts of all classes: first the class prompts in their order, then the others; `pool_classes`, (texts,), says
+      whose each is.
     - Un-normalised features of the encoders that train, f and g, (batch, dim): `image_features`, `adv_image_features`
       and `adv_text_features`.
     - Un-normalised features of the frozen pretrained encoders, f0 and g0, without gradient: `teacher_image_features`,
@@ -62,6 +65,8 @@ class Embeddings:
     targets: Tensor | None = None
     prompt_embeds: Any = None
     labels: Any = None
+    pool_embeds: Any = None
+    pool_classes: Any = None
     iterate_embeds: Sequence[Tensor] = ()
     image_features: Any = None
     adv_image_features: Any = None

@@ -24,6 +24,7 @@ def named_objective(args: Any, image_size: int = 224) -> Objective:
             lambda_clean=args.lambda_clean,
             lambda_class=args.lambda_class,
             lambda_distill=args.lambda_distill,
+            text_adversary=args.text_adversary,
             accumulate_attack_gradients=args.accumulate_attack_gradients,
         )
     if args.objective in ("fare", "fare+leaf"):

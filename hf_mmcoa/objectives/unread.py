@@ -24,6 +24,7 @@ OWNERS = {
     "lambda_clean": ("mmcoa",),
     "lambda_class": ("mmcoa",),
     "lambda_distill": ("mmcoa",),
+    "text_adversary": ("mmcoa",),
     "accumulate_attack_gradients": ("mmcoa",),
     "clean_weight": ("fare", "fare+leaf"),
     "trades": ("fare", "fare+leaf"),
@@ -34,7 +35,7 @@ OWNERS = {
 _IMAGES: frozenset[View] = frozenset(
     {"images", "adv_images", "patches", "adv_patches", "teacher_images", "teacher_patches"}
 )
-_TEXTS: frozenset[View] = frozenset({"texts", "adv_texts", "prompts", "teacher_texts"})
+_TEXTS: frozenset[View] = frozenset({"texts", "adv_texts", "text_pools", "prompts", "teacher_texts"})
 
 
 def unread_settings(args: Any, objective: Objective, evaluates: bool = False) -> dict[str, str]:
@@ -46,7 +47,7 @@ def unread_settings(args: Any, objective: Objective, evaluates: bool = False) ->
         evaluates: whether the training attack is also evaluated, on images and on texts (`MMCoATrainer.evaluate`).
     """
     views = objective.views
-    on_images, on_texts = "adv_images" in views or evaluates, "adv_texts" in views or evaluates
+    on_images, on_texts = "adv_images" in views or evaluates, bool({"adv_texts", "text_pools"} & views) or evaluates
     on_classes = on_images and objective.image_attack_target == "class"
     kinds = set(args.text_attack.replace("+", "|").split("|")) if on_texts else set()
     families = chosen_families(args.families, args.leave_out_family) if "families" in kinds else ()

@@ -45,5 +45,5 @@ def training_work(args: MMCoAConfig, rows: int) -> Work:
         steps=steps,
         images=images,
         attack_gradients=images * settings.num_steps * settings.restarts if attacked else 0,
-        attacks_texts="adv_texts" in views,
+        attacks_texts=bool({"adv_texts", "text_pools"} & views),
     )

@@ -18,10 +18,12 @@ from torch import Tensor
 from ..attacks import factory
 from ..attacks.contracts import ImageAttack, TextAttack
 from ..attacks.engine import climb, correct
+from ..attacks.enumeration import legal_texts
 from ..attacks.image_losses import embedding_loss, log_odds_loss
 from ..attacks.out_of_memory import HalvingOnOutOfMemory
 from ..attacks.perturbed_texts import PerturbedTexts, TextAttacker, TextVictim
 from ..config import MMCoAConfig
+from ..data.prompts import class_prompts
 from ..losses import zero_shot_logits
 from ..objectives import Objective
 from ..substitutes.masked_lm import MaskedLMCandidates
@@ -32,8 +34,23 @@ from .batch import Batch
 from .live_encoder import LiveEncoder
 from .teacher import Teacher
 
+MAX_POOLED = 20_000
+"""Texts that a step encodes with gradient at most: hundreds of classes with ten substitutes each."""
 STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "embedding": 4, "families": 5}
 """Numbers of the random streams: each kind of draw has its own."""
+
+
+@dataclass(frozen=True)
+class TextPools:
+    """The legal texts of all classes.
+
+    Args:
+        texts: the class prompts in their order, then all others.
+        classes: class of each text.
+    """
+
+    texts: list[str]
+    classes: list[int]
 
 
 @dataclass(frozen=True)
@@ -45,12 +62,14 @@ class Adversarial:
         iterates: the points at which the image attack took its gradients, where the objective reads them.
         texts: perturbed texts, one entry per kind of text attack that was drawn.
         text_ids: a sample's row among all perturbed texts, (batch,); None where the objective reads none.
+        pools: all legal texts of all classes, where the objective reads them.
     """
 
     images: Tensor | None = None
     iterates: list[Tensor] = field(default_factory=list)
     texts: Sequence[PerturbedTexts] = ()
     text_ids: Tensor | None = None
+    pools: TextPools | None = None
 
 
 class Attacker:
@@ -117,6 +136,7 @@ class Attacker:
             kind: factory.text_attacker(kind, settings, words, characters, families) for kind in kinds
         }
         self._model = self.encoder.dual.model
+        self._pools: TextPools | None = None
 
     def _candidates(self) -> CandidateSource:
         args, source, encoder = self.args, self._given_candidates, self.encoder.dual
@@ -139,7 +159,7 @@ class Attacker:
         views = self.objective.views
         images, iterates = self.attack_images(batch, self.generator("images")) if "adv_images" in views else (None, [])
         texts, text_ids = self.attack_drawn_texts(batch) if "adv_texts" in views else ((), None)
-        return Adversarial(images, iterates, texts, text_ids)
+        return Adversarial(images, iterates, texts, text_ids, self.text_pools if "text_pools" in views else None)
 
     # Images
 
@@ -193,6 +213,26 @@ class Attacker:
                 rows[samples] = first + torch.searchsorted(used, batch.text_ids[samples])
             first += len(texts)
         return found, rows
+
+    @property
+    def text_pools(self) -> TextPools:
+        """Return every text that the attack on words may put in the place of a class prompt; listed once a `start`.
+
+        Raises:
+            ValueError: if the attack cannot list its texts, or they are more than `MAX_POOLED`.
+        """
+        if self._pools is None:
+            if not hasattr(self.word_attack, "variants"):
+                raise ValueError(
+                    f"`text_adversary` needs a text attack that lists its texts (`variants`); "
+                    f"{type(self.word_attack).__name__} does not: take BertAttack, or `text_adversary=blind`."
+                )
+            prompts = class_prompts(self.class_names, self.args.template)
+            listed = legal_texts(self.word_attack, prompts, max_texts=MAX_POOLED).pools
+            others = [(text, number) for number, pool in enumerate(listed) for text in pool[1:]]
+            texts = [pool[0] for pool in listed] + [text for text, _ in others]
+            self._pools = TextPools(texts, [*range(len(prompts)), *(number for _, number in others)])
+        return self._pools
 
     def attack_texts(self, kind: str, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> PerturbedTexts:
         """Attack texts in one way, without any image.

@@ -119,7 +119,7 @@ class BatchReader:
     def _reads_texts(self) -> bool:
         """Return whether the objective, or its image attack, reads any text."""
         return self.objective.image_attack_target == "class" or bool(
-            self.objective.views & {"texts", "adv_texts", "prompts", "teacher_texts"}
+            self.objective.views & {"texts", "adv_texts", "text_pools", "prompts", "teacher_texts"}
         )
 
     def prompt_embeds(self) -> Tensor:

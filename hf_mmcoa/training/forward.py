@@ -51,7 +51,8 @@ def encode_views(
         "prompts": (batch.texts if reader.prompts is None or batch.keys is not None else reader.prompts)
         if "prompts" in views and not frozen_texts
         else [],
-        "adv_texts": [text for perturbed in adversarial.texts for text in perturbed.texts],
+        "pools": adversarial.pools.texts if adversarial.pools is not None else [],
+        "adv_texts": [text for perturbed in adversarial.texts for text in perturbed.texts],  # last: `_token_shift`
     }
     # The model's forward wants both: one picture or one text stands in for those that nobody reads.
     pixels = encoder.pixel_values(
@@ -92,6 +93,8 @@ def encode_views(
         targets=class_targets(gather_rows(batch.groups)) if args.targets == "class" else None,
         prompt_embeds=prompts,
         labels=batch.anchor_ids,
+        pool_embeds=text_parts["pools"],
+        pool_classes=adversarial.pools and batch.anchor_ids.new_tensor(adversarial.pools.classes),
         iterate_embeds=image_parts["iterates"].split(len(batch.images)) if images["iterates"] else [],
         image_features=image_features["images"],
         adv_image_features=image_features["adv_images"],

@@ -73,6 +73,7 @@ class Monitor:
         # Each sample's loss is under one of the text attacks, in turn; its outcome is the worst over all of them.
         turn = row_ids.to(batch.anchor_ids.device) % len(adv_anchors)
         adv_text_features = torch.stack(adv_anchors)[turn, batch.anchor_ids]
+        pools = attacker.text_pools if "text_pools" in views else None
         embeds = Embeddings(
             logit_scale=encoder.dual.logit_scale,
             logit_bias=encoder.dual.logit_bias,
@@ -83,6 +84,8 @@ class Monitor:
             targets=class_targets(batch.groups) if self.args.targets == "class" else None,
             prompt_embeds=text,
             labels=batch.anchor_ids,
+            pool_embeds=pools and encoder.encode_texts(pools.texts),
+            pool_classes=pools and batch.anchor_ids.new_tensor(pools.classes),
             iterate_embeds=[encoder.encode_images(images) for images in iterates],
             image_features=features,
             adv_image_features=adv_features,

@@ -26,7 +26,7 @@ def what_ran(attacker: Attacker, dataset: Any) -> dict[str, Any]:
     ran: dict[str, Any] = {"objective": repr(attacker.objective)}
     if "adv_images" in views:
         ran["image_attack"] = repr(attacker.image_attack)
-    if "adv_texts" in views:
+    if {"adv_texts", "text_pools"} & views:
         ran["text_attacks"] = {kind: repr(attack) for kind, attack in attacker.text_attacks.items()}
         if (source := getattr(attacker.word_attack, "candidates", None)) is not None:
             ran["candidates"] = repr(source)

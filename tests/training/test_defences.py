@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -359,6 +360,49 @@ def test_by_itself_mmcoa_is_the_papers_form(make, tmp_path):  # noqa: F811
     assert (given.text_attack, given.max_changes, given.lambda_distill) == ("words", 2, 0.2)
     assert make(trainer={"text_attack": None, "objective": MMCoA()}).args.text_attack == "words"
     assert make(trainer={"text_attack": None}).args.text_attack == "words"
+
+
+@pytest.mark.parametrize("adversary", ["own", "all"])
+def test_the_text_term_may_see_every_legal_text(make, adversary):  # noqa: F811
+    table = SynonymTable({"cat": ["feline"], "car": ["wagon", "automobile"]})
+    trainer = make(
+        text_adversary=adversary, lambda_image=0, template="a {}", trainer={"text_attack": None, "candidates": table}
+    )
+    pools = trainer.attacker.text_pools
+    assert sorted(zip(pools.classes, pools.texts, strict=True)) == [
+        (0, "a cat"),
+        (0, "a feline"),
+        (1, "a dog"),
+        (2, "a red automobile"),
+        (2, "a red car"),
+        (2, "a red wagon"),
+    ]
+    assert pools.texts[:3] == trainer.prompts
+    loss, embeds = trainer.compute_loss(trainer.model, batch_of(trainer), return_outputs=True)
+    cosines = F.normalize(embeds.image_features, dim=-1) @ trainer.attacker.encoder.encode_texts(pools.texts).T
+    worst = embeds.logit_scale * torch.stack(
+        [
+            torch.stack(
+                [
+                    row[[i for i, owner in enumerate(pools.classes) if owner == each]].min()
+                    if each == label
+                    else row[[i for i, owner in enumerate(pools.classes) if owner == each]].max()
+                    if adversary == "all"
+                    else row[each]
+                    for each in range(3)
+                ]
+            )
+            for row, label in zip(cosines, embeds.labels.tolist(), strict=True)
+        ]
+    )
+    assert loss.item() == pytest.approx(0.5 * 2 * F.cross_entropy(worst, embeds.labels).item(), rel=1e-4)
+    assert trainer.train().training_loss > 0 and math.isfinite(trainer.evaluate()["eval_loss"])
+
+
+def test_an_attack_without_a_list_of_texts_is_refused_by_name(make):  # noqa: F811
+    trainer = make(text_adversary="all", trainer={"text_attack": lambda texts, encode: texts})
+    with pytest.raises(ValueError, match="`text_adversary` needs a text attack that lists its texts"):
+        trainer.train()
 
 
 def test_evaluation_takes_the_worst_of_several_text_attacks(make):  # noqa: F811

@@ -23,6 +23,7 @@ CHANGED = {
     "lambda_clean": 0.9,
     "lambda_class": 0.9,
     "lambda_distill": 0.9,
+    "text_adversary": "all",
     "targets": "class",
     "accumulate_attack_gradients": True,
     "clean_weight": 0.5,
@@ -76,7 +77,10 @@ IMAGE = {
 }
 ON_CLASSES = IMAGE | {"attack_early_stop", "compile_attack", "temperature", "template"}
 WORDS = {"candidates", "num_candidates", "max_changes", "protect_template", "forbid_class_names", "align_to_cls"}
-LOSS = {f"lambda_{name}" for name in ("image", "text", "clean", "class", "distill")} | {"accumulate_attack_gradients"}
+LOSS = {f"lambda_{name}" for name in ("image", "text", "clean", "class", "distill")} | {
+    "accumulate_attack_gradients",
+    "text_adversary",
+}
 PARTS = {"train_image_encoder", "train_text_encoder", "train_logit_scale"}
 FARE = IMAGE | {"clean_weight", "perturb_at", "train_image_encoder"}
 TYPOS = {"text_attack", "max_edits", "forbid_class_names", "template", "train_text_encoder"}
@@ -176,7 +180,11 @@ def test_a_measured_budget_is_read_under_every_objective():
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_settings_for_all_lose_what_one_does_not_read(objective, tmp_path):
-    common = {name: value for name, value in CHANGED.items() if name not in (*PARTS, "trades", "random_start")}
+    common = {
+        name: value
+        for name, value in CHANGED.items()
+        if name not in (*PARTS, "trades", "random_start", "text_adversary")
+    }
     common |= {"attack_schedule": "fast", "text_attack": "families", "learning_rate": 0.1, "leave_out_family": None}
     kept = MMCoAConfig.without_unread(common, {"objective": objective})
     args = MMCoAConfig(str(tmp_path), objective=objective, **kept)
