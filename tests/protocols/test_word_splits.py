@@ -242,7 +242,8 @@ def test_a_comparison_over_word_splits_ends_in_one_table(finished):
     results = [load_result(file) for file in sorted(output.glob("cells/digits_full_tecoa_seed0*/result.json"))]
     assert len(results) == 2 and results[0]["outcomes"]["clean"] == results[1]["outcomes"]["clean"]
     assert results[0]["attack_spec"]["candidates"] != results[1]["attack_spec"]["candidates"]
-    assert [row.name for row in read_rows([str(output)], [])] == ["mmcoa", "none", "tecoa"]
+    again = {row.name: [(each.seed, each.word_split) for each in row.results] for row in read_rows([str(output)], [])}
+    assert again == dict.fromkeys(["mmcoa", "tecoa", "none"], [(0, 0), (0, 3)])
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
