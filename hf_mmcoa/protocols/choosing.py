@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from ..data.benchmarks import find_benchmark
 from .protocol import Protocol
@@ -19,7 +19,7 @@ def to_choose_by(protocol: Protocol) -> Protocol:
     Raises:
         ValueError: if the data set is a benchmark without a validation split.
     """
-    changed = {}
+    changed: dict[str, Any] = {}
     for name in ("datasets", "evaluate_on"):
         changed[name] = tuple(dataclasses.replace(data, test_split=VALIDATION) for data in getattr(protocol, name))
         for data in changed[name]:

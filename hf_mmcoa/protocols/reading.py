@@ -92,14 +92,15 @@ def _protocol(content: Any, folder: Path, name: str, data_dir: str | None, chang
         }
         changes = {**changes, "objectives": [named.get(each, each) for each in changes["objectives"]]}
     values = _over(_over(base_settings(base) if base is not None else {}, content), changes)
-    if base is not None and values["candidates"] != base_settings(base)["candidates"]:
-        # How many candidates belongs to the list that they come from.
-        own = {**(content.get("training") or {}), **changes.get("training", {})}
-        values["training"] = {key: one for key, one in values["training"].items() if key not in OF_A_LIST or key in own}
     values = {"name": name, **{key: value for key, value in values.items() if key != "base"}}
     annotations = get_type_hints(Protocol) | _IN_FILES
     with nullcontext() if set(values) <= set(annotations) else _example():
         check_values(values, annotations, "a protocol")
+    if base is not None and values["candidates"] != base_settings(base)["candidates"]:
+        # How many candidates to try belongs to the list that they come from.
+        own = {**(content.get("training") or {}), **(changes.get("training") or {})}
+        given = values.get("training") or {}
+        values["training"] = {key: one for key, one in given.items() if key not in OF_A_LIST or key in own}
     if data_dir is not None:
         values["data_dir"] = str(Path(data_dir).absolute())
     elif values.get("data_dir"):

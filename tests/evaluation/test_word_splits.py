@@ -88,9 +88,9 @@ def test_a_model_that_splits_do_not_change_is_one_result_a_seed():
         )
         assert paired_test(ten, others, LABELS, attacks, GRID) == paired_test(one, other, LABELS, attacks)
     results = [{"clean_accuracy": each.count("1") / 40, "outcomes": {"clean": each}, "labels": LABELS} for each in ten]
-    shown = estimate(results, "clean_accuracy", repetitions=GRID)
-    assert (shown.count, shown.over) == (5, "seeds and images")
-    assert shown == estimate(results[::10], "clean_accuracy")
+    shown, once = estimate(results, "clean_accuracy", repetitions=GRID), estimate(results[::10], "clean_accuracy")
+    assert (shown.count, shown.over, shown.low, shown.high) == (5, "seeds and images", once.low, once.high)
+    assert shown.value == pytest.approx(once.value)
 
 
 def test_clean_accuracies_of_models_trained_per_split_are_averaged_first():

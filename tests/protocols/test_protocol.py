@@ -208,13 +208,13 @@ def test_a_base_is_what_the_train_command_does_without_a_model(write):
     default = yaml.safe_load((ROOT / "hf_mmcoa/testbed/digits.yaml").read_text())
     file = write(base="digits", datasets=None, candidates=None, tiny={"epochs": 1}, training={"max_steps": 7})
     protocol = read_protocol(file)
-    assert dict(protocol.tiny) == {"image_size": 8, "patch_size": 2, "epochs": 1}
+    assert dict(protocol.tiny) == {"image_size": 8, "patch_size": 2, "epochs": 1, "text_tower": "english"}
     assert protocol.training["learning_rate"] == default["learning_rate"] and protocol.training["max_steps"] == 7
     assert set(default) - set(protocol.training) == {
         "output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size", "pretrain_epochs", "candidates",
-        "num_candidates",
     }  # fmt: skip
-    assert protocol.candidates == protocol.datasets[0].name == "digits"
+    assert protocol.candidates == default["candidates"] and protocol.datasets[0].name == "digits"
+    assert protocol.training["num_candidates"] == default["num_candidates"]
     whole = read_protocol(write(base="digits", datasets=None, tiny=None, training=None))
     assert whole.tiny["epochs"] == default["pretrain_epochs"]
     assert read_protocol(write(base="digits", datasets=None, tiny=None, model="some/clip")).tiny is None

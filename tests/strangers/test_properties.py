@@ -304,7 +304,7 @@ def test_a_document_is_plain_or_refused_by_name(text: str) -> None:
 PROTOCOL_FIELDS = [
     "name", "description", "task", "datasets", "train_on", "evaluate_on", "shots", "objectives", "seeds", "model",
     "tiny", "training", "threat_model", "candidates", "max_test_samples", "batch_size", "unequal_steps",
-    "data_dir", "base",
+    "data_dir", "base", "word_splits", "unseen_words", "measure",
 ]  # fmt: skip
 NEAR = st.sampled_from(
     [["none", "mmcoa"], ["digits"], [{"name": "digits"}], [0, 1], ["full", 4], "iid", "ood", "digits", {"num_steps": 2},
