@@ -82,9 +82,10 @@ def encode_views(
         if frozen_texts:
             own = each.anchors[each.anchor_ids] if "texts" in views else None
             prompts = each.anchors if "prompts" in views else None
-        adv_embeds, adv_features = text_parts[f"adv_texts {number}"], text_features[f"adv_texts {number}"]
+        adv_embeds = adv_features = None
         if attacked.texts:
-            adv_embeds, adv_features = adv_embeds[attacked.text_ids], adv_features[attacked.text_ids]
+            adv_embeds = text_parts[f"adv_texts {number}"][attacked.text_ids]
+            adv_features = text_features[f"adv_texts {number}"][attacked.text_ids]
         return {
             "logit_scale": output.logit_scale,
             "logit_bias": output.logit_bias,
