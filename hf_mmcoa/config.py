@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import TrainingArguments
@@ -52,9 +52,23 @@ class MMCoAConfig(TrainingArguments):
     """Settings that are read beside the training, so that no objective refuses them."""
 
     # objective
-    objective: Literal["mmcoa", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf"] = field(
-        default="mmcoa", metadata={"help": "What is minimised; `clean` is CLIP's own loss without attack."}
-    )
+    objective: Literal[
+        "mmcoa",
+        "clean",
+        "tecoa",
+        "fare",
+        "pmg-aft",
+        "tga-zsr",
+        "leaf",
+        "fare+leaf",
+        "mat",
+        "mat+",
+        "advflyp",
+        "saft",
+        "sim-clip",
+        "qt-aft",
+        "agft",
+    ] = field(default="mmcoa", metadata={"help": "What is minimised; `clean` is CLIP's own loss without attack."})
     lambda_image: float = field(default=0.5, metadata={"help": "Weight of contrastive(I', T), at least 0."})
     lambda_text: float = field(default=0.5, metadata={"help": "Weight of contrastive(I, T'), at least 0."})
     lambda_clean: float = field(
@@ -96,6 +110,13 @@ class MMCoAConfig(TrainingArguments):
     release_scaling: bool = field(
         default=False,
         metadata={"help": "`pmg-aft`: sums instead of means, no logit scale, gradient through p(x), as the release."},
+    )
+    captions_per_image: int = field(  # 5: as many as COCO and Flickr30k have, and SAFT's command (--ncaps 5)
+        default=5,
+        metadata={
+            "help": "`mat+`, `saft`: captions of each image in a step, at least 1. Drawn from the row's own, repeated "
+            "where it has fewer; of images with labels alone, class prompts in `template` and further ones."
+        },
     )
     train_image_encoder: bool = field(default=True, metadata={"help": "Train the vision tower and its projection."})
     train_text_encoder: bool = field(default=True, metadata={"help": "Train the text tower and its projection."})
@@ -228,7 +249,7 @@ class MMCoAConfig(TrainingArguments):
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
         _check_text_attack(self.text_attack)
         self._check_families()
-        for name in ("num_steps", "num_candidates", "max_changes", "max_edits", "num_text_steps"):
+        for name in ("num_steps", "num_candidates", "max_changes", "max_edits", "num_text_steps", "captions_per_image"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("epsilon", "step_size"):
@@ -258,7 +279,8 @@ class MMCoAConfig(TrainingArguments):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.text_attack == "none" and (
-            "leaf" in self.objective or (self.objective == "mmcoa" and (self.lambda_text or self.lambda_distill))
+            self.objective in ("leaf", "fare+leaf", "mat", "mat+")
+            or (self.objective == "mmcoa" and (self.lambda_text or self.lambda_distill))
         ):
             out = "set `lambda_text=0` with it" if self.objective == "mmcoa" else "name an attack, or leave it out"
             raise ValueError(f'`text_attack="none"` leaves the text term of {self.objective} without an attack: {out}.')
@@ -437,17 +459,9 @@ LAMBDAS = ("lambda_image", "lambda_text", "lambda_clean", "lambda_class", "lambd
 
 
 _CHOICES = {
-    name: get_args(get_type_hints(MMCoAConfig)[name])
-    for name in (
-        "objective",
-        "text_adversary",
-        "targets",
-        "norm",
-        "attack_schedule",
-        "perturb_at",
-        "candidates",
-        "lora",
-    )
+    name: get_args(hint)
+    for name, hint in get_type_hints(MMCoAConfig).items()
+    if get_origin(hint) is Literal and name in MMCoAConfig.__annotations__
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from typing import Any, Literal
 
 import datasets
@@ -35,6 +36,8 @@ class ImageRows(Dataset[dict[str, Any]]):
             None for the benchmarks' (`resize_and_crop`) with any data.
         draw_captions: take one of several captions at random, by torch's generator, each time that a row is read, and
             not the first.
+        num_captions: captions of each row, the second and further ones as `more_texts`; a row's own are repeated where
+            it has fewer.
 
     Raises:
         ValueError: for an empty data set, a transform, a missing column or "model" without a size; when a row is read,
@@ -51,6 +54,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         image_size: int | None = None,
         image_processor: Any = None,
         draw_captions: bool = False,
+        num_captions: int = 1,
     ) -> None:
         if isinstance(dataset, datasets.IterableDataset):
             raise ValueError("`dataset` is streamed and has no rows to index; use `ImageStream`.")
@@ -63,6 +67,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             resolve_columns(dataset, image_column, label_column, text_column),
             fitting=_fitting(dataset, perturb_at, image_size, image_processor),
             draw_captions=draw_captions,
+            num_captions=num_captions,
         )
         self.columns = self._reader.columns
         self._rows = self._reader.undecoded(dataset).with_format(None)
@@ -102,11 +107,13 @@ class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         image_size: int | None = None,
         image_processor: Any = None,
         draw_captions: bool = False,
+        num_captions: int = 1,
     ) -> None:
         self._reader = RowReader(
             resolve_columns(dataset, image_column, label_column, text_column),
             fitting=_fitting(dataset, perturb_at, image_size, image_processor),
             draw_captions=draw_captions,
+            num_captions=num_captions,
         )
         self.columns = self._reader.columns
         self._rows = self._reader.undecoded(dataset).with_format(None)
@@ -134,7 +141,7 @@ class RowReader:
     Args:
         columns: names of the columns.
         fitting: makes every picture the model's input; None keeps its own size.
-        draw_captions: as in `ImageRows`.
+        draw_captions, num_captions: as in `ImageRows`.
     """
 
     def __init__(
@@ -142,9 +149,10 @@ class RowReader:
         columns: Columns,
         fitting: Callable[[Image.Image], Image.Image] | None = None,
         draw_captions: bool = False,
+        num_captions: int = 1,
     ) -> None:
         self.columns = columns
-        self.draw_captions = draw_captions
+        self.draw_captions, self.num_captions = draw_captions, num_captions
         self.fitting = fitting
 
     def undecoded(self, dataset: Any) -> Any:
@@ -167,14 +175,24 @@ class RowReader:
                 )
             result["label"] = int(row[columns.label])
         if columns.text is not None:
-            text = row[columns.text]
-            if isinstance(text, list) and text:
-                drawn = self.draw_captions and len(text) > 1
-                text = text[int(torch.randint(len(text), ())) if drawn else 0]
-            if not isinstance(text, str):
-                raise ValueError(f"row {row_id} has no text in column {columns.text!r}, got {text!r}; filter it out.")
-            result["text"] = unicodedata.normalize("NFC", text)
+            result["text"], *more = (self._caption(text, row_id) for text in self._chosen(row[columns.text]))
+            if more:
+                result["more_texts"] = more
         return {**result, "row_id": row_id}
+
+    def _chosen(self, texts: Any) -> list[Any]:
+        """Return `num_captions` of a row's captions: the first ones, or drawn ones; all of them before any twice."""
+        if not isinstance(texts, list) or not texts:
+            return [texts] * self.num_captions
+        if self.num_captions == 1:
+            return [texts[int(torch.randint(len(texts), ())) if self.draw_captions and len(texts) > 1 else 0]]
+        order = torch.randperm(len(texts)).tolist() if self.draw_captions else range(len(texts))
+        return list(islice(cycle([texts[place] for place in order]), self.num_captions))
+
+    def _caption(self, text: Any, row_id: int) -> str:
+        if not isinstance(text, str):
+            raise ValueError(f"row {row_id} has no text in column {self.columns.text!r}, got {text!r}; filter it out.")
+        return unicodedata.normalize("NFC", text)
 
     def _picture(self, value: Any, row_id: int) -> Tensor:
         try:
@@ -216,8 +234,8 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Collate rows of `ImageRows` to one batch.
 
     Returns:
-        `images` float32 (B, 3, H, W) in [0, 1] and `row_ids` int64 (B,); `labels` int64 (B,) and `texts`, B strings,
-        where the rows have them.
+        `images` float32 (B, 3, H, W) in [0, 1] and `row_ids` int64 (B,); `labels` int64 (B,), `texts`, B strings, and
+        `more_texts`, one list of B strings for each further caption, where the rows have them.
 
     Raises:
         ValueError: if the images differ in size, naming the rows.
@@ -235,5 +253,7 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch["labels"] = torch.tensor([row["label"] for row in rows], dtype=torch.long)
     if "text" in rows[0]:
         batch["texts"] = [row["text"] for row in rows]
+    if "more_texts" in rows[0]:
+        batch["more_texts"] = [list(texts) for texts in zip(*(row["more_texts"] for row in rows), strict=True)]
     batch["row_ids"] = torch.tensor([row["row_id"] for row in rows], dtype=torch.long)
     return batch

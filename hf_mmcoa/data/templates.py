@@ -40,6 +40,24 @@ def prompt_templates(given: str | Sequence[str], benchmark: str = "", own: Seque
     return tuple(templates)
 
 
+def caption_templates(template: str, number: int) -> list[str]:
+    """Return a template and further ones of OpenAI's ensemble for CIFAR-10, whose prompts describe any picture.
+
+    They make several captions of an image that has nothing but a class.
+
+    Raises:
+        ValueError: if there are not so many.
+
+    Example:
+        >>> caption_templates("This is a photo of a {}", 3)
+        ['This is a photo of a {}', 'a photo of a {}.', 'a blurry photo of a {}.']
+    """
+    found = [template, *(each for each in ensembles()["cifar10"] if each != template)]
+    if number > len(found):
+        raise ValueError(f"`captions_per_image` must be at most {len(found)} for class prompts, got {number}.")
+    return found[:number]
+
+
 def _listed(name: str, benchmark: str, own: Sequence[str]) -> list[str]:
     """Return the templates of a name or of a file."""
     known = ensembles()

@@ -54,6 +54,9 @@ class Embeddings:
       `teacher_adv_image_features` and `teacher_text_features`.
     - Projected patch tokens, (batch, patches, dim): `patches`, `adv_patches`, `teacher_patches` and
       `teacher_adv_patches`.
+
+    Where the objective reads several captions of an image, `more_captions` has the second and every further caption of
+    each sample as embeddings of their own, whose fields of images are None.
     """
 
     logit_scale: Tensor
@@ -78,6 +81,12 @@ class Embeddings:
     adv_patches: Any = None
     teacher_patches: Any = None
     teacher_adv_patches: Any = None
+    more_captions: Sequence[Embeddings] = ()
+
+    @property
+    def caption_sets(self) -> tuple[Embeddings, ...]:
+        """Return the batch with each sample's first caption, then with its second, and so on."""
+        return (self, *self.more_captions)
 
 
 class Objective(Protocol):
@@ -93,15 +102,36 @@ class Objective(Protocol):
     needs_labels: bool = False
     """True if the loss reads class labels. Captions without labels are refused then."""
 
-    image_attack_target: Literal["class", "teacher"] = "class"
-    """The loss that the image attack maximises: for "class", the cross-entropy of the image's class among the class
-    prompts; for "teacher", the squared distance to the frozen encoder's features of the clean image."""
+    image_attack_target: Literal["class", "teacher", "teacher+class", "soft class"] = "class"
+    """The loss that the image attack maximises. "class": the cross-entropy of the image's class among the class
+    prompts. "teacher": the squared distance to the frozen encoder's features of the clean image. "teacher+class": that
+    distance plus `attack_class_weight` times the cross-entropy. "soft class": the cross-entropy with the frozen
+    model's `soft_labels` of the clean image."""
+
+    attack_class_weight: float = 1.0
+    """Weight of the cross-entropy under "teacher+class", at least 0."""
+
+    soft_label_scale: float = 1.0
+    """Factor of the frozen model's logits under "soft class"."""
+
+    reads_captions: bool = False
+    """Whether the loss reads `Embeddings.more_captions`; the image attack then raises the mean over all captions."""
 
     attack_with_logit_scale: bool = True
     """True if the logits under attack are multiplied by the logit scale, False if they are plain cosines."""
 
     reads_targets: bool = True
     """Whether the loss reads `Embeddings.targets`, the soft targets of `MMCoAConfig.targets`."""
+
+    @property
+    def attack_reads_texts(self) -> bool:
+        """Return whether the image attack compares images with texts."""
+        return self.image_attack_target != "teacher"
+
+    @property
+    def attack_reads_teacher(self) -> bool:
+        """Return whether the image attack reads the frozen encoder's features of clean images."""
+        return self.image_attack_target != "class"
 
     @property
     def views(self) -> frozenset[View]:
@@ -141,6 +171,17 @@ def class_logits(features: Tensor, embeds: Embeddings, scaled: bool = True) -> T
     """
     cosines = F.normalize(features, dim=-1) @ embeds.prompt_embeds.T
     return embeds.logit_scale * cosines if scaled else cosines
+
+
+def soft_labels(teacher_features: Tensor, prompt_embeds: Tensor, logit_scale: Tensor) -> Tensor:
+    """Return the class distribution of the frozen model on clean images, (batch, classes), rows of sum 1.
+
+    Args:
+        teacher_features: un-normalised features f0 of clean images, (batch, dim).
+        prompt_embeds: unit vectors P, (classes, dim).
+        logit_scale: factor of the cosines, scalar.
+    """
+    return (logit_scale * F.normalize(teacher_features, dim=-1) @ prompt_embeds.T).softmax(1)
 
 
 def squared_distance(features: Tensor, others: Tensor) -> Tensor:

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import FARE, LEAF, PMGAFT, TGAZSR, Clean, FAREAndLEAF, MMCoA, Objective, TeCoA
+from . import (
+    AGFT,
+    FARE,
+    LEAF,
+    MAT,
+    PMGAFT,
+    QTAFT,
+    SAFT,
+    TGAZSR,
+    AdvFLYP,
+    Clean,
+    FAREAndLEAF,
+    MMCoA,
+    Objective,
+    SimCLIP,
+    TeCoA,
+)
 
 
 def named_objective(args: Any, image_size: int = 224) -> Objective:
@@ -36,5 +52,12 @@ def named_objective(args: Any, image_size: int = 224) -> Objective:
         "pmg-aft": PMGAFT(release_scaling=args.release_scaling),
         "tga-zsr": TGAZSR(image_size=image_size),
         "leaf": LEAF(),
+        "mat": MAT(),
+        "mat+": MAT(one_to_many=True),
+        "advflyp": AdvFLYP(),
+        "saft": SAFT(image_size=image_size),
+        "sim-clip": SimCLIP(),
+        "qt-aft": QTAFT(),
+        "agft": AGFT(),
     }
     return named[args.objective]

@@ -48,7 +48,8 @@ def unread_settings(args: Any, objective: Objective, evaluates: bool = False) ->
     """
     views = objective.views
     on_images, on_texts = "adv_images" in views or evaluates, bool({"adv_texts", "text_pools"} & views) or evaluates
-    on_classes = on_images and objective.image_attack_target == "class"
+    on_texts_of_images = on_images and objective.attack_reads_texts
+    on_classes = on_images and objective.image_attack_target in ("class", "soft class")
     kinds = set(args.text_attack.replace("+", "|").split("|")) if on_texts else set()
     families = chosen_families(args.families, args.leave_out_family) if "families" in kinds else ()
     reads_words = "words" in kinds or bool({"words", "synonyms"} & set(families))
@@ -83,12 +84,15 @@ def unread_settings(args: Any, objective: Objective, evaluates: bool = False) ->
     unless("families" in kinds, FAMILIES, f"`text_attack={args.text_attack}` draws from no family: add families to it")
     unless(on_images or embeds, ("random_start",), "no attack starts from a point of its own")
     unless(
-        (on_classes or embeds) and objective.attack_with_logit_scale,
+        (on_texts_of_images or embeds) and objective.attack_with_logit_scale,
         ("temperature",),
         "no attack multiplies cosines by it",
     )
-    unless(objective.reads_targets, ("targets",), "no batch of images and texts is contrasted: take mmcoa or clean")
-    reads_texts = bool(views & _TEXTS) or on_classes or evaluates
+    unless(
+        objective.reads_targets, ("targets",), "no batch of images and texts is contrasted: take mmcoa, mat or clean"
+    )
+    unless(objective.reads_captions, ("captions_per_image",), "one caption of an image is read: take `mat+` or `saft`")
+    reads_texts = bool(views & _TEXTS) or on_texts_of_images or evaluates
     unless(reads_texts, ("template",), "no text is read")
     unless(bool(views & _IMAGES) or on_images, ("perturb_at",), "no image is read")
     for name, part in PARTS.items():

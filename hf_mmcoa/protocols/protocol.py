@@ -36,7 +36,7 @@ STEPS = (
 )
 
 
-TRAINED_ON_TEXTS = ("mmcoa", "leaf", "fare+leaf")  # objectives that read attacked texts
+TRAINED_ON_TEXTS = ("mmcoa", "leaf", "fare+leaf", "mat", "mat+")  # objectives that read attacked texts
 MASKED_LM_ONLY = ("masked_lm",)  # settings that other sources of substitutes do not read
 
 # Image size, patch size and number of pretraining images (None: all) of the tiny CLIP for a data set.

@@ -12,7 +12,13 @@ from ..data.benchmark_info import describe
 from ..data.load import load_benchmark
 from .run_arguments import RunArguments
 
-CONTRASTIVE = ("mmcoa", "clean")  # objectives whose negatives are the other samples of the batch
+CONTRASTIVE = (
+    "mmcoa",
+    "clean",
+    "mat",
+    "mat+",
+    "advflyp",
+)  # objectives whose negatives are the other samples of the batch
 FEW_SAMPLES = 32  # of a global batch: fewer are warned about
 SHUFFLED = 10_000  # rows of a stream among which the next is drawn
 

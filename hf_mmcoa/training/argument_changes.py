@@ -23,7 +23,7 @@ OF_THE_MODEL = (
     "lora_target_modules",
     "lora_modules_to_save",
 )
-OF_THE_TRAINER = ("template", "perturb_at", "compile_attack", "log_images_every")
+OF_THE_TRAINER = ("template", "perturb_at", "compile_attack", "log_images_every", "captions_per_image")
 
 
 class ArgumentChanges:

@@ -7,8 +7,8 @@ the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ..attacks import factory
 from ..attacks.contracts import ImageAttack, TextAttack
-from ..attacks.engine import climb, correct
+from ..attacks.engine import climb
 from ..attacks.enumeration import legal_texts
-from ..attacks.image_losses import embedding_loss, log_odds_loss
+from ..attacks.image_losses import log_odds_loss
 from ..attacks.out_of_memory import HalvingOnOutOfMemory
 from ..attacks.perturbed_texts import PerturbedTexts, TextAttacker, TextVictim
+from ..attacks.settings import AttackSettings
 from ..config import MMCoAConfig
 from ..data.prompts import class_prompts
 from ..losses import zero_shot_logits
@@ -33,6 +34,7 @@ from ..substitutes.source import CandidateSource
 from .batch import Batch
 from .live_encoder import LiveEncoder
 from .teacher import Teacher
+from .victims import image_victim
 
 MAX_POOLED = 20_000
 """Texts that a step encodes with gradient at most: hundreds of classes with ten substitutes each."""
@@ -63,6 +65,7 @@ class Adversarial:
         texts: perturbed texts, one entry per kind of text attack that was drawn.
         text_ids: a sample's row among all perturbed texts, (batch,); None where the objective reads none.
         pools: all legal texts of all classes, where the objective reads them.
+        more_captions: the attacked texts of the second and every further caption, as those of the first.
     """
 
     images: Tensor | None = None
@@ -70,6 +73,12 @@ class Adversarial:
     texts: Sequence[PerturbedTexts] = ()
     text_ids: Tensor | None = None
     pools: TextPools | None = None
+    more_captions: Sequence[Adversarial] = ()
+
+    @property
+    def caption_sets(self) -> tuple[Adversarial, ...]:
+        """Return the batch with the texts of each sample's first caption, then with its second, and so on."""
+        return (self, *self.more_captions)
 
 
 class Attacker:
@@ -84,6 +93,7 @@ class Attacker:
         text_attack: replaces the attack on words, or what its `changes` says: characters, families.
         candidates: where words take their substitutes from; what `args` name when None.
         auto_kind: the only kind of text attack where `args.text_attack` is "auto"; what "auto" stands for when None.
+        templates: of the class prompts that are a sample's further captions.
     """
 
     def __init__(
@@ -96,8 +106,9 @@ class Attacker:
         text_attack: TextAttack | None = None,
         candidates: CandidateSource | None = None,
         auto_kind: str | None = None,
+        templates: Sequence[str] = (),
     ) -> None:
-        self.args, self.encoder, self.objective = args, encoder, objective
+        self.args, self.encoder, self.objective, self.templates = args, encoder, objective, templates
         self.class_names = tuple(class_names or ())
         self.teacher: Teacher | None = None
         self._given = {"image": image_attack, getattr(text_attack, "changes", "words"): text_attack}
@@ -111,6 +122,15 @@ class Attacker:
         """Build the attacks from the arguments as they are now, on the model as it is now."""
         settings = self.args.attack_settings
         self.image_attack: Any = self._given["image"] or factory.training_image_attack(settings)
+        self.text_attacks = self._text_attackers(settings)
+        self._text_attacks_in = {
+            template: self._text_attackers(replace(settings, template=template)) for template in self.templates
+        }
+        self._model = self.encoder.dual.model
+        self._pools: TextPools | None = None
+
+    def _text_attackers(self, settings: AttackSettings) -> dict[str, TextAttacker]:
+        """Return the text attacks by kind; attacks on words know class prompts by the template of the settings."""
         characters: Any = self._given.get("characters") or factory.character_attack(
             settings, self.class_names, exhaustive=False
         )
@@ -131,12 +151,9 @@ class Attacker:
                 leave_out=self.args.leave_out_family,
                 num_variants=self.args.num_variants,
             )
-        self.word_attack, self.character_attack, self.family_attack = words, characters, families
-        self.text_attacks: dict[str, TextAttacker] = {
-            kind: factory.text_attacker(kind, settings, words, characters, families) for kind in kinds
-        }
-        self._model = self.encoder.dual.model
-        self._pools: TextPools | None = None
+        if settings.template == self.args.template:
+            self.word_attack, self.character_attack, self.family_attack = words, characters, families
+        return {kind: factory.text_attacker(kind, settings, words, characters, families) for kind in kinds}
 
     def _candidates(self) -> CandidateSource:
         args, source, encoder = self.args, self._given_candidates, self.encoder.dual
@@ -158,28 +175,24 @@ class Attacker:
             self.start()
         views = self.objective.views
         images, iterates = self.attack_images(batch, self.generator("images")) if "adv_images" in views else (None, [])
-        texts, text_ids = self.attack_drawn_texts(batch) if "adv_texts" in views else ((), None)
-        return Adversarial(images, iterates, texts, text_ids, self.text_pools if "text_pools" in views else None)
+        pools = self.text_pools if "text_pools" in views else None
+        if "adv_texts" not in views:
+            return Adversarial(images, iterates, pools=pools)
+        first, *others = (
+            Adversarial(None, [], *self.attack_drawn_texts(each, number))
+            for number, each in enumerate(batch.caption_sets)
+        )
+        return replace(first, images=images, iterates=iterates, pools=pools, more_captions=others)
 
     # Images
 
     def attack_images(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
         """Return images moved away from what the objective says, and the points at which gradients were taken."""
-        scale = self.attacked_scale
-
-        def class_victim(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:  # raises CE(s f(x') P^T, y)
-            logits, own = zero_shot_logits(self.encoder.encode_images(images), batch.anchors, scale), batch.anchor_ids
-            return log_odds_loss(logits, own[rows]), correct(logits.detach(), own[rows])
-
-        def teacher_victim(images: Tensor, rows: Tensor) -> tuple[Tensor, None]:  # ||f(x') - f0(x)||^2, un-normalised
-            features, _ = self.encoder.image_features(images)
-            return embedding_loss(features, batch.teacher["teacher_image_features"][rows]), None
-
         iterates: list[Tensor] = []
         adv_images, _ = climb(
             self.image_attack,
             batch.images,
-            teacher_victim if self.objective.image_attack_target == "teacher" else class_victim,
+            image_victim(self.objective, self.encoder, batch, self.attacked_scale),
             generator,
             stop=self.args.attack_early_stop,
             batch_size=self.args.attack_batch_size,
@@ -196,20 +209,28 @@ class Attacker:
 
     # Texts
 
-    def attack_drawn_texts(self, batch: Batch) -> tuple[list[PerturbedTexts], Tensor]:
+    def attack_drawn_texts(self, batch: Batch, number: int = 0) -> tuple[list[PerturbedTexts], Tensor]:
         """Attack each sample's text by one of the attacks that `text_attack` names, drawn anew in each step.
 
-        A text is attacked only in the ways that were drawn for it. Returns the perturbed texts, and each sample's row
-        among all of them, (batch,).
+        A text is attacked only in the ways that were drawn for it.
+
+        Args:
+            batch: the batch, with one caption of each sample.
+            number: which one of its captions it is.
+
+        Returns:
+            The perturbed texts, and each sample's row among all of them, (batch,).
         """
+        of_class_prompts = number and batch.keys is None
+        attacks = self._text_attacks_in[self.templates[number - 1]] if of_class_prompts else self.text_attacks
         drawn = self.drawn_attacks(len(batch.images))
         found, rows, first = [], torch.zeros_like(batch.text_ids), 0
-        for number, kind in enumerate(self.text_attacks):
-            samples = drawn == number
+        for place, kind in enumerate(attacks):
+            samples = drawn == place
             used = torch.unique(batch.text_ids[samples])
             texts = [batch.texts[row] for row in used.tolist()]
             if texts:
-                found.append(self.attack_texts(kind, texts, batch.anchors, batch.text_anchor_ids[used]))
+                found.append(self.attack_texts(kind, texts, batch.anchors, batch.text_anchor_ids[used], attacks))
                 rows[samples] = first + torch.searchsorted(used, batch.text_ids[samples])
             first += len(texts)
         return found, rows
@@ -234,7 +255,14 @@ class Attacker:
             self._pools = TextPools(texts, [*range(len(prompts)), *(number for _, number in others)])
         return self._pools
 
-    def attack_texts(self, kind: str, texts: list[str], anchors: Tensor, anchor_ids: Tensor) -> PerturbedTexts:
+    def attack_texts(
+        self,
+        kind: str,
+        texts: list[str],
+        anchors: Tensor,
+        anchor_ids: Tensor,
+        attacks: Mapping[str, TextAttacker] | None = None,
+    ) -> PerturbedTexts:
         """Attack texts in one way, without any image.
 
         Args:
@@ -242,6 +270,7 @@ class Attacker:
             texts: distinct texts.
             anchors: unit embeddings, (anchors, dim); the embedding attack moves a text away from its own.
             anchor_ids: each text's own, (texts,).
+            attacks: by kind; `text_attacks` when None.
         """
         scale = self.attacked_scale
 
@@ -259,7 +288,7 @@ class Attacker:
             generator=self.generator,
             precision=self.encoder.autocast,
         )
-        return self.text_attacks[kind](texts, victim)
+        return (attacks or self.text_attacks)[kind](texts, victim)
 
     def drawn_attacks(self, batch_size: int) -> Tensor:
         """Return which text attack each sample's text suffers in this step, (batch,)."""

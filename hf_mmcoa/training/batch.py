@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class Batch:
         groups: equal where two samples may exchange their texts, (batch,).
         keys: what a sample's own text is known by on every process, (batch,); None for class prompts.
         teacher: fields of `Embeddings` that the frozen teacher computes from the clean batch.
+        more_captions: the same images with the second and every further caption, where the objective reads several.
     """
 
     images: Tensor
@@ -42,6 +43,12 @@ class Batch:
     groups: Tensor
     keys: Tensor | None = None
     teacher: Mapping[str, Tensor] = field(default_factory=dict)
+    more_captions: Sequence[Batch] = ()
+
+    @property
+    def caption_sets(self) -> tuple[Batch, ...]:
+        """Return the batch with each sample's first caption, then with its second, and so on."""
+        return (self, *self.more_captions)
 
 
 class BatchReader:
@@ -51,16 +58,35 @@ class BatchReader:
         encoder: embeds the anchors.
         prompts: class prompts; None for captions.
         objective: says what is read of a batch.
+        more_prompts: class prompts of further templates, the further captions of a sample without any text.
     """
 
-    def __init__(self, encoder: LiveEncoder, prompts: list[str] | None, objective: Objective) -> None:
-        self.encoder, self.prompts, self.objective = encoder, prompts, objective
-        self._frozen_prompts: Tensor | None = None
+    def __init__(
+        self,
+        encoder: LiveEncoder,
+        prompts: list[str] | None,
+        objective: Objective,
+        more_prompts: Sequence[list[str]] = (),
+    ) -> None:
+        self.encoder, self.prompts, self.objective, self.more_prompts = encoder, prompts, objective, more_prompts
+        self._frozen_prompts: dict[int, Tensor] = {}
         self._warned = False
 
     def start(self) -> None:
         """Forget the prompts of a frozen text encoder: a new run may have another model."""
-        self._frozen_prompts = None
+        self._frozen_prompts = {}
+
+    def read_captions(self, inputs: Mapping[str, Any], own_texts: bool = True) -> Batch:
+        """Return the batch as `read` does, with all captions of a sample if the objective reads several."""
+        batch = self.read(inputs, own_texts)
+        if not self.objective.reads_captions:
+            return batch
+        images, labels = batch.images, inputs.get("labels")
+        if batch.keys is not None:
+            more = [self._captioned(images, texts, labels) for texts in inputs.get("more_texts", ())]
+        else:
+            more = [self._of_classes(images, batch.groups, number) for number in range(1, len(self.more_prompts) + 1)]
+        return replace(batch, more_captions=more)
 
     def read(self, inputs: Mapping[str, Any], own_texts: bool = True) -> Batch:
         """Return the batch.
@@ -86,9 +112,14 @@ class BatchReader:
                 "the data set has neither a text column nor a label column with class names: images have nothing "
                 "to match. Name the columns, or pass `class_names`."
             )
-        classes, text_ids = torch.unique(labels, return_inverse=True)  # a sample's text is its class prompt
-        distinct = [self.prompts[label] for label in classes.tolist()]
-        return Batch(images, distinct, text_ids, self.prompt_embeds(), labels, classes, labels)
+        return self._of_classes(images, labels)
+
+    def _of_classes(self, images: Tensor, labels: Tensor, number: int = 0) -> Batch:
+        """Return the batch whose texts are class prompts, in the first or a further template."""
+        classes, text_ids = torch.unique(labels, return_inverse=True)
+        prompts = self.prompts_in(number)
+        distinct = [prompts[label] for label in classes.tolist()]
+        return Batch(images, distinct, text_ids, self.prompt_embeds(number), labels, classes, labels)
 
     def _captioned(self, images: Tensor, texts: Sequence[str], labels: Tensor | None) -> Batch:
         self._warn_of_cut_captions(texts)
@@ -118,18 +149,23 @@ class BatchReader:
     @property
     def _reads_texts(self) -> bool:
         """Return whether the objective, or its image attack, reads any text."""
-        return self.objective.image_attack_target == "class" or bool(
+        return self.objective.attack_reads_texts or bool(
             self.objective.views & {"texts", "adv_texts", "text_pools", "prompts", "teacher_texts"}
         )
 
-    def prompt_embeds(self) -> Tensor:
-        """Return unit embeddings of all class prompts, (classes, dim); those of a frozen encoder are computed once."""
+    def prompts_in(self, number: int) -> list[str]:
+        """Return all class prompts, in the first template or in a further one."""
         assert self.prompts is not None
+        return self.more_prompts[number - 1] if number else self.prompts
+
+    def prompt_embeds(self, number: int = 0) -> Tensor:
+        """Return unit embeddings of all class prompts, (classes, dim); those of a frozen encoder are computed once."""
+        prompts = self.prompts_in(number)
         if freezing.trains_text(self.encoder.dual.model):
-            return self.encoder.encode_texts(self.prompts)
-        if self._frozen_prompts is None:
-            self._frozen_prompts = self.encoder.encode_texts(self.prompts)
-        return self._frozen_prompts
+            return self.encoder.encode_texts(prompts)
+        if number not in self._frozen_prompts:
+            self._frozen_prompts[number] = self.encoder.encode_texts(prompts)
+        return self._frozen_prompts[number]
 
     def distinct_rows(self, keys: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return sorted distinct keys and a row of each: of all processes in training, of this one in evaluation."""

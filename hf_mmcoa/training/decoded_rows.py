@@ -36,14 +36,18 @@ class DecodedRows:
         self.class_names, self.names_given, self.perturb_at = class_names, names_given, perturb_at
         self.image_size, self.image_processor = image_size, image_processor
 
-    def __call__(self, dataset: Any, draw_captions: bool = False) -> Any:
+    def __call__(self, dataset: Any, draw_captions: bool = False, num_captions: int = 1) -> Any:
         """Return a `datasets.Dataset`, or a dictionary of them, as decoded rows; anything else as it is.
+
+        Args:
+            dataset: what the trainer is given.
+            draw_captions, num_captions: see `ImageRows`.
 
         Raises:
             ValueError: if its labels do not fit the class names.
         """
         if isinstance(dataset, dict):
-            return {name: self(part, draw_captions) for name, part in dataset.items()}
+            return {name: self(part, draw_captions, num_captions) for name, part in dataset.items()}
         if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
             return dataset
         reader = ImageStream if isinstance(dataset, datasets.IterableDataset) else ImageRows
@@ -53,6 +57,7 @@ class DecodedRows:
             image_size=self.image_size,
             image_processor=self.image_processor,
             draw_captions=draw_captions,
+            num_captions=num_captions,
         )
         if rows.columns.label is not None and self.class_names:
             feature = dataset.features[rows.columns.label]
@@ -94,5 +99,5 @@ def check_labels_for_objective(objective: Objective, class_names: list[str] | No
             f"the objective {type(objective).__name__} needs class labels, and the data set has "
             + ("no label column." if class_names else "no class names.")
             + " Name the classes with `class_names` and the column `label`, or take an objective that needs none: "
-            "mmcoa, clean, fare, leaf or fare+leaf."
+            "mmcoa, clean, fare, leaf, fare+leaf, mat, advflyp or sim-clip."
         )

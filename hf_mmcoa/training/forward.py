@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch
@@ -46,20 +47,21 @@ def encode_views(
         "images": [batch.images] if views & {"images", "patches"} else [],
         "iterates": adversarial.iterates,
     }
-    texts = {
-        "texts": batch.texts if "texts" in views and not frozen_texts else [],
-        "prompts": (batch.texts if reader.prompts is None or batch.keys is not None else reader.prompts)
-        if "prompts" in views and not frozen_texts
-        else [],
-        "pools": adversarial.pools.texts if adversarial.pools is not None else [],
-        "adv_texts": [text for perturbed in adversarial.texts for text in perturbed.texts],  # last: `_token_shift`
-    }
+    texts: dict[str, Sequence[str]] = {}
+    for number, each in enumerate(batch.caption_sets):
+        texts[f"texts {number}"] = each.texts if "texts" in views and not frozen_texts else []
+        prompts = each.texts if reader.prompts is None or each.keys is not None else reader.prompts_in(number)
+        texts[f"prompts {number}"] = prompts if "prompts" in views and not frozen_texts else []
+    texts["pools"] = adversarial.pools.texts if adversarial.pools is not None else []
+    for number, attacked in enumerate(adversarial.caption_sets):  # last: see `_token_shift`
+        texts[f"adv_texts {number}"] = [text for perturbed in attacked.texts for text in perturbed.texts]
     # The model's forward wants both: one picture or one text stands in for those that nobody reads.
     pixels = encoder.pixel_values(
         torch.cat([image for part in images.values() for image in part] or [batch.images[:1]])
     )
     tokens = encoder.tokenize([text for part in texts.values() for text in part] or ["a"], truncation=True)
-    shift = _token_shift(encoder.model, tokens["input_ids"], adversarial.texts)
+    attacked_texts = [perturbed for attacked in adversarial.caption_sets for perturbed in attacked.texts]
+    shift = _token_shift(encoder.model, tokens["input_ids"], attacked_texts)
     output = encoding.joint_forward(
         model, pixels, tokens["input_ids"], shift, bool(views & {"patches", "adv_patches"}), args.encode_batch_size
     )
@@ -69,39 +71,48 @@ def encode_views(
     image_parts = _split(output.image_embeds, image_sizes)
     image_features = _split(output.image_features, image_sizes)
     text_parts = _split(output.text_embeds, text_sizes)
-    adv_text_features = _split(output.text_features, text_sizes)["adv_texts"]
+    text_features = _split(output.text_features, text_sizes)
     patches = _split(output.patches, image_sizes) if output.patches is not None else {}
-    prompts = text_parts["prompts"]
-    if prompts is not None and batch.keys is not None:  # in the order of the anchors, of all processes
-        prompts = reader.distinct_rows(batch.keys, prompts[batch.text_ids])[1]
-    rows: dict[str, Tensor] = {}
-    if text_parts["texts"] is not None:
-        rows["texts"] = text_parts["texts"][batch.text_ids]
-    if adversarial.texts:
-        rows["adv_texts"] = text_parts["adv_texts"][adversarial.text_ids]
-        adv_text_features = adv_text_features[adversarial.text_ids]
-    if frozen_texts:
-        rows |= {"texts": batch.anchors[batch.anchor_ids]} if "texts" in views else {}
-        prompts = batch.anchors if "prompts" in views else None
+
+    def captioned(number: int, each: Batch, attacked: Adversarial) -> dict[str, Any]:
+        """Return the fields of `Embeddings` that belong to one caption of each sample."""
+        own, prompts = text_parts[f"texts {number}"], text_parts[f"prompts {number}"]
+        own = own if own is None else own[each.text_ids]
+        if prompts is not None and each.keys is not None:  # in the order of the anchors, of all processes
+            prompts = reader.distinct_rows(each.keys, prompts[each.text_ids])[1]
+        if frozen_texts:
+            own = each.anchors[each.anchor_ids] if "texts" in views else None
+            prompts = each.anchors if "prompts" in views else None
+        adv_embeds = adv_features = None
+        if attacked.texts:
+            adv_embeds = text_parts[f"adv_texts {number}"][attacked.text_ids]
+            adv_features = text_features[f"adv_texts {number}"][attacked.text_ids]
+        return {
+            "logit_scale": output.logit_scale,
+            "logit_bias": output.logit_bias,
+            "text_embeds": _gather(own),
+            "adv_text_embeds": _gather(adv_embeds),
+            "targets": class_targets(gather_rows(each.groups)) if args.targets == "class" else None,
+            "prompt_embeds": prompts,
+            "labels": each.anchor_ids,
+            "adv_text_features": adv_features,
+            **each.teacher,
+        }
+
+    attacked_sets = adversarial.caption_sets if adversarial.texts else [adversarial] * len(batch.caption_sets)
+    first, *others = map(captioned, count(), batch.caption_sets, attacked_sets)
     return Embeddings(
-        logit_scale=output.logit_scale,
-        logit_bias=output.logit_bias,
+        **first,
         image_embeds=_gather(image_parts["images"]),
         adv_image_embeds=_gather(image_parts["adv_images"]),
-        text_embeds=_gather(rows.get("texts")),
-        adv_text_embeds=_gather(rows.get("adv_texts")),
-        targets=class_targets(gather_rows(batch.groups)) if args.targets == "class" else None,
-        prompt_embeds=prompts,
-        labels=batch.anchor_ids,
         pool_embeds=text_parts["pools"],
         pool_classes=adversarial.pools and batch.anchor_ids.new_tensor(adversarial.pools.classes),
         iterate_embeds=image_parts["iterates"].split(len(batch.images)) if images["iterates"] else [],
         image_features=image_features["images"],
         adv_image_features=image_features["adv_images"],
-        adv_text_features=adv_text_features,
         patches=patches.get("images"),
         adv_patches=patches.get("adv_images"),
-        **batch.teacher,
+        more_captions=[Embeddings(**each) for each in others],
         **({} if teacher is None else teacher.teach_attacked(adversarial.images)),
     )
 

@@ -92,6 +92,7 @@ class Monitor:
             adv_text_features=adv_text_features,
             patches=patches,
             adv_patches=adv_patches,
+            more_captions=(),  # an evaluation reads one caption of a sample
             **batch.teacher,
             **({} if self.teacher is None else self.teacher.teach_attacked(adv_images)),
         )

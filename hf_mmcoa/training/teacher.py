@@ -63,9 +63,7 @@ class Teacher:
         Raises:
             ValueError: if `given` is of another architecture.
         """
-        if not any(view.startswith("teacher") for view in objective.views) and (
-            objective.image_attack_target != "teacher"
-        ):
+        if not any(view.startswith("teacher") for view in objective.views) and not objective.attack_reads_teacher:
             return None
         frozen = frozen_copy(model, share=share)
         if given is not None:
@@ -75,18 +73,22 @@ class Teacher:
 
     def teach(self, batch: Batch) -> Batch:
         """Return the batch with the features of its clean images and texts that the objective reads."""
-        views, found = self.objective.views, {}
-        if views & {"teacher_images", "teacher_patches"} or self.objective.image_attack_target == "teacher":
+        views, found = self.objective.views, dict[str, Tensor]()
+        if views & {"teacher_images", "teacher_patches"} or self.objective.attack_reads_teacher:
             found = self._images(batch.images, "teacher_image_features", "teacher_patches")
-        if "teacher_texts" in views:
-            found["teacher_text_features"] = self.texts(batch.texts)[batch.text_ids]
-        return replace(batch, teacher=found)
+        more = [replace(each, teacher=self._texts_of(each)) for each in batch.more_captions]
+        return replace(batch, teacher=found | self._texts_of(batch), more_captions=more)
 
     def teach_attacked(self, adv_images: Tensor | None) -> Mapping[str, Tensor]:
         """Return the features of the attacked images that the objective reads, as fields of `Embeddings`."""
         if not self.objective.views & {"teacher_adv_images", "teacher_adv_patches"} or adv_images is None:
             return {}
         return self._images(adv_images, "teacher_adv_image_features", "teacher_adv_patches")
+
+    def _texts_of(self, batch: Batch) -> dict[str, Tensor]:
+        if "teacher_texts" not in self.objective.views:
+            return {}
+        return {"teacher_text_features": self.texts(batch.texts)[batch.text_ids]}
 
     def _images(self, images: Tensor, features_name: str, patches_name: str) -> dict[str, Tensor]:
         with torch.no_grad(), self.autocast():

@@ -20,6 +20,7 @@ from ..attacks.contracts import ImageAttack, TextAttack
 from ..config import MMCoAConfig
 from ..data.prompts import class_prompts
 from ..data.rows import collate
+from ..data.templates import caption_templates
 from ..file_names import ARGUMENTS_FILE, WHAT_RAN
 from ..io import write_json, write_text
 from ..models.encoder import DualEncoder
@@ -137,6 +138,9 @@ class MMCoATrainer(PublishingTrainer):
         self._changes = ArgumentChanges(args)
         self._given_objective = objective
         self._objective = objective if objective is not None else named_objective(args, encoder.image_size)
+        num_captions = args.captions_per_image if self._objective.reads_captions else 1
+        templates = caption_templates(args.template, num_captions)[1:] if self.class_names else []
+        more_prompts = [class_prompts(self.class_names or (), each) for each in templates]
         if objective is not None:
             args.check_read(objective, named=False)
         check_labels_for_objective(self._objective, self.class_names, train_dataset)
@@ -153,7 +157,7 @@ class MMCoATrainer(PublishingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=self._read_rows(train_dataset, draw_captions=True),
+            train_dataset=self._read_rows(train_dataset, draw_captions=True, num_captions=num_captions),
             eval_dataset=self._read_rows(eval_dataset),
             processing_class=processing_class,
             model_init=model_init,  # type: ignore[arg-type]
@@ -169,7 +173,7 @@ class MMCoATrainer(PublishingTrainer):
             self.add_callback(AttackedImages(self, eval_dataset, train_dataset, every=args.log_images_every))
         # A search for hyper-parameters makes another accelerator for each trial.
         live = LiveEncoder(self._unwrapped, processing_class, lambda: self.accelerator.autocast(), args.compile_attack)
-        self.reader = BatchReader(live, self.prompts, self._objective)
+        self.reader = BatchReader(live, self.prompts, self._objective, more_prompts)
         self.attacker = Attacker(
             args,
             live,
@@ -179,6 +183,7 @@ class MMCoATrainer(PublishingTrainer):
             text_attack,
             candidates,
             getattr(text_attack, "changes", "words") if text_attack is not None or objective is not None else None,
+            templates,
         )
         self.attacker.teacher = self.teacher
         self._monitor = Monitor(self.attacker, self.teacher, self.prompts, args)
@@ -237,7 +242,7 @@ class MMCoATrainer(PublishingTrainer):
             self.attacker.step, self.attacker.batch_of_step = step, 0
         else:  # one optimizer step accumulates several batches
             self.attacker.batch_of_step += 1
-        batch = self._taught(self.reader.read(inputs, own_texts=not self._objective.needs_labels))
+        batch = self._taught(self.reader.read_captions(inputs, own_texts=not self._objective.needs_labels))
         if not torch.isfinite(batch.anchors).all():  # the attacks would trip over it first, and not name the rows
             self._stop_non_finite(batch.anchors.sum(), inputs)
         return batch
@@ -410,6 +415,10 @@ class MMCoATrainer(PublishingTrainer):
         changed = self._changes.taken(self.model_init is not None)
         if changed and self._given_objective is None:
             objective = named_objective(self.args, self._image_size)
+            if objective.reads_captions != self._objective.reads_captions:
+                raise ValueError(
+                    "`args.objective` now reads another number of captions of an image: make a new trainer."
+                )
             self._objective = self.reader.objective = self.attacker.objective = objective
             if self.teacher is not None:
                 self.teacher.objective = objective

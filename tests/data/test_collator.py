@@ -91,6 +91,28 @@ def test_one_of_several_captions_is_drawn_each_time() -> None:
     assert torch.equal(torch.get_rng_state(), state)  # a single caption takes no number from the attacks
 
 
+def test_several_captions_of_a_row_are_all_different_before_any_comes_twice() -> None:
+    dataset = table([png(0), png(0)], text=[["one", "two", "three"], ["only"]])
+    rows = ImageRows(dataset, draw_captions=True, num_captions=4)
+    torch.manual_seed(0)
+    orders = set()
+    for _ in range(30):
+        first, second = rows[0], rows[1]
+        own = [first["text"], *first["more_texts"]]
+        assert sorted(own[:3]) == ["one", "three", "two"] and own[3] == own[0]
+        assert [second["text"], *second["more_texts"]] == ["only"] * 4
+        orders.add(tuple(own))
+    assert len(orders) == 6
+    batch = collate([first, second])
+    assert batch["texts"] == [first["text"], "only"] and len(batch["more_texts"]) == 3
+    assert batch["more_texts"][1] == [first["more_texts"][1], "only"]
+    plain = ImageRows(dataset, num_captions=2)[0]
+    assert (plain["text"], plain["more_texts"]) == ("one", ["two"])
+    stream = ImageStream(dataset.to_iterable_dataset(), num_captions=2)
+    assert next(iter(stream))["more_texts"] == ["two"]
+    assert "more_texts" not in ImageRows(dataset)[0]
+
+
 def test_a_transform_is_refused_and_hidden_columns_are_not_read() -> None:
     dataset = table([png(0)], label=[0], text=["x"])
     with pytest.raises(ValueError, match=r"has a transform .*with_format\(None\)"):

@@ -350,7 +350,13 @@ def test_training_leaves_a_scale_above_100_alone_but_clips(train, tiny_siglip, t
         assert (model.logit_scale.item() > 4.9) == kept
 
 
-@pytest.mark.parametrize("objective", ["tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *("tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf"),
+        *("mat", "mat+", "advflyp", "saft", "sim-clip", "qt-aft", "agft"),
+    ],
+)
 def test_every_other_defence_trains_too(train, tiny_siglip, objective):
     before = snapshot(tiny_siglip)
     train(trainer={"text_attack": None}, objective=objective).train()

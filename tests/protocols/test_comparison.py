@@ -424,17 +424,31 @@ def test_one_data_set_and_one_number_of_shots(tmp_path, changes):
         run_comparison(protocol, tmp_path / "out")
 
 
-@pytest.mark.parametrize(("name", "rows"), [("digits", 9), ("fashion-mnist", 10)])
+@pytest.mark.parametrize(("name", "rows"), [("digits", 9), ("fashion-mnist", 10), ("digits-rivals", 11)])
 def test_the_examples_are_comparisons_of_all_objectives(name, rows):
     from hf_mmcoa.protocols.comparison import check_is_comparison
     from hf_mmcoa.protocols.values import choices
 
     content = yaml.safe_load((ROOT / f"examples/comparisons/{name}.yaml").read_text())
     objectives = {each["objective"] if isinstance(each, dict) else each for each in content["objectives"]}
-    assert objectives == {"none", *choices("objective")}
+    rivals = {"mat", "mat+", "advflyp", "saft", "sim-clip", "qt-aft", "agft"}
+    older = {"none", *choices("objective")} - rivals
+    assert objectives == (older if name != "digits-rivals" else rivals | {"none", "tecoa", "fare", "mmcoa"})
     protocol = read_protocol(ROOT / f"examples/comparisons/{name}.yaml")
     check_is_comparison(protocol)
     assert len(protocol.cells()) == 3 * len(protocol.objectives) == 3 * rows
+
+
+@pytest.mark.slow
+def test_the_newer_defences_are_trained_and_measured(tmp_path):
+    rivals = ["mat", "mat+,captions_per_image=2", "advflyp", "saft,captions_per_image=2", "sim-clip", "qt-aft", "agft"]
+    threats = {"num_steps": 2, "restarts": 1, "text_attacks": ["words"], "image_attacks": ["pgd-ce"]}
+    assert run(write(tmp_path, objectives=["none", *rivals], threat_model=threats), "--output", tmp_path / "out") == 0
+    methods = json.loads((tmp_path / "out/comparison.json").read_text())["methods"]
+    assert list(methods) == ["none", *rivals]
+    assert all(methods[name]["steps"] == [2] for name in rivals)
+    assert methods["saft,captions_per_image=2"]["settings"] == {"captions_per_image": 2}
+    assert all(0 <= each["accuracies"]["worst_case_accuracy"]["value"] <= 1 for each in methods.values())
 
 
 # Interruptions

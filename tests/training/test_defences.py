@@ -231,7 +231,7 @@ def test_frozen_texts_are_those_of_the_encoder(make):  # noqa: F811
 def test_objectives_that_need_labels_say_which_do_not(make, name):  # noqa: F811
     captions = picture_rows(text=True).remove_columns("label")
     data = {"train_dataset": captions, "eval_dataset": None, "class_names": ["cat", "dog", "car"]}
-    message = "needs class labels, and the data set has no label column.*mmcoa, clean, fare, leaf or fare[+]leaf"
+    message = "needs class labels, and the data set has no label column.*mmcoa, clean, fare, leaf, fare[+]leaf, mat"
     with pytest.raises(ValueError, match=message):
         make(trainer=data, objective=name)
     for other in ("mmcoa", "fare", "leaf"):

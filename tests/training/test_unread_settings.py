@@ -16,7 +16,10 @@ from hf_mmcoa import MMCoAConfig, MMCoATrainer
 from hf_mmcoa.config import MeasuredConfig
 from hf_mmcoa.objectives import LEAF, TeCoA
 
-OBJECTIVES = ("mmcoa", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf")
+OBJECTIVES = (
+    *("mmcoa", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf"),
+    *("mat", "mat+", "advflyp", "saft", "sim-clip", "qt-aft", "agft"),
+)
 CHANGED = {
     "lambda_image": 0.9,
     "lambda_text": 0.9,
@@ -29,6 +32,7 @@ CHANGED = {
     "clean_weight": 0.5,
     "trades": True,
     "release_scaling": True,
+    "captions_per_image": 2,
     "train_image_encoder": False,
     "train_text_encoder": False,
     "train_logit_scale": False,
@@ -84,6 +88,7 @@ LOSS = {f"lambda_{name}" for name in ("image", "text", "clean", "class", "distil
 PARTS = {"train_image_encoder", "train_text_encoder", "train_logit_scale"}
 FARE = IMAGE | {"clean_weight", "perturb_at", "train_image_encoder"}
 TYPOS = {"text_attack", "max_edits", "forbid_class_names", "template", "train_text_encoder"}
+MAT = ON_CLASSES | WORDS | PARTS | {"targets", "perturb_at", "text_attack"}
 READ = {
     "mmcoa": LOSS | ON_CLASSES | WORDS | PARTS | {"targets", "perturb_at", "text_attack"},
     "clean": PARTS | {"targets", "perturb_at", "template"},
@@ -93,6 +98,13 @@ READ = {
     "tga-zsr": ON_CLASSES | {"perturb_at", "train_image_encoder"},
     "leaf": TYPOS,
     "fare+leaf": FARE | TYPOS,
+    "mat": MAT,
+    "mat+": MAT | {"captions_per_image"},
+    "advflyp": ON_CLASSES | {"targets", "perturb_at", "train_image_encoder"},
+    "saft": ON_CLASSES | {"perturb_at", "train_image_encoder", "captions_per_image"},
+    "sim-clip": FARE - {"clean_weight"},
+    "qt-aft": IMAGE | {"temperature", "template", "perturb_at", "train_image_encoder", "train_logit_scale"},
+    "agft": ON_CLASSES | {"perturb_at", "train_image_encoder"},
 }
 
 

@@ -46,6 +46,12 @@ CASES: dict[str, tuple[bool, dict[str, Any]]] = {
     "pmg-aft": (False, {"objective": "pmg-aft"}),
     "tga-zsr": (False, {"objective": "tga-zsr"}),
     "leaf": (True, {"objective": "leaf", "learning_rate": 1e-3}),
+    "mat+": (False, {"objective": "mat+", "captions_per_image": 2}),
+    "mat+, captions": (True, {"objective": "mat+", "captions_per_image": 2}),
+    "advflyp": (True, {"objective": "advflyp"}),
+    "saft": (True, {"objective": "saft", "captions_per_image": 2}),
+    "qt-aft": (True, {"objective": "qt-aft"}),
+    "agft": (False, {"objective": "agft"}),
 }
 RESUMED: dict[str, dict[str, Any]] = {"resumed": {}, "resumed lora": {"lora": "image", "lora_rank": 4}}
 ROWS = 24
