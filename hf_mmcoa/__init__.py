@@ -7,6 +7,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .config import MMCoAConfig
+    from .convert.robust_clips import robust_clips
     from .data.load import load_benchmark
     from .evaluation.evaluator import evaluate_robustness
     from .evaluation.retrieval import evaluate_retrieval
@@ -18,6 +19,7 @@ else:
         __name__,
         {
             ".config": ["MMCoAConfig"],
+            ".convert.robust_clips": ["robust_clips"],
             ".data.load": ["load_benchmark"],
             ".evaluation.evaluator": ["evaluate_robustness"],
             ".evaluation.retrieval": ["evaluate_retrieval"],
@@ -36,4 +38,5 @@ __all__ = [
     "evaluate_retrieval",
     "evaluate_robustness",
     "load_benchmark",
+    "robust_clips",
 ]
