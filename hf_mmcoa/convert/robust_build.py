@@ -97,7 +97,7 @@ def _fetch(row: RobustClip) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OSError(
-            f"{ROBUST}{row.name} lies at {row.hub_id} on the Hub, which cannot be read. ({reason})"
+            f"{ROBUST}{row.name} is {row.hub_id} on the Hub, which cannot be read. ({reason})"
         ) from error
     if row.file is None:
         return folder
