@@ -96,9 +96,7 @@ def _fetch(row: RobustClip) -> Path:
         folder = Path(snapshot_download(row.hub_id, revision=row.revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"{ROBUST}{row.name} is {row.hub_id} on the Hub, which cannot be read. ({reason})"
-        ) from error
+        raise OSError(f"{ROBUST}{row.name} is {row.hub_id} on the Hub, which cannot be read. ({reason})") from error
     if row.file is None:
         return folder
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
