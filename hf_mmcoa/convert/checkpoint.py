@@ -27,7 +27,8 @@ from . import layouts
 from .build import BuiltCLIP, build_clip, has_image_processor
 from .layouts import ACTIVATIONS, Activation, Architecture
 from .reference import ReferenceCLIP
-from .robust_build import build_robust, is_robust
+from .robust_build import build_robust
+from .robust_clips import is_robust
 from .source import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, Source, read_source, refuse_remote_code
 
 Target = Literal["clip", "open_clip"]

@@ -19,7 +19,8 @@ from ..models.lora import load_adapted
 from .build import BuiltCLIP, build_clip
 from .checkpoint import LIMIT, parity
 from .layouts import Activation
-from .robust_build import build_robust, is_robust
+from .robust_build import build_robust
+from .robust_clips import is_robust
 from .source import MODEL_FILES, OPEN_CLIP_CONFIG, read_source
 
 ADAPTER_CONFIG = "adapter_config.json"

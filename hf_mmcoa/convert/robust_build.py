@@ -20,11 +20,6 @@ from .robust_clips import ROBUST, RobustClip, find_robust_clip
 from .source import MODEL_FILES, read_source
 
 
-def is_robust(name: str | Path) -> bool:
-    """Return whether a name is one of a robust CLIP, and not of a folder, file or Hub repository."""
-    return str(name).startswith(ROBUST)
-
-
 def build_robust(
     name: str | Path,
     weights: str | Path | None = None,
@@ -48,7 +43,7 @@ def build_robust(
             published with, or have another activation than the row says; or if `base` looks unrelated to them.
         OSError: if the weights or the base cannot be fetched.
     """
-    row = find_robust_clip(str(name).removeprefix(ROBUST))
+    row = find_robust_clip(str(name))
     label = f"{ROBUST}{row.name}"
     if row.refused:
         raise ValueError(f"{label} ({row.address}) cannot be run here: {row.refused}.")

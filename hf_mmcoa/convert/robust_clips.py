@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -109,12 +110,18 @@ def robust_clips() -> tuple[RobustClip, ...]:
     return parse_robust_clips((resources.files(__package__) / "robust_clips.yaml").read_text(encoding="utf-8"))
 
 
+def is_robust(name: str | Path) -> bool:
+    """Return whether a name is one of a robust CLIP, and not of a folder, file or Hub repository."""
+    return str(name).startswith(ROBUST)
+
+
 def find_robust_clip(name: str) -> RobustClip:
-    """Return the row of that name.
+    """Return the row of that name, with or without `robust:`.
 
     Raises:
         ValueError: if there is none; the text names the nearest.
     """
+    name = name.removeprefix(ROBUST)
     rows = {row.name: row for row in robust_clips()}
     if name not in rows:
         near = difflib.get_close_matches(name.lower(), rows, n=3, cutoff=0.4)
