@@ -20,7 +20,7 @@ from .build import BuiltCLIP, build_clip
 from .checkpoint import LIMIT, parity
 from .layouts import Activation
 from .robust_build import build_robust
-from .robust_clips import is_robust
+from .robust_clips import ROBUST, is_robust
 from .source import MODEL_FILES, OPEN_CLIP_CONFIG, read_source
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -99,6 +99,7 @@ def load_robust(
         >>> model, processor = load_robust("fare4-vit-b-32")  # doctest: +SKIP
     """
     built = build_robust(name, weights, base, activation, processor=processor)
+    built.model.name_or_path = f"{ROBUST}{name.removeprefix(ROBUST)}"  # an adapter records it as its base
     return _compared(built, name)
 
 

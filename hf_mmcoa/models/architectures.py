@@ -90,8 +90,8 @@ class Towers(Protocol):
 class CLIPTowers:
     """CLIP (arXiv:2103.00020): a causal text encoder, pooled at the end of the text, and a projection per encoder."""
 
-    config_class = CLIPConfig
-    model_class = CLIPModel
+    config_class: ClassVar[Any] = CLIPConfig
+    model_class: ClassVar[Any] = CLIPModel
     processor_class = CLIPProcessor
     image_processor_class = CLIPImageProcessorPil
     modules = {"image": ("vision_model", "visual_projection"), "text": ("text_model", "text_projection")}  # noqa: RUF012

@@ -24,6 +24,7 @@ from hf_mmcoa.convert.checkpoint import LIMIT, convert
 from hf_mmcoa.convert.load import load_model, load_robust, load_whole
 from hf_mmcoa.convert.robust_clips import find_robust_clip, parse_robust_clips, robust_clips
 from hf_mmcoa.models.encoder import DualEncoder
+from hf_mmcoa.models.lora import add_lora
 
 RUNNABLE = [row for row in robust_clips() if not row.refused]
 SMALL = ["--dataset", "digits", "--max_samples", "4", "--preset", "quick", "--cpu", "--no_sanity", "--quiet"]
@@ -308,6 +309,15 @@ def test_a_robust_clip_is_converted_by_name(fetched, tmp_path):
         assert torch.equal(written.state_dict()[name], weight), name
     with pytest.raises(ValueError, match=r"convert 'robust:fare4-vit-b-32' to 'clip' first"):
         convert("robust:fare4-vit-b-32", tmp_path / "other", to="open_clip")
+
+
+def test_an_adapter_finds_its_base_by_name(fetched, tmp_path):
+    _, robust = fetched
+    model, processor = load_whole("robust:fare4-vit-b-32")
+    add_lora(model, rank=2).save_pretrained(tmp_path / "adapter")  # untrained, so it changes nothing
+    processor.save_pretrained(tmp_path / "adapter")
+    adapted, processor = load_model(tmp_path / "adapter")
+    assert difference(robust, adapted, processor) < LIMIT
 
 
 # The commands
