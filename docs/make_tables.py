@@ -1,4 +1,4 @@
-"""Write the tables of README and docs from the committed result files, between their markers; never by hand.
+"""Write the tables of README and docs from the committed result files and rows, between their markers; not by hand.
 
 python docs/make_tables.py            # write
 python docs/make_tables.py --check    # exit status 1 if a table is not what its results say (a test runs this)
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_mmcoa.convert.robust_clips import robust_clips
 from hf_mmcoa.evaluation.results import load_result, upgraded
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
 from hf_mmcoa.report.markdown import markdown_lines
@@ -96,6 +97,25 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
     )
 
 
+def known_robust_clips() -> str:
+    """The rows of robust_clips.yaml: where each lies, its form, and what could not be read anywhere."""
+    rows = []
+    for row in robust_clips():
+        trained = f"{row.method}, L∞ {row.epsilon}" + (f"; text: {row.text_training}" if row.text_training else "")
+        where = f"[file]({row.url})" if row.url else f"`{row.hub_id}`" + (f", `{row.file}`" if row.file else "")
+        accuracies = ", ".join(
+            " / ".join(f"{100 * value:.1f}" for value in (one.clean, *one.robust.values()))
+            + f" ({', '.join(('clean', *(epsilon.removesuffix('/255') for epsilon in one.robust)))})"
+            for one in row.published
+        )
+        form = f"{row.layout}, {row.activation}" if not row.refused else f"{row.layout}: **refused**"
+        base = f"`{row.base}`" if row.base else "-"
+        open_facts = ", ".join(row.unverified)
+        rows.append([f"`{row.name}`", where, form, base, trained, row.licence, accuracies or "-", open_facts or "-"])
+    headings = ["name", "from", "form", "base", "trained with", "licence", "published", "not verified"]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows))
+
+
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
 OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
 SHORT = (
@@ -138,6 +158,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
     "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),
     "faults-digits": (DEFENCES, partial(differences, "digits-faults", FAULTED, FAULTS)),
+    "robust-clips": (ROOT / "docs" / "convert.md", known_robust_clips),
     "faults-fashion-mnist": (DEFENCES, partial(differences, "fashion-mnist", FAULTED, ("mmcoa-accumulated",))),
 }
 

@@ -7,6 +7,8 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .config import MMCoAConfig
+    from .convert.load import load_robust
+    from .convert.robust_clips import robust_clips
     from .data.load import load_benchmark
     from .evaluation.evaluator import evaluate_robustness
     from .evaluation.retrieval import evaluate_retrieval
@@ -18,6 +20,8 @@ else:
         __name__,
         {
             ".config": ["MMCoAConfig"],
+            ".convert.load": ["load_robust"],
+            ".convert.robust_clips": ["robust_clips"],
             ".data.load": ["load_benchmark"],
             ".evaluation.evaluator": ["evaluate_robustness"],
             ".evaluation.retrieval": ["evaluate_retrieval"],
@@ -36,4 +40,6 @@ __all__ = [
     "evaluate_retrieval",
     "evaluate_robustness",
     "load_benchmark",
+    "load_robust",
+    "robust_clips",
 ]

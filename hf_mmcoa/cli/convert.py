@@ -42,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `hf-mmcoa convert`."""
     parser.add_argument(
-        "source", metavar="SOURCE", help="weights file, or a folder in the format of transformers or OpenCLIP"
+        "source",
+        metavar="SOURCE",
+        help="weights file, a folder in the format of transformers or OpenCLIP, or robust: and the name of a robust "
+        "CLIP (docs/convert.md)",
     )
     parser.add_argument("output", metavar="OUTPUT", help="folder to write, which must not exist")
     parser.add_argument("--to", choices=["clip", "open_clip"], default="clip", help="layout to write; clip without it")

@@ -56,12 +56,12 @@ def setup(args: argparse.Namespace) -> Any:
     """Return the models, images and attack budget that the parsed arguments ask for."""
     import torch
 
+    from ..convert.load import load_whole
     from ..data import digits
     from ..data.benchmark_info import describe
     from ..data.load import load_benchmark
     from ..demo.page import Setup
     from ..evaluation.threat_model import ThreatModel
-    from ..models.encoder import load_clip
     from ..substitutes.embedded import EMBEDDED, synonym_table
     from ..substitutes.held_out import known_and_unseen
 
@@ -76,7 +76,7 @@ def setup(args: argparse.Namespace) -> Any:
         note = "Here: a tiny CLIP on handwritten digits, and the same one after MMCoA training."
     table = synonym_table(args.dataset) if args.dataset in EMBEDDED else None
     return Setup(
-        models={name: load_clip(folder) for name, folder in folders.items()},
+        models={name: load_whole(folder) for name, folder in folders.items()},
         dataset=dataset,
         class_names=info.class_names,
         budget=ThreatModel.preset(
@@ -161,7 +161,10 @@ def _is_loopback(host: str) -> bool:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `hf-mmcoa demo`."""
     parser.add_argument(
-        "--model", action="append", metavar="PATH_OR_ID", help="folder or Hub id of a CLIP; repeat to compare several"
+        "--model",
+        action="append",
+        metavar="PATH_OR_ID",
+        help="folder or Hub id of a CLIP, or robust:NAME; repeat for several",
     )
     parser.add_argument(
         "--dataset",

@@ -24,6 +24,7 @@ captions, clean and under attack.
 
   hf-mmcoa evaluate --model A B --dataset cifar10 stl10 --epsilon 1/255 4/255 --output results
   hf-mmcoa evaluate --model fare_eps_2.pt --base openai/clip-vit-large-patch14 --dataset cifar10 --templates openai
+  hf-mmcoa evaluate --model robust:fare4-vit-b-32 --dataset cifar10
   hf-mmcoa evaluate --model adapter --dataset cifar10 --attack mi-fgsm square --threat_model mine.yaml
 
 exit status: 0 if all sanity checks passed, 3 if one failed (the numbers are printed and written all the same),
@@ -220,8 +221,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="PATH_OR_ID",
-        help="folder or Hub id of a CLIPModel with its processor, of an adapter or of an OpenCLIP model, or a file of "
-        "weights (docs/convert.md); or several",
+        help="folder or Hub id of a CLIPModel with its processor, of an adapter or of an OpenCLIP model, a file of "
+        "weights, or robust: and the name of a robust CLIP (docs/convert.md); or several",
     )
     parser.add_argument(
         "--base",

@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from accelerate import Accelerator
 
+    from ..convert.load import load_whole
     from ..data.load import load_benchmark
     from ..evaluation.sanity import failed
-    from ..models.encoder import load_clip
     from ..models.weights import interpolate
     from ..protocols.interpolation import sweep, write_summary
     from ..report.table import interval_sentence, robustness_table
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         _check(args)
         spec = threat_model(args)
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
-        pretrained, processor = load_clip(args.pretrained)
+        pretrained, processor = load_whole(args.pretrained)
         robust = _robust(args, pretrained, processor)
         if args.save and accelerator.is_main_process:
             interpolate(pretrained, robust, args.save_alpha).save_pretrained(args.save)  # type: ignore[operator]
@@ -117,13 +117,13 @@ def _robust(args: argparse.Namespace, pretrained: nn.Module, processor: Any) -> 
     Raises:
         ValueError: if its architecture or its preprocessing of images and texts differs from the pretrained model's.
     """
-    from ..models.encoder import load_clip
+    from ..convert.load import load_whole
     from ..models.lora import load_adapted, merge
     from ..models.weights import check_mixable
 
     if args.adapter:
         return merge(load_adapted(pretrained, args.adapter))  # type: ignore[arg-type]
-    robust, other = load_clip(args.robust)
+    robust, other = load_whole(args.robust)
     check_mixable(pretrained, robust)
     if found := differences(_preprocessing(processor), _preprocessing(other)):
         raise ValueError(f"{args.pretrained} and {args.robust} preprocess their input differently: {'; '.join(found)}.")
@@ -140,10 +140,17 @@ def _preprocessing(processor: Any) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `hf-mmcoa interpolate`."""
     parser.add_argument(
-        "--pretrained", required=True, metavar="PATH_OR_ID", help="folder or Hub id of the CLIPModel at alpha 0"
+        "--pretrained",
+        required=True,
+        metavar="PATH_OR_ID",
+        help="folder or Hub id of the CLIPModel at alpha 0, or robust:NAME",
     )
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--robust", metavar="PATH_OR_ID", help="the CLIPModel at alpha 1, of the same architecture")
+    group.add_argument(
+        "--robust",
+        metavar="PATH_OR_ID",
+        help="the CLIPModel at alpha 1, of the same architecture, or robust:NAME",
+    )
     group.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter of the pretrained model, which alpha scales")
     parser.add_argument(
         "--alphas",

@@ -53,6 +53,7 @@ def build_clip(
     activation: Activation | None,
     image_size: int | None,
     processor_folder: str | Path | None,
+    tokenizer_folder: str | Path | None = None,
 ) -> BuiltCLIP:
     """Build the model that a source holds; the arguments are those of `convert`.
 
@@ -63,6 +64,7 @@ def build_clip(
         activation: activation of the encoders, or None.
         image_size: height and width of the images, or None.
         processor_folder: folder or Hub id of tokenizer and image processor, or None.
+        tokenizer_folder: folder or Hub id of the tokenizer of a source that has none, or None.
 
     Raises:
         ValueError: see `convert`.
@@ -111,6 +113,8 @@ def build_clip(
     architecture = dataclasses.replace(measured, vision=towers[0], text=towers[1])
 
     tokenizer, image_processor = _processor(processor_folder, path, source, base_processor, architecture.image_size)
+    if tokenizer is None and tokenizer_folder is not None:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     # transformers 5 builds a tokenizer of special tokens only if a folder has none.
     if tokenizer is not None and set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise ValueError(f"{str(processor_folder or base or path)!r} has no tokenizer. Name a folder with --processor.")

@@ -27,6 +27,8 @@ from . import layouts
 from .build import BuiltCLIP, build_clip, has_image_processor
 from .layouts import ACTIVATIONS, Activation, Architecture
 from .reference import ReferenceCLIP
+from .robust_build import build_robust
+from .robust_clips import is_robust
 from .source import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, Source, read_source, refuse_remote_code
 
 Target = Literal["clip", "open_clip"]
@@ -160,8 +162,8 @@ def convert(
     """Convert a checkpoint and write it as a folder; after an error nothing is left at `output`.
 
     Args:
-        source: a file of weights (.safetensors, or a pickle that torch.load(weights_only=True) can read), or a folder
-            in transformers' or OpenCLIP's form. docs/convert.md lists the layouts.
+        source: a file of weights (.safetensors, or a pickle that torch.load(weights_only=True) can read), a folder in
+            transformers' or OpenCLIP's form, or `robust:` and the name of a robust CLIP. docs/convert.md lists both.
         output: a new or empty folder.
         to: `"clip"` for transformers' CLIPModel, `"open_clip"` for a folder that OpenCLIP loads (from a CLIPModel
             folder).
@@ -202,15 +204,21 @@ def convert(
     for folder in (base, processor):
         if folder is not None:
             refuse_remote_code(Path(folder))
-    read = read_source(source)
+    if is_robust(source) and to == "open_clip":
+        raise ValueError(f"`to='open_clip'` converts a CLIPModel folder: convert {str(source)!r} to 'clip' first.")
+    read = None if is_robust(source) else read_source(source)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as holder:
         built = Path(holder) / output.name
         built.mkdir()
-        if to == "open_clip":
+        if read is None:
+            robust = build_robust(source, None, base, activation, image_size, processor)
+            done = _to_clip(robust, str(source), built)
+        elif to == "open_clip":
             done = _to_open_clip(read, Path(source), built)
         else:
-            done = _to_clip(read, Path(source), built, base, activation, image_size, processor)
+            clip = build_clip(read, Path(source), base, activation, image_size, processor)
+            done = _to_clip(clip, read.read, built)
         if not done.parity.difference <= LIMIT:  # written so that NaN fails too
             raise ValueError(
                 f"the converted model's embeddings differ from the source's: {done.parity}. Nothing was written."
@@ -219,16 +227,7 @@ def convert(
     return dataclasses.replace(done, output=output)
 
 
-def _to_clip(
-    source: Source,
-    path: Path,
-    folder: Path,
-    base: str | Path | None,
-    activation: Activation | None,
-    image_size: int | None,
-    processor: str | Path | None,
-) -> Conversion:
-    built = build_clip(source, path, base, activation, image_size, processor)
+def _to_clip(built: BuiltCLIP, read: str, folder: Path) -> Conversion:
     notes = list(built.notes)
     built.model.save_pretrained(folder)
     if built.tokenizer is None:
@@ -238,7 +237,7 @@ def _to_clip(
         built.processor.save_pretrained(folder)
     return Conversion(
         output=folder,
-        source=source.read,
+        source=read,
         layout=built.layout.name,
         parts=built.layout.parts,
         from_base=built.from_base,

@@ -26,6 +26,7 @@ from .layouts import Architecture, Tower, architecture_of, architecture_of_open_
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model")  # of a repository, what reading one needs
 # Keys under which training scripts save the weights. TeCoA, PMG-AFT and TGA-ZSR (save_checkpoint of finetuning.py,
 # PMG_AFT.py and TGA-ZSR.py) save the image encoder under the first and a visual prompt under `state_dict`; OpenCLIP's
 # and LEAF's training save the model under `state_dict`.

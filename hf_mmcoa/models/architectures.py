@@ -14,7 +14,16 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPProcessor, SiglipConfig, SiglipModel, SiglipProcessor
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPProcessor,
+    MetaClip2Config,
+    MetaClip2Model,
+    SiglipConfig,
+    SiglipModel,
+    SiglipProcessor,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -81,8 +90,8 @@ class Towers(Protocol):
 class CLIPTowers:
     """CLIP (arXiv:2103.00020): a causal text encoder, pooled at the end of the text, and a projection per encoder."""
 
-    config_class = CLIPConfig
-    model_class = CLIPModel
+    config_class: ClassVar[Any] = CLIPConfig
+    model_class: ClassVar[Any] = CLIPModel
     processor_class = CLIPProcessor
     image_processor_class = CLIPImageProcessorPil
     modules = {"image": ("vision_model", "visual_projection"), "text": ("text_model", "text_projection")}  # noqa: RUF012
@@ -131,6 +140,28 @@ class CLIPTowers:
                 f"`processor` ends texts with token {eos}, `model` pools at token {expected} "
                 f"(config.text_config.eos_token_id = {pooled_at}): the text embeddings would not depend on the text. "
                 "Pass the processor that was saved with the model."
+            )
+
+
+@dataclass(frozen=True)
+class MetaClip2Towers(CLIPTowers):
+    """MetaCLIP 2 (arXiv:2507.22062): a CLIP for many languages, with XLM-V's tokenizer.
+
+    Its texts end with id 2, the id that CLIP's first configurations had wrong.
+    """
+
+    config_class = MetaClip2Config
+    model_class = MetaClip2Model
+
+    def text_ends(self, input_ids: Tensor) -> Tensor:
+        return (input_ids == self.model.text_model.eos_token_id).int().argmax(dim=-1)
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        pooled_at = self.model.text_model.eos_token_id
+        if tokenizer.eos_token_id != pooled_at:
+            raise ValueError(
+                f"`processor` ends texts with token {tokenizer.eos_token_id}, `model` pools at token {pooled_at}: the "
+                "text embeddings would not depend on the text. Pass the processor that was saved with the model."
             )
 
 
@@ -196,7 +227,7 @@ class SiglipTowers:
             )
 
 
-ARCHITECTURES: tuple[type[Any], ...] = (CLIPTowers, SiglipTowers)
+ARCHITECTURES: tuple[type[Any], ...] = (CLIPTowers, MetaClip2Towers, SiglipTowers)
 MODELS = tuple(kind.model_class for kind in ARCHITECTURES)
 
 
@@ -233,11 +264,26 @@ def architecture_of(config: Any, name: str) -> type[Any]:
     return found[0]
 
 
+_MASKED = (
+    "reads a whole text at once and needs a mask over its padding, which the attacks on texts here do not pass on. A "
+    "CLIP of many languages that works is MetaCLIP 2, facebook/metaclip-2-worldwide-huge-quickgelu."
+)
+_REFUSED = {
+    "siglip2": (
+        "a 'siglip2' model (NaFlex) splits each image into its own number of patches, which no attack here "
+        "supports. SigLIP 2 checkpoints of fixed resolution are of type 'siglip' and work: "
+        "google/siglip2-base-patch16-224 and others without 'naflex' in their name."
+    ),
+    "chinese_clip": f"the text encoder of a 'chinese_clip' model {_MASKED}",
+    "altclip": f"the text encoder of an 'altclip' model {_MASKED}",
+    "clipseg": (
+        "a 'clipseg' model segments images; its encoders are those of openai/clip-vit-base-patch16, unchanged. Name "
+        "that one."
+    ),
+}
+
+
 def refuse(config: Any) -> None:
-    """Raise ValueError for SigLIP 2's NaFlex variant, which splits each image into its own number of patches."""
-    if getattr(config, "model_type", None) == "siglip2":
-        raise ValueError(
-            "a 'siglip2' model (NaFlex) splits each image into its own number of patches, which no attack here "
-            "supports. SigLIP 2 checkpoints of fixed resolution are of type 'siglip' and work: "
-            "google/siglip2-base-patch16-224 and others without 'naflex' in their name."
-        )
+    """Raise ValueError for a dual encoder that is known not to work; the text says why, and what works."""
+    if reason := _REFUSED.get(getattr(config, "model_type", "")):
+        raise ValueError(reason)

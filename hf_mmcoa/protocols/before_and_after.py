@@ -18,13 +18,13 @@ from transformers.utils import logging as transformers_logging
 
 from ..attacks.settings import AttackSettings
 from ..config import MMCoAConfig
+from ..convert.load import load_whole
 from ..evaluation.evaluator import evaluate_robustness
 from ..evaluation.recalls import retrieval_table
 from ..evaluation.retrieval import evaluate_retrieval
 from ..evaluation.threat_model import ThreatModel
 from ..file_names import CARD_FILE, PICTURE_FILE, ROBUSTNESS_FILE
 from ..io import write_json
-from ..models.encoder import load_clip
 from ..models.lora import merge
 from ..report.gallery import attack_gallery, gallery_path, save_gallery
 from ..report.picture import save_picture
@@ -74,7 +74,7 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     test = test_data(run)
     suit_contrastive_loss(data, run, args)
     if run.model_name_or_path is not None:
-        model, processor = load_clip(run.model_name_or_path)
+        model, processor = load_whole(run.model_name_or_path)
     else:
         stages.begin(f"pretrain a tiny CLIP on {run.dataset} and captions, without attack")
         model, processor = _tiny_clip(run, args, data, table)

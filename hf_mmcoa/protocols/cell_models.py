@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, ProcessorMixin
 
+from ..convert.load import load_whole
 from ..data.benchmark_info import describe
 from ..data.few_shot import few_shot_indices
 from ..data.labels import read_labels
 from ..io import write_json
-from ..models.encoder import load_clip
 from ..substitutes.embedded import synonym_table
 from ..substitutes.held_out import known_and_unseen, measured_unseen
 from ..substitutes.named import candidate_source
@@ -62,9 +62,9 @@ def trained_folder(cell: Cell, output: Path) -> Path | None:
 
 
 def load_model(protocol: Protocol, folder: str | Path) -> tuple[Any, ProcessorMixin]:
-    """Load a model and its processor by `load_clip`; tiny models use eager attention, which is faster at their size."""
+    """Load a model and its processor; tiny models use eager attention, which is faster at their size."""
     model: Any
-    model, processor = load_clip(folder)
+    model, processor = load_whole(folder)
     if protocol.tiny is not None:
         model.set_attn_implementation("eager")
     return model, processor

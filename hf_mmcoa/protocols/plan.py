@@ -15,6 +15,7 @@ from transformers import AutoConfig, CLIPConfig, CLIPModel
 
 from ..attacks.image_losses import NUM_TARGETS
 from ..attacks.settings import THREATS
+from ..convert.robust_clips import find_robust_clip, is_robust
 from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
 from ..report.table import count
@@ -116,6 +117,7 @@ def measured_step(protocol: Protocol) -> Speed:
 
 def _untrained(name: str) -> tuple[CLIPModel, str]:
     """Build a model's architecture with random weights, from its local configuration, else the paper's ViT-B/32."""
+    *_, name = _repositories(name)
     cached = Path(name).is_dir() or isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str)
     config = AutoConfig.from_pretrained(name, local_files_only=True) if cached else CLIPConfig()
     if not isinstance(config, CLIPConfig):
@@ -159,10 +161,18 @@ def _downloads(protocol: Protocol) -> list[tuple[str, float | None]]:
         splits = [data.train_split] * trained + [data.test_split] * evaluated
         found.append(_download(data, list(dict.fromkeys(splits))))
     if protocol.model is not None and not Path(protocol.model).is_dir():
-        found.append(_model_download(protocol.model))
+        found += [_model_download(each) for each in _repositories(protocol.model)]
     if "masked-lm" in {protocol.candidates, *(data.candidates for data in protocol.all_data)}:
         found.append(_model_download(protocol.arguments("unused", "clean", 0).masked_lm))
     return found
+
+
+def _repositories(model: str) -> list[str]:
+    """Return the Hub repositories that a model is read from; of a robust CLIP, last its base, whose sizes it has."""
+    if not is_robust(model):
+        return [model]
+    row = find_robust_clip(model)
+    return [each for each in (row.hub_id, row.base) if each]
 
 
 def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:

@@ -19,8 +19,8 @@ class RunArguments:
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a CLIP. Without it a tiny CLIP is built and pretrained, on digits or, with "
-            "--tiny, on any data."
+            "help": "Folder or Hub id of a CLIP, or robust: and the name of a robust CLIP. Without it a tiny CLIP is "
+            "built and pretrained, on digits or, with --tiny, on any data."
         },
     )
     tiny: bool = field(

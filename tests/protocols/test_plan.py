@@ -149,3 +149,9 @@ def test_steps_are_what_the_trainer_takes_and_their_measured_rate_times_the_next
         assert rate_of(cell, read_rates(output)) is None
     file.write_text("{")
     assert read_rates(output) == []
+
+
+def test_the_dry_run_takes_a_robust_clip_for_its_base(protocol, tmp_path):
+    given = protocol(model="robust:fare4-vit-b-32-laion2b", tiny=None, training={"max_steps": 1})
+    said = plan_protocol(given, tmp_path / "out", 1)
+    assert "chs20/FARE4-ViT-B-32-laion2B-s34B-b79K" in said and "laion/CLIP-ViT-B-32-laion2B-s34B-b79K" in said
