@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import Accelerator
 
     from ..evaluation.csv_table import write_csv
+    from ..evaluation.sanity import failed
 
     try:
         _check(args)
@@ -47,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _failed(str(error))
-    results, problems = _measure_all(cells, args, accelerator)
+    results, problems = measure_all(cells, args, accelerator)
     accelerator.end_training()  # without it the first process to exit may close the group while others still use it
-    findings = [(cell, finding) for cell, result in results.items() for finding in _failed_checks(result)]
+    findings = [(cell, finding) for cell, result in results.items() for finding in failed(result["sanity"])]
     if accelerator.is_main_process:
         _show(results, cells, args)
         if args.csv is not None and results:
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else SANITY_FAILED if findings else 0
 
 
-def _measure_all(
+def measure_all(
     cells: Sequence[Cell], args: argparse.Namespace, accelerator: Any
 ) -> tuple[dict[Cell, dict[str, Any]], dict[Cell, str]]:
     """Measure every cell; return the results, and what was wrong with the cells that have none.
@@ -132,12 +133,6 @@ def _measure(
         gallery = attack_gallery(models, dataset, spec, candidates=given, num_samples=args.gallery)
         save_gallery(gallery, gallery_path(str(cell.output)))
     return result
-
-
-def _failed_checks(result: Mapping[str, Any]) -> list[Any]:
-    from ..evaluation.sanity import failed
-
-    return failed(result["sanity"])
 
 
 def _show(results: Mapping[Cell, dict[str, Any]], cells: Sequence[Cell], args: argparse.Namespace) -> None:
