@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from ..attacks.settings import pixels
+from ..attacks.settings import IMAGE_ATTACKS, pixels
 from ..evaluation.threat_model import ThreatModel
 from ..io import parse_yaml, read_yaml
 from .values import check_values, with_numbers
@@ -210,6 +210,8 @@ def _check_threat_model(values: Mapping[str, Any]) -> None:
     if without := [name for name, value in values.items() if isinstance(value, bool) or name in _NO_OPTION]:
         raise ValueError(f"`threat_model` holds {', '.join(without)}, which `hf-mmcoa evaluate` has no option for.")
     fields = {name: value for name, value in values.items() if name != "preset"}
+    if unknown := [name for name in fields.get("image_attacks", ()) if name not in IMAGE_ATTACKS]:
+        raise ValueError(f"`image_attacks`: unknown {', '.join(unknown)}; choose from {', '.join(IMAGE_ATTACKS)}.")
     ThreatModel.preset(values.get("preset", "standard"), **fields)
 
 
