@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         models = _models(table, args.models)
         if args.max_samples is not None and args.max_samples < 1:
             raise ValueError(f"`--max_samples` must be at least 1, got {args.max_samples}.")
-        words = {data.name: _evaluate_words(table, data, models, args) for data in table.data}
+        words = [(data.name, each) for data in table.data for each in _evaluate_words(table, data, models, args)]
         if args.dry_run:
             print(printable(_plan(table, models, words)))
             return 0
@@ -75,19 +75,27 @@ def _models(table: PublishedTable, given: list[str] | None) -> dict[str, str]:
 
 def _evaluate_words(
     table: PublishedTable, data: PublishedData, models: Mapping[str, str], args: argparse.Namespace
-) -> list[str]:
-    """Return the options of the `hf-mmcoa evaluate` that measures one data set."""
+) -> list[list[str]]:
+    """Return the options of each `hf-mmcoa evaluate` that measures one data set.
+
+    Files of weights that were given in the place of the table's models need `--base`, and are measured apart.
+    """
     samples = args.max_samples or table.published_samples(next(iter(table.epsilons), None))
-    words = table.evaluate_words(data, list(models.values()), table.epsilons)
-    words += ["--output", str(Path(args.output) / "results"), "--batch_size", str(args.batch_size)]
-    words += ["--max_samples", str(samples)] if samples is not None else []
-    replaced = [name for name, place in models.items() if place != table.models[name]]
-    words += ["--base", table.base] if table.base and replaced else []
-    words += ["--data_dir", args.data_dir] if args.data_dir else []
-    return words + [f"--{flag}" for flag in ("cpu", "quiet") if getattr(args, flag)]
+    common = ["--output", str(Path(args.output) / "results"), "--batch_size", str(args.batch_size)]
+    common += ["--max_samples", str(samples)] if samples is not None else []
+    common += ["--data_dir", args.data_dir] if args.data_dir else []
+    common += [f"--{flag}" for flag in ("cpu", "quiet") if getattr(args, flag)]
+    own = [place for name, place in models.items() if place == table.models[name]]
+    given = [place for place in models.values() if place not in own]
+    base = ["--base", table.base] if table.base else []
+    return [
+        [*table.evaluate_words(data, places, table.epsilons), *common, *options]
+        for places, options in ((own, []), (given, base))
+        if places
+    ]
 
 
-def _plan(table: PublishedTable, models: Mapping[str, str], words: Mapping[str, list[str]]) -> str:
+def _plan(table: PublishedTable, models: Mapping[str, str], words: Sequence[tuple[str, list[str]]]) -> str:
     """Return the commands that would be run, and what they add up to."""
     radii = max(len(table.epsilons), 1)
     chosen = [one for one in table.numbers if one.model in models]
@@ -96,10 +104,10 @@ def _plan(table: PublishedTable, models: Mapping[str, str], words: Mapping[str, 
             table.title,
             *(f"  {name}: {place}" for name, place in models.items()),
             "",
-            *(shlex.join(["hf-mmcoa", "evaluate", *each]) for each in words.values()),
+            *(shlex.join(["hf-mmcoa", "evaluate", *each]) for _, each in words),
             "",
-            f"{len(chosen)} published numbers; {len(models) * len(words) * radii} evaluations "
-            f"({len(models)} models, {len(words)} data sets, {radii} radii)",
+            f"{len(chosen)} published numbers; {len(models) * len(table.data) * radii} evaluations "
+            f"({len(models)} models, {len(table.data)} data sets, {radii} radii)",
             *(f"remains different: {one}" for one in table.differences),
             *(f"could not be read: {one}" for one in table.unknown),
         ]
@@ -107,7 +115,7 @@ def _plan(table: PublishedTable, models: Mapping[str, str], words: Mapping[str, 
 
 
 def _reproduce(
-    table: PublishedTable, models: Mapping[str, str], words: Mapping[str, list[str]], args: argparse.Namespace
+    table: PublishedTable, models: Mapping[str, str], words: Sequence[tuple[str, list[str]]], args: argparse.Namespace
 ) -> int:
     """Measure data set by data set; the table is written after each of them."""
     import dataclasses
@@ -126,7 +134,7 @@ def _reproduce(
     names = {place: name for name, place in models.items()}
     results: dict[Any, Any] = {}
     problems: dict[Any, str] = {}
-    for data, given in words.items():
+    for data, given in words:
         parser = argparse.ArgumentParser()
         evaluate.add_arguments(parser)
         options = parser.parse_args(given)

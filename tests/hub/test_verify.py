@@ -182,7 +182,6 @@ def test_a_folder_without_results_and_no_folder(published, capsys):
 
 def test_a_repository_of_the_hub(online: HubServer, made, tmp_path, capsys):
     assert main(["push", str(made / "model"), "user/squares"]) == 0
-    shutil.rmtree(made / "published")  # nothing is read from here
     output = tmp_path / "verification"
     words = ["--output", str(output), "--cpu", "--quiet", "--max_samples", "6"]
     assert main(["verify", "user/squares", *words]) == 1

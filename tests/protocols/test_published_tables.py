@@ -86,7 +86,7 @@ def verdicts(table, **counts):
 
 def test_a_number_holds_inside_its_interval(table):
     clean, mean, dogs = verdicts(table, cats=(95, 45, 100), dogs=(85, 35, 100))
-    assert (clean.measured, mean.measured, dogs.measured) == (0.9, 0.4, 0.35)
+    assert (clean.measured, mean.measured, dogs.measured) == pytest.approx((0.9, 0.4, 0.35))
     assert (mean.samples, dogs.samples, mean.published_samples, clean.published_samples) == (200, 100, 1000, None)
     assert [one.verdict for one in (clean, mean, dogs)] == ["holds"] * 3
     assert mean.low < 0.4 < mean.high and dogs.high - dogs.low > mean.high - mean.low
