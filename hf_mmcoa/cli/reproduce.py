@@ -139,9 +139,13 @@ def _reproduce(
         evaluate.add_arguments(parser)
         options = parser.parse_args(given)
         cells = cells_of(options)
-        radii = dict(zip(_radii(cells), table.epsilons or [None], strict=True))
+        written: list[str | None] = [*table.epsilons] or [None]
+        radii = dict(zip(_radii(cells), written, strict=True))
         places = {cell: (names[cell.model], data, radii[cell.threat_model.pixel_radius]) for cell in cells}
-        found, wrong = evaluate.measure_all(cells, options, accelerator)
+        if problem := _not_there(options.dataset[0], args.data_dir):
+            found, wrong = {}, dict.fromkeys(cells, problem)
+        else:
+            found, wrong = evaluate.measure_all(cells, options, accelerator)
         results |= {places[cell]: result for cell, result in found.items()}
         problems |= {places[cell]: problem for cell, problem in wrong.items()}
         for cell, problem in wrong.items():
@@ -153,6 +157,15 @@ def _reproduce(
     print(f"\n{folder}/reproduction.md\n{folder}/reproduction.json")
     verdicts = [one.verdict for one in compared]
     return DIFFERS if "differs" in verdicts else 1 if "not measured" in verdicts else 0
+
+
+def _not_there(dataset: str, data_dir: str | None) -> str:
+    """Return what is wrong if a data set has no folder in `data_dir`, which would be taken for it as a whole."""
+    from ..data.benchmarks import find_benchmark
+
+    if data_dir is None or find_benchmark(dataset) is not None or (Path(data_dir) / dataset).is_dir():
+        return ""
+    return f"`--data_dir`: there is no folder {Path(data_dir) / dataset}."
 
 
 def _radii(cells: list[Cell]) -> list[float]:

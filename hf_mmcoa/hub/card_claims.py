@@ -32,10 +32,11 @@ def check_card(checkpoint: Checkpoint, measured: Measurements) -> list[Finding]:
         return [finding(CHECK, None, f"not checked: there is no {CARD_FILE}")]
     try:
         text = read_text(file)
-        data = ModelCard(text, ignore_metadata_errors=False).data
+        data: Any = ModelCard(text, ignore_metadata_errors=False).data
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:  # the file is untrusted
         return [finding(CHECK, False, f"the metadata of {CARD_FILE} cannot be read: {error}")]
-    expected = {_key(one): one for one in card_of(checkpoint, measured).data.eval_results or ()}
+    written: Any = card_of(checkpoint, measured).data
+    expected = {_key(one): one for one in written.eval_results or ()}
     stated = data.eval_results or []
     wrong = []
     for one in stated:

@@ -114,8 +114,9 @@ def measure_again(
     rows = _drawn(result["num_samples"], max_samples)
     numbers = []
     for accuracy in stated:
-        if accuracy not in new:
-            numbers.append(Number(accuracy=accuracy, reported=result[accuracy], why=left_out))
+        if worst_cases(new).get(accuracy) != worst_cases(result)[accuracy]:
+            why = left_out or "this version of hf_mmcoa runs other attacks"
+            numbers.append(Number(accuracy=accuracy, reported=result[accuracy], why=why))
         elif not same:
             numbers.append(_on_other_samples(result, new, accuracy))
         elif len(rows) < result["num_samples"] and _chosen_over_images(result, accuracy):

@@ -72,7 +72,7 @@ def verify(
     processor = load_clip(str(checkpoint.base_model) if checkpoint.is_adapter else folder)[1]
     measured = measurements(folder, (), fingerprints := checkpoint.fingerprints(model))
     rules = [*_check_weights(measured, fingerprints), *check_card(checkpoint, measured)]
-    results = []
+    results: list[dict[str, Any]] = []
     for column, result in _own_results(measured, fingerprints):
         again = measure_again(
             result,

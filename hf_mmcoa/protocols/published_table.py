@@ -216,7 +216,7 @@ def _check_threat_model(values: Mapping[str, Any]) -> None:
 
 
 def _numbers(row: Mapping[str, Any], models: Mapping[str, str], data: Sequence[PublishedData]) -> list[PublishedNumber]:
-    model, over = row.get("model"), row.get("data", MEAN)
+    model, over = str(row.get("model")), row.get("data", MEAN)
     if model not in models:
         raise ValueError(f"`numbers`: there is no model {model!r}; the table has {', '.join(models)}.")
     if over not in (MEAN, *(one.name for one in data)):

@@ -69,7 +69,7 @@ def _compare(
     results: Mapping[Place, Mapping[str, Any]],
     problems: Mapping[Place, str],
 ) -> Compared:
-    published = {
+    published: dict[str, Any] = {
         "model": number.model,
         "data": number.data,
         "epsilon": number.epsilon,
@@ -81,11 +81,11 @@ def _compare(
     for data in table.data_of(number):
         radii = [number.epsilon] if number.epsilon is not None else [None, *table.epsilons]
         places = [(number.model, data.name, epsilon) for epsilon in radii]
-        found = next((results[place] for place in places if place in results), None)
-        if found is None:
+        result = next((results[place] for place in places if place in results), None)
+        if result is None:
             missing[data.name] = next((problems[place] for place in places if place in problems), "not yet")
         else:
-            counts.append((round(found[accuracy] * found["num_samples"]), found["num_samples"]))
+            counts.append((round(result[accuracy] * result["num_samples"]), result["num_samples"]))
     if missing:
         of = f"{len(missing)} of {len(missing) + len(counts)} data sets are missing: " if number.data == MEAN else ""
         reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())

@@ -26,7 +26,7 @@ threat_model: {{preset: quick, image_attacks: [pgd-ce], num_steps: 2, perturb_at
 samples: {{clean: all, attacked: 12}}
 decimals: 2
 numbers:
-  - {{model: ours, clean: {clean}, 8/255: {attacked}, 16/255: 0.0}}
+  - {{model: ours, clean: {clean}, 16/255: {attacked}, 32/255: 0.0}}
 """
 
 
@@ -76,13 +76,13 @@ def numbers(output="out"):
 def test_honest_numbers_hold_and_a_planted_one_is_flagged(place, capsys, monkeypatch):
     reproduce()
     clean, attacked, _ = numbers()
-    shares = [load_result(file)["image_accuracy"] for file in sorted(place.glob("out/results/*_eps8-255.json"))]
+    shares = [load_result(file)["image_accuracy"] for file in sorted(place.glob("out/results/*_eps16-255.json"))]
     assert len(shares) == 2 and attacked["measured"] == pytest.approx(sum(shares) / 2)
     assert attacked["samples"] == 24 and attacked["measured"] < clean["measured"]
-    first = load_result(next(place.glob("out/results/*first_eps8-255.json")))
+    first = load_result(next(place.glob("out/results/*first_eps16-255.json")))
     assert first["attack_spec"]["templates"] == ["This is a photo of a {}", "a {}"] and first["num_samples"] == 12
     assert (first["attack_spec"]["num_steps"], first["attack_spec"]["perturb_at"]) == (2, "native")
-    assert load_result(next(place.glob("out/results/*second_eps8-255.json")))["attack_spec"]["num_steps"] == 1
+    assert load_result(next(place.glob("out/results/*second_eps16-255.json")))["attack_spec"]["num_steps"] == 1
 
     # What is finished is not measured again, whatever the publication says.
     monkeypatch.setattr(evaluator.ZeroShotTask, "attack", lambda *given: pytest.fail("measured again"))

@@ -128,7 +128,7 @@ def test_the_page_says_what_is_not_certain(table, tmp_path):
         ("title: ", "headline: ", "headline"),
         ("model: ours, clean", "model: nobody, clean", "there is no model 'nobody'"),
         ("data: dogs,", "data: birds,", "there is no data set 'birds'"),
-        ("4/255: 40.0}", "4: 40.0}", "neither clean nor a radius"),
+        ("4/255: 40.0}", "four: 40.0}", "neither clean nor a radius"),
         ("clean: 90.0", "clean: 900", "percentage"),
         ("preset: quick", "preset: quick, epsilon: 1/255", "the numbers have theirs"),
         ("preset: quick", "preset: quick, random_start: false", "no option"),
