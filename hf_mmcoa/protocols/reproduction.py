@@ -12,7 +12,7 @@ from ..evaluation.agreement import agreement
 from ..evaluation.provenance import versions
 from ..evaluation.sanity import failed
 from ..io import write_json, write_text
-from ..report.markdown import escape_markdown, markdown_lines
+from ..report.markdown import Verbatim, escape_markdown, markdown_lines
 from .published_table import MEAN, PublishedNumber, PublishedTable
 
 Verdict = Literal["holds", "differs", "not measured"]
@@ -152,7 +152,7 @@ def reproduction_lines(table: PublishedTable, compared: list[Compared], warned: 
             "clean" if one.epsilon is None else one.epsilon,
             f"{100 * one.published:.{table.decimals}f}",
             "" if one.measured is None else f"{100 * one.measured:.{table.decimals}f}",
-            "" if one.low is None or one.high is None else f"[{100 * one.low:.1f}, {100 * one.high:.1f}]",
+            Verbatim("" if one.low is None or one.high is None else f"[{100 * one.low:.1f}, {100 * one.high:.1f}]"),
             str(one.samples or ""),
             one.verdict,
         ]
