@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..io import printable
-from . import evaluate
 from .evaluation_cells import Cell, cells_of
 from .launch import refuse_several_processes
+from .measure_cells import measure_all
 
 if TYPE_CHECKING:
     from ..protocols.published_table import PublishedData, PublishedTable
@@ -124,6 +124,7 @@ def _reproduce(
     from accelerate import Accelerator
 
     from ..protocols.reproduction import compare_table, reproduction_lines, write_reproduction
+    from . import build_parser
 
     table = dataclasses.replace(table, numbers=tuple(one for one in table.numbers if one.model in models))
     folder = Path(args.output)
@@ -131,21 +132,17 @@ def _reproduce(
         raise ValueError(f"`--output`: {folder} is a file: name a folder.")
     (folder / "results").mkdir(parents=True, exist_ok=True)  # a folder that exists holds one file a cell
     accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
-    names = {place: name for name, place in models.items()}
+    parser, names = build_parser(), {place: name for name, place in models.items()}
     results: dict[Any, Any] = {}
     problems: dict[Any, str] = {}
     for data, given in words:
-        parser = argparse.ArgumentParser()
-        evaluate.add_arguments(parser)
-        options = parser.parse_args(given)
+        options = parser.parse_args(["evaluate", *given])
         cells = cells_of(options)
         written: list[str | None] = [*table.epsilons] or [None]
         radii = dict(zip(_radii(cells), written, strict=True))
         places = {cell: (names[cell.model], data, radii[cell.threat_model.pixel_radius]) for cell in cells}
-        if problem := _not_there(options.dataset[0], args.data_dir):
-            found, wrong = {}, dict.fromkeys(cells, problem)
-        else:
-            found, wrong = evaluate.measure_all(cells, options, accelerator)
+        problem = _not_there(options.dataset[0], args.data_dir)
+        found, wrong = ({}, dict.fromkeys(cells, problem)) if problem else measure_all(cells, options, accelerator)
         results |= {places[cell]: result for cell, result in found.items()}
         problems |= {places[cell]: problem for cell, problem in wrong.items()}
         for cell, problem in wrong.items():

@@ -84,10 +84,9 @@ def test_a_draw_of_the_samples(published):
     _, found = verify(published, "--max_samples", "12")
     image = found["results"][0]["numbers"][1]
     assert image["samples"] == 12 and image["verdict"] == "holds"
-    assert (
-        image["reported_here"] == image["measured"]
-        and image["reported"] == load_result(published / RESULT)["image_accuracy"]
-    )
+    assert image["reported"] == load_result(published / RESULT)["image_accuracy"]
+    # The random starts are others, so single samples may come out differently.
+    assert 12 * (image["reported_here"] - image["measured"]) == pytest.approx(image["lost"] - image["won"])
 
 
 def test_a_number_changed_in_the_card(published):
