@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 from ..io import printable
 from .evaluation_cells import Cell, cells_of, table_of_cells
 from .launch import start_missing_processes
-from .measurement_arguments import SANITY_FAILED, add_measurement_arguments, kinds, substitutes, with_templates
+from .measure_cells import measure_all
+from .measurement_arguments import SANITY_FAILED, add_measurement_arguments
 
 HELP = "measure the accuracy of a CLIP, clean and under attack"
 DESCRIPTION = """\
@@ -40,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import Accelerator
 
     from ..evaluation.csv_table import write_csv
+    from ..evaluation.sanity import failed
 
     try:
         _check(args)
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
         accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _failed(str(error))
-    results, problems = _measure_all(cells, args, accelerator)
+    results, problems = measure_all(cells, args, accelerator)
     accelerator.end_training()  # without it the first process to exit may close the group while others still use it
-    findings = [(cell, finding) for cell, result in results.items() for finding in _failed_checks(result)]
+    findings = [(cell, finding) for cell, result in results.items() for finding in failed(result["sanity"])]
     if accelerator.is_main_process:
         _show(results, cells, args)
         if args.csv is not None and results:
@@ -62,83 +62,6 @@ def run(args: argparse.Namespace) -> int:
     for cell, problem in problems.items():
         _failed(f"{cell}: {problem}" if len(cells) > 1 else problem)
     return 1 if problems else SANITY_FAILED if findings else 0
-
-
-def _measure_all(
-    cells: Sequence[Cell], args: argparse.Namespace, accelerator: Any
-) -> tuple[dict[Cell, dict[str, Any]], dict[Cell, str]]:
-    """Measure every cell; return the results, and what was wrong with the cells that have none.
-
-    Cells of one model follow each other, so that one model is in memory at a time.
-    """
-    from ..convert.load import load_model
-    from ..data.load import load_benchmark
-
-    load_data = functools.cache(
-        lambda name: load_benchmark(name, split=args.split, data_dir=args.data_dir, text_column=args.text_column)
-    )
-    results: dict[Cell, dict[str, Any]] = {}
-    problems: dict[Cell, str] = {}
-    for name, of_model in itertools.groupby(cells, key=lambda cell: cell.model):
-        loaded: Any = None
-        for cell in of_model:
-            try:
-                if loaded is None:
-                    model, processor = load_model(
-                        name, base=args.base, activation=args.activation, processor=args.processor
-                    )
-                    loaded = model, processor, substitutes(args, model, processor)
-                model, processor, given = loaded
-                dataset = load_data(cell.dataset)
-                results[cell] = _measure(cell, model, processor, given, dataset, args, accelerator)
-            except (ValueError, TypeError, OSError, ImportError, LookupError) as error:
-                problems[cell] = str(error)
-    return results, problems
-
-
-def _measure(
-    cell: Cell, model: Any, processor: Any, given: Any, dataset: Any, args: argparse.Namespace, accelerator: Any
-) -> dict[str, Any]:
-    """Measure one cell, or return the result that lies in its file; write its gallery if one is asked for."""
-    from ..evaluation.evaluator import evaluate_robustness
-    from ..evaluation.retrieval import evaluate_retrieval
-    from ..report.gallery import attack_gallery, gallery_path, save_gallery
-
-    spec = with_templates(cell.threat_model, args, dataset)
-    options: dict[str, Any] = {
-        "attacks": kinds(args),
-        "threat_model": spec,
-        "candidates": given,
-        "batch_size": args.batch_size,
-        "max_samples": args.max_samples,
-        "output": cell.output,
-        "overwrite": args.overwrite,
-        "progress": not args.quiet,
-        "model_name": cell.model,
-        "accelerator": accelerator,
-    }
-    if args.task == "retrieval":
-        return evaluate_retrieval(model, processor, dataset, **options)
-    result = evaluate_robustness(
-        model,
-        processor,
-        dataset,
-        sanity=not args.no_sanity,
-        export=_export_folder(cell, args),
-        export_images=args.export_images,
-        **options,
-    )
-    if args.gallery and accelerator.is_main_process:
-        models = {Path(cell.model).name: (model, processor)}
-        gallery = attack_gallery(models, dataset, spec, candidates=given, num_samples=args.gallery)
-        save_gallery(gallery, gallery_path(str(cell.output)))
-    return result
-
-
-def _failed_checks(result: Mapping[str, Any]) -> list[Any]:
-    from ..evaluation.sanity import failed
-
-    return failed(result["sanity"])
 
 
 def _show(results: Mapping[Cell, dict[str, Any]], cells: Sequence[Cell], args: argparse.Namespace) -> None:
@@ -199,12 +122,6 @@ def _check_files(args: argparse.Namespace, cells: Sequence[Cell]) -> None:
         raise ValueError(
             f"`--export` has a folder for each of {len(cells)} results, named after its file: give `--output FOLDER`."
         )
-
-
-def _export_folder(cell: Cell, args: argparse.Namespace) -> str | None:
-    """Return where the samples of a cell are exported: with several cells, a folder named after the result's file."""
-    several = args.export is not None and cell.output is not None and cell.output != args.output
-    return str(Path(args.export, Path(str(cell.output)).stem)) if several else args.export
 
 
 def _csv_path(args: argparse.Namespace, cells: Sequence[Cell]) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from ..attacks.settings import pixels
 from ..evaluation.prepare import ATTACKS
@@ -14,6 +16,11 @@ from ..report.table import fraction
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.masked_lm import MASKED_LM
+from ..substitutes.named import candidate_source
+from ..substitutes.source import CandidateSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Fields of a threat model that no option of `hf-mmcoa evaluate` changes.
 _NO_OPTION = ("candidates", "random_start", "protect_template", "forbid_class_names", "skip_fallen")
@@ -83,6 +90,30 @@ def _candidates_option(result: Mapping[str, Any]) -> list[str] | None:
         if list(source.values()) == [repr(half) for half in halves]:
             return ["--candidates", named]
     return None
+
+
+def recorded_sources(
+    result: Mapping[str, Any], model: nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> CandidateSource | Mapping[str, CandidateSource] | None:
+    """Return the substitutes of a result, built again; None if it attacks no words.
+
+    Args:
+        result: a result of `evaluate_robustness`.
+        model: dual encoder whose vocabulary a source may draw on.
+        tokenizer: the dual encoder's tokenizer.
+
+    Raises:
+        LookupError: if they came from an object or a file, which a result only describes.
+    """
+    option, recorded = _candidates_option(result), result["attack_spec"]["candidates"]
+    if option is None:
+        raise LookupError(f"its substitutes came from an object or a file: {recorded}")
+    if not option:
+        return None
+    if isinstance(recorded, str):
+        return candidate_source(option[1], model, tokenizer)
+    table = synonym_table(option[1])
+    return dict(zip(recorded, known_and_unseen(table), strict=True)) if table is not None else None
 
 
 def one_line(text: str) -> str:
