@@ -243,7 +243,7 @@ def test_a_comparison_over_word_splits_ends_in_one_table(finished):
     assert len(results) == 2 and results[0]["outcomes"]["clean"] == results[1]["outcomes"]["clean"]
     assert results[0]["attack_spec"]["candidates"] != results[1]["attack_spec"]["candidates"]
     again = {row.name: [(each.seed, each.word_split) for each in row.results] for row in read_rows([str(output)], [])}
-    assert again == dict.fromkeys(["mmcoa", "tecoa", "none"], [(0, 0), (0, 3)])
+    assert again == {name: [(0, 0), (0, 3)] for name in ("mmcoa", "tecoa", "none")}
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
