@@ -279,7 +279,7 @@ def test_the_example_has_ten_splits_and_five_seeds_and_trains_once_what_reads_no
     protocol = read_protocol(ROOT / "examples/comparisons/digits-words.yaml")
     cells = protocol.cells()
     trained = {trained_folder(cell, tmp_path) for cell in cells} - {None}
-    assert len(cells) == 200 and len(trained) == 5 + 5 + 50
+    assert len(cells) == 300 and len(trained) == 5 + 5 + 3 * 50
     assert len(protocol.seeds) >= 5 and len(protocol.word_splits) >= 10 and protocol.unseen_words == "test"
     assert "image" not in protocol.measure
 
