@@ -73,7 +73,7 @@ def _compare(
         "model": number.model,
         "data": number.data,
         "epsilon": number.epsilon,
-        "published": number.percent / 100,
+        "published": round(number.percent / 100, table.decimals + 2),
         "published_samples": table.published_samples(number.epsilon),
     }
     accuracy = "clean_accuracy" if number.epsilon is None else "image_accuracy"
