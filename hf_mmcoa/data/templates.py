@@ -41,7 +41,7 @@ def prompt_templates(given: str | Sequence[str], benchmark: str = "", own: Seque
 
 
 def caption_templates(template: str, number: int) -> list[str]:
-    """Return a template and further ones of OpenAI's ensemble for CIFAR-10, whose prompts describe any picture.
+    """Return a template and the shortest of OpenAI's ensemble for CIFAR-10, whose prompts describe any picture.
 
     They make several captions of an image that has nothing but a class.
 
@@ -50,9 +50,10 @@ def caption_templates(template: str, number: int) -> list[str]:
 
     Example:
         >>> caption_templates("This is a photo of a {}", 3)
-        ['This is a photo of a {}', 'a photo of a {}.', 'a blurry photo of a {}.']
+        ['This is a photo of a {}', 'a photo of a {}.', 'a photo of the {}.']
     """
-    found = [template, *(each for each in ensembles()["cifar10"] if each != template)]
+    others = sorted(ensembles()["cifar10"], key=lambda each: len(each.split()))
+    found = [template, *(each for each in others if each != template)]
     if number > len(found):
         raise ValueError(f"`captions_per_image` must be at most {len(found)} for class prompts, got {number}.")
     return found[:number]

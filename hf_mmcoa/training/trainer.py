@@ -141,6 +141,8 @@ class MMCoATrainer(PublishingTrainer):
         num_captions = args.captions_per_image if self._objective.reads_captions else 1
         templates = caption_templates(args.template, num_captions)[1:] if self.class_names else []
         more_prompts = [class_prompts(self.class_names or (), each) for each in templates]
+        for prompts in more_prompts:
+            encoder.tokenize(prompts)
         if objective is not None:
             args.check_read(objective, named=False)
         check_labels_for_objective(self._objective, self.class_names, train_dataset)
