@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .evaluation.evaluator import evaluate_robustness
     from .evaluation.retrieval import evaluate_retrieval
     from .losses import contrastive_loss
+    from .models.llava import swap_vision_tower
     from .training.trainer import MMCoATrainer
     from .zero_shot import ZeroShotClassifier
 else:
@@ -22,6 +23,7 @@ else:
             ".evaluation.evaluator": ["evaluate_robustness"],
             ".evaluation.retrieval": ["evaluate_retrieval"],
             ".losses": ["contrastive_loss"],
+            ".models.llava": ["swap_vision_tower"],
             ".training.trainer": ["MMCoATrainer"],
             ".zero_shot": ["ZeroShotClassifier"],
         },
@@ -36,4 +38,5 @@ __all__ = [
     "evaluate_retrieval",
     "evaluate_robustness",
     "load_benchmark",
+    "swap_vision_tower",
 ]

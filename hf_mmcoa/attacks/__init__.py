@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .exhaustive import attack_prompts
     from .expectation import Expectation
     from .family_attack import FamilyAttack
+    from .feature_distance import FeatureDistance
     from .image_text_embedding import ImageTextPGD
     from .joint import Joint
     from .levenshtein import LevenshteinAttack
@@ -61,6 +62,7 @@ else:
             ".expectation": ["Expectation"],
             ".image_text_embedding": ["ImageTextPGD"],
             ".family_attack": ["FamilyAttack"],
+            ".feature_distance": ["FeatureDistance"],
             ".joint": ["Joint"],
             ".levenshtein": ["LevenshteinAttack"],
             ".momentum": ["Momentum"],
@@ -86,6 +88,7 @@ __all__ = [
     "EnumerableTextAttack",
     "Expectation",
     "FamilyAttack",
+    "FeatureDistance",
     "HotFlipCandidates",
     "ImageAttack",
     "ImageTextPGD",

@@ -54,6 +54,17 @@ def training_image_attack(settings: AttackSettings) -> ImageAttack:
     return pgd(settings) if settings.restarts == 1 else Restarts(pgd(settings), times=settings.restarts)
 
 
+def encoder_attack(settings: AttackSettings) -> ImageAttack:
+    """Return the attack on the features of an image encoder: APGD, keeping for each image the worst of all restarts."""
+    adaptive = APGD(epsilon=settings.pixel_radius, norm=settings.norm, num_steps=settings.num_steps)
+    return adaptive if settings.restarts == 1 else Restarts(adaptive, times=settings.restarts)
+
+
+def noise(settings: AttackSettings) -> PGD:
+    """Return the "attack" that takes no step: a random point of the ball."""
+    return replace(pgd(settings), num_steps=0, random_start=True)
+
+
 def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
     """Return the image attack with a name from `IMAGE_ATTACKS`.
 
