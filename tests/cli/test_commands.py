@@ -19,7 +19,7 @@ from hf_mmcoa.evaluation.threat_model import ThreatModel
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(cli.__file__).parent
-COMMANDS = ["train", "evaluate", "report", "protocol", "convert", "push", "compare", "demo", "interpolate"]
+COMMANDS = ["train", "evaluate", "report", "protocol", "convert", "push", "compare", "demo", "interpolate", "encoder"]
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "accelerate", "peft", "sklearn", "scipy")
 
 
