@@ -16,8 +16,10 @@ from ..substitutes.source import CandidateSource
 from .apgd import APGD
 from .autoattack import AutoAttack
 from .bert_attack import BertAttack
+from .beyond import BeyondAttack
 from .co_attack import CoAttack
 from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
+from .corruptions import Corruptions
 from .diversity import Diversity
 from .engine import ImageAttacker, LogitsAttack, LossAttack, TargetedAttack
 from .expectation import Expectation
@@ -34,6 +36,8 @@ from .settings import AttackSettings
 from .sga import SGA
 from .strong import StrongAttack
 from .text_embedding import TextEmbeddingPGD
+from .typographic import Typographic
+from .universal import UniversalPerturbation
 
 CHARMER_SLOTS = 20  # arXiv:2405.04346: slots of a text in which every character is tried
 
@@ -102,6 +106,24 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
     }
     if name not in attacks:
         raise ValueError(f"`image_attacks`: unknown {name!r}; choose from {', '.join(attacks)}.")
+    return attacks[name]
+
+
+def beyond_attack(name: str) -> BeyondAttack:
+    """Return the attack with a name from `BEYOND_ATTACKS`; the perturbation's file follows: "universal=FILE".
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the name is unknown, or the file missing or no perturbation.
+    """
+    kind, _, file = name.partition("=")
+    if kind == "universal" and file:
+        return UniversalPerturbation.load(file)
+    if kind == "universal":
+        raise ValueError("`beyond`: universal needs a perturbation, as universal=FILE: `hf-mmcoa universal` finds one.")
+    attacks: dict[str, BeyondAttack] = {"typographic": Typographic(), "corruptions": Corruptions()}
+    if name not in attacks:
+        raise ValueError(f"`beyond`: unknown {name!r}; choose from universal=FILE, {', '.join(attacks)}.")
     return attacks[name]
 
 

@@ -1,6 +1,6 @@
 """The loss of a class-free attack on an encoder: how far its features move from those of the clean images.
 
-The inner maximisation of FARE (arXiv:2402.12336, Eq. (3)) on any features. Whatever reads them afterwards, a
+The inner maximisation of FARE (arXiv:2402.12336) on any features. Whatever reads them afterwards, a
 projector and a language model for example, is not needed to attack them.
 """
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig
 
-LLAVA_LAYER = -2  # arXiv:2304.08485, section 4.1: the grid features before the last transformer layer
+LLAVA_LAYER = -2  # transformers' default of a LLaVA (arXiv:2304.08485): the tokens before the last layer
 
 
 class TowerReader(nn.Module):

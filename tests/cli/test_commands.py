@@ -19,7 +19,19 @@ from hf_mmcoa.evaluation.threat_model import ThreatModel
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(cli.__file__).parent
-COMMANDS = ["train", "evaluate", "report", "protocol", "convert", "push", "compare", "demo", "interpolate", "encoder"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "report",
+    "protocol",
+    "convert",
+    "push",
+    "compare",
+    "demo",
+    "interpolate",
+    "encoder",
+    "universal",
+]
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "accelerate", "peft", "sklearn", "scipy")
 
 
