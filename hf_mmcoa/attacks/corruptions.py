@@ -59,11 +59,18 @@ def brightness(images: Tensor, more: float, generator: torch.Generator) -> Tenso
 def pixelate(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Average the picture down to a share of its side, and repeat the pixels up to its size again.
 
-    Where the sides do not divide, the averaged windows overlap; ImageNet-C weights shared pixels instead (Pillow's box).
+    A pixel on a border is shared by both sides; ImageNet-C has Pillow's box filter, which takes it whole.
     """
-    size = images.shape[-2:]
-    small = [max(int(share * side), 1) for side in size]
-    return F.interpolate(F.interpolate(images, small, mode="area"), size, mode="nearest")
+    rows, columns = (_averages(side, max(int(share * side), 1)).to(images) for side in images.shape[-2:])
+    return F.interpolate(rows @ images @ columns.T, images.shape[-2:], mode="nearest-exact")
+
+
+def _averages(side: int, fewer: int) -> Tensor:
+    """Return the matrix that averages `side` pixels to `fewer`, (fewer, side)."""
+    ends = torch.arange(fewer + 1) * side / fewer
+    pixels = torch.arange(side)
+    overlap = torch.minimum(ends[1:, None], pixels + 1) - torch.maximum(ends[:-1, None], pixels)
+    return overlap.clamp(min=0) * fewer / side
 
 
 def jpeg(images: Tensor, quality: float, generator: torch.Generator) -> Tensor:

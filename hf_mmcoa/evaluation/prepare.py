@@ -239,8 +239,7 @@ def prepare(
     elif "image" in attacks:
         found = {name: factory.image_attack(name, spec) for name in spec.image_attacks}
     beyond = {name.partition("=")[0]: factory.beyond_attack(name) for name in spec.beyond} if beyond is None else beyond
-    described = tuple(f"{name}: {attack!r}" for name, attack in beyond.items())
-    spec = replace(spec, perturb_at=perturb_at, beyond=described)
+    spec = replace(spec, perturb_at=perturb_at, beyond=tuple(f"{name}: {attack!r}" for name, attack in beyond.items()))
     _check_combination(attacks, spec, found, sources)
     return Evaluation(
         classifier=classifier,

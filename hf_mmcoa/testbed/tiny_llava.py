@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ def tiny_llava(
     Returns:
         The model, in eval mode.
     """
-    vision = clip.config.vision_config
+    vision: Any = clip.config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
     text = LlamaConfig(
         vocab_size=len(SPECIAL) + len(words),
