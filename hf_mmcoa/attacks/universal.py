@@ -52,8 +52,9 @@ class UniversalPerturbation:
     delta: Tensor = field(repr=False, compare=False)
     epsilon: float
     norm: Norm = "linf"
-    fingerprint: str = field(init=False)
-    """Sixteen hexadecimal digits of the perturbation, so that a result says which one it is of."""
+    fingerprint: str = field(init=False, repr=False)
+    """Sixteen hexadecimal digits of the perturbation. A result holds them beside its threat model, not in it: each
+    model has a perturbation of its own, as it has images of its own under PGD."""
 
     def __post_init__(self) -> None:
         delta = self.delta.detach().float().cpu()

@@ -80,7 +80,7 @@ def _train(args: argparse.Namespace) -> str:
             clean += int((classifier(images).argmax(1) == labels).sum())
             perturbed += int((classifier(found.apply(images)).argmax(1) == labels).sum())
     accuracies = f"{100 * clean / len(drawn):.1f}% without and {100 * perturbed / len(drawn):.1f}% with it"
-    return f"{args.output}: {found!r}\naccuracy on its {len(drawn)} training images: {accuracies}"
+    return f"{args.output}: {found!r}, {found.fingerprint}\naccuracy on its {len(drawn)} training images: {accuracies}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -101,6 +101,7 @@ class Evaluation:
                 "specification": self.spec.fingerprint(),
                 "model": model_fingerprint(self.encoder.model),
                 "data": self._data_fingerprint(),
+                **{name: one.fingerprint for name, one in self.beyond.items() if hasattr(one, "fingerprint")},
             },
             "versions": versions(),
         }

@@ -83,7 +83,7 @@ def test_what_is_saved_is_loaded(name, tmp_path):
     loaded = UniversalPerturbation.load(tmp_path / "deep" / name)
     assert torch.equal(loaded.delta, DELTA) and loaded.epsilon == pytest.approx(0.1)
     assert loaded.fingerprint == attack.fingerprint != UniversalPerturbation(delta=-DELTA, epsilon=0.1).fingerprint
-    assert attack.fingerprint in repr(attack) and beyond_attack(f"universal={tmp_path}/deep/{name}") == loaded
+    assert beyond_attack(f"universal={tmp_path}/deep/{name}") == loaded
 
 
 def test_files_of_others_are_read(tmp_path):

@@ -73,7 +73,10 @@ def test_other_numbers_stay_and_its_own_are_worst_cases(tiny_clip, tiny_processo
         assert found[f"attacks/beyond/corruptions/{kind}"] <= min(degrees)
     assert "beyond" not in plain["attack_spec"]
     assert [name.partition(":")[0] for name in found["attack_spec"]["beyond"]] == list(BEYOND)
-    assert BEYOND["universal"].fingerprint in found["attack_spec"]["beyond"][0]
+    assert found["fingerprints"]["universal"] == BEYOND["universal"].fingerprint
+    opposite = {"universal": UniversalPerturbation(delta=torch.full((3, 32, 32), -0.3), epsilon=0.3)}
+    other = measure(tiny_clip, tiny_processor, pictures, beyond=BEYOND | opposite)
+    assert other["attack_spec"] == found["attack_spec"] and other["fingerprints"] != found["fingerprints"]
 
 
 def test_outcomes_are_those_of_the_classifier(tiny_clip, tiny_processor, pictures):
