@@ -10,7 +10,8 @@ from .charts import Series
 
 BEYOND_SENTENCE = (
     "Accuracy in percent under changes that no Lp ball bounds, each shown to every correctly classified sample. They "
-    "count towards no other number. The worst case is per sample: over words, over severities, or over all rows."
+    "count towards no other number. The worst case is per sample: over words, over severities, or over all rows. Its "
+    "95% interval is over images."
 )
 
 

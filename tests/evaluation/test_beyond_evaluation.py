@@ -14,6 +14,7 @@ from hf_mmcoa.attacks import Corruptions, Typographic, UniversalPerturbation
 from hf_mmcoa.cli import main
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness
 from hf_mmcoa.evaluation.attack_names import worst_case_attacks, worst_outcome
+from hf_mmcoa.hub.evaluate_command import evaluate_command
 from hf_mmcoa.report.page import write_report
 from hf_mmcoa.report.table import robustness_table
 from hf_mmcoa.testbed.pretraining import align_with_english
@@ -108,6 +109,15 @@ def test_by_name_in_a_resumed_file_a_table_and_a_page(tiny_clip, tiny_processor,
     assert "### Beyond balls" in shown and f"| {100 * found['beyond/corruptions/jpeg/3']:.1f} |" in shown
     page = report.page.read_text()
     assert "<h3>Beyond balls</h3>" in page and "<td>corruptions/pixelate</td><td>5</td>" in page
+
+
+def test_the_command_of_a_card_names_what_it_can(tiny_clip, tiny_processor, pictures):
+    by_name = ThreatModel.preset("quick", beyond=("corruptions",), text_attacks=())
+    found = measure(tiny_clip, tiny_processor, pictures, attacks=["clean"], threat_model=by_name)
+    assert "--beyond corruptions" in str(evaluate_command(found, "clip"))
+    named = {"corruptions": BEYOND["corruptions"]}
+    own = measure(tiny_clip, tiny_processor, pictures, attacks=["clean"], threat_model=by_name, beyond=named)
+    assert evaluate_command(own, "clip") is None
 
 
 def test_what_cannot_be_run_is_refused(tiny_clip, tiny_processor, pictures):
