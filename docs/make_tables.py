@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -45,6 +46,31 @@ def table(name: str) -> str:
     intervals = interval_sentence(averaged=len(runs) > 1)
     note = f"{describe(first['attack_spec'])}. {first['num_samples']} test samples, {seeds}. {intervals}"
     return f"{markdown_table(results)}\n\n{note}"
+
+
+def severities(name: str) -> str:
+    """The accuracies of docs/results/<name> beyond balls, mean over its seeds, by severity where there are any."""
+    runs = [*read(RESULTS / name).items()]
+    first = runs[0][1][0]
+
+    def mean(key: str) -> list[str]:
+        return [f"{100 * statistics.mean(run[key] for run in each):.1f}" if key in first else "-" for _, each in runs]
+
+    rows = []
+    for key in (key for key in first if key.startswith("attacks/beyond/")):
+        name = key.removeprefix("attacks/")
+        columns = [mean(key), *(mean(f"{name}/{degree}") for degree in (1, 3, 5))]
+        rows.append([name.removeprefix("beyond/"), *(" / ".join(cells) for cells in zip(*columns, strict=True))])
+    heads = ["worst / severity 1 / 3 / 5", *(which for which, _ in runs)]
+    return "\n".join(markdown_lines(heads, rows))
+
+
+def shares(name: str) -> str:
+    """The numbers of docs/results/<name>.json, written by an example, by column: the mean over its runs."""
+    runs = json.loads((RESULTS / f"{name}.json").read_text())
+    keys = next(iter(runs.values()))[0]
+    rows = [[key, *(f"{statistics.mean(run[key] for run in each):.3f}" for each in runs.values())] for key in keys]
+    return "\n".join(markdown_lines(["", *(f"{name} tower" for name in runs)], rows))
 
 
 def compared(name: str, columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
@@ -143,7 +169,11 @@ FAULTED = (
 FORMS = ("mmcoa-mixed-distilled", "mmcoa-general")
 
 SCHEDULED = ("clean", "image", "text (known), blind", "multimodal (known), blind", "worst case")
+ATTACKS, LLAVA = ROOT / "docs" / "attacks.md", ROOT / "docs" / "howto" / "llava.md"
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and what stands there
+    "beyond": (ATTACKS, partial(table, "beyond")),
+    "beyond-severities": (ATTACKS, partial(severities, "beyond")),
+    "llava": (LLAVA, partial(shares, "llava")),
     "digits": (README, partial(table, "digits")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
     "objectives": (README, partial(compared, "digits", SHORT, OBJECTIVES)),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .evaluation.evaluator import evaluate_robustness
     from .evaluation.retrieval import evaluate_retrieval
     from .losses import contrastive_loss
+    from .models.llava import swap_vision_tower
     from .training.trainer import MMCoATrainer
     from .zero_shot import ZeroShotClassifier
 else:
@@ -26,6 +27,7 @@ else:
             ".evaluation.evaluator": ["evaluate_robustness"],
             ".evaluation.retrieval": ["evaluate_retrieval"],
             ".losses": ["contrastive_loss"],
+            ".models.llava": ["swap_vision_tower"],
             ".training.trainer": ["MMCoATrainer"],
             ".zero_shot": ["ZeroShotClassifier"],
         },
@@ -42,4 +44,5 @@ __all__ = [
     "load_benchmark",
     "load_robust",
     "robust_clips",
+    "swap_vision_tower",
 ]

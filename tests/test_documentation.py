@@ -28,7 +28,7 @@ from hf_mmcoa.attacks.factory import candidate_sources
 from hf_mmcoa.data.benchmarks import BENCHMARKS
 from hf_mmcoa.data.load import load_benchmark
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, sanity_images
-from hf_mmcoa.evaluation.threat_model import IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS
+from hf_mmcoa.evaluation.threat_model import BEYOND_ATTACKS, IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS
 from hf_mmcoa.report.table import fraction
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -289,7 +289,7 @@ def test_every_attack_and_every_name_is_in_the_table():
     assert {name.strip("`") for name in first_column(attack_rows)} - {"the evaluator's"} == wanted
     assert {name.strip("`") for name in first_column(source_rows)} == sources
     names = re.findall(r"`([\w-]+)`", " ".join(line.split("|")[-2] for line in attack_rows.splitlines()[2:]))
-    assert sorted(names) == sorted([*IMAGE_ATTACKS, *TEXT_ATTACKS, *MULTIMODAL_ATTACKS])
+    assert sorted(names) == sorted([*IMAGE_ATTACKS, *TEXT_ATTACKS, *MULTIMODAL_ATTACKS, *BEYOND_ATTACKS])
 
 
 def test_the_names_of_sources_are_those_that_build_them(tiny_clip, tiny_processor):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .apgd import APGD
     from .autoattack import AutoAttack
     from .bert_attack import BertAttack
+    from .beyond import BeyondAttack, Changed
     from .co_attack import CoAttack
     from .contracts import (
         AdversarialPairs,
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
         MultimodalAttack,
         TextAttack,
     )
+    from .corruptions import Corruptions
     from .diversity import Diversity
     from .exhaustive import attack_prompts
     from .expectation import Expectation
     from .family_attack import FamilyAttack
+    from .feature_distance import FeatureDistance
     from .image_text_embedding import ImageTextPGD
     from .joint import Joint
     from .levenshtein import LevenshteinAttack
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from .sga import SGA
     from .strong import StrongAttack
     from .text_embedding import TextEmbeddingPGD
+    from .typographic import Typographic
+    from .universal import UniversalPerturbation, train_universal
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -47,6 +52,7 @@ else:
             ".apgd": ["APGD"],
             ".autoattack": ["AutoAttack"],
             ".bert_attack": ["BertAttack"],
+            ".beyond": ["BeyondAttack", "Changed"],
             ".co_attack": ["CoAttack"],
             ".contracts": [
                 "AdversarialPairs",
@@ -56,11 +62,13 @@ else:
                 "MultimodalAttack",
                 "TextAttack",
             ],
+            ".corruptions": ["Corruptions"],
             ".diversity": ["Diversity"],
             ".exhaustive": ["attack_prompts"],
             ".expectation": ["Expectation"],
             ".image_text_embedding": ["ImageTextPGD"],
             ".family_attack": ["FamilyAttack"],
+            ".feature_distance": ["FeatureDistance"],
             ".joint": ["Joint"],
             ".levenshtein": ["LevenshteinAttack"],
             ".momentum": ["Momentum"],
@@ -69,6 +77,8 @@ else:
             ".sga": ["SGA"],
             ".strong": ["StrongAttack"],
             ".text_embedding": ["TextEmbeddingPGD"],
+            ".typographic": ["Typographic"],
+            ".universal": ["UniversalPerturbation", "train_universal"],
         },
     )
 
@@ -79,13 +89,17 @@ __all__ = [
     "AdversarialPairs",
     "AutoAttack",
     "BertAttack",
+    "BeyondAttack",
     "CandidateSource",
+    "Changed",
     "ClassifierAttack",
     "CoAttack",
+    "Corruptions",
     "Diversity",
     "EnumerableTextAttack",
     "Expectation",
     "FamilyAttack",
+    "FeatureDistance",
     "HotFlipCandidates",
     "ImageAttack",
     "ImageTextPGD",
@@ -100,6 +114,9 @@ __all__ = [
     "SynonymTable",
     "TextAttack",
     "TextEmbeddingPGD",
+    "Typographic",
+    "UniversalPerturbation",
     "WordNetCandidates",
     "attack_prompts",
+    "train_universal",
 ]

@@ -16,8 +16,10 @@ from ..substitutes.source import CandidateSource
 from .apgd import APGD
 from .autoattack import AutoAttack
 from .bert_attack import BertAttack
+from .beyond import BeyondAttack
 from .co_attack import CoAttack
 from .contracts import EnumerableTextAttack, ImageAttack, MultimodalAttack, TextAttack
+from .corruptions import Corruptions
 from .diversity import Diversity
 from .engine import ImageAttacker, LogitsAttack, LossAttack, TargetedAttack
 from .expectation import Expectation
@@ -34,6 +36,8 @@ from .settings import AttackSettings
 from .sga import SGA
 from .strong import StrongAttack
 from .text_embedding import TextEmbeddingPGD
+from .typographic import Typographic
+from .universal import UniversalPerturbation
 
 CHARMER_SLOTS = 20  # arXiv:2405.04346: slots of a text in which every character is tried
 
@@ -52,6 +56,17 @@ def pgd(settings: AttackSettings) -> PGD:
 def training_image_attack(settings: AttackSettings) -> ImageAttack:
     """Return the image attack of training: PGD, keeping for each image the worst of all restarts."""
     return pgd(settings) if settings.restarts == 1 else Restarts(pgd(settings), times=settings.restarts)
+
+
+def encoder_attack(settings: AttackSettings) -> ImageAttack:
+    """Return the attack on the features of an image encoder: APGD, keeping for each image the worst of all restarts."""
+    adaptive = APGD(epsilon=settings.pixel_radius, norm=settings.norm, num_steps=settings.num_steps)
+    return adaptive if settings.restarts == 1 else Restarts(adaptive, times=settings.restarts)
+
+
+def noise(settings: AttackSettings) -> PGD:
+    """Return the "attack" that takes no step: a random point of the ball."""
+    return replace(pgd(settings), num_steps=0, random_start=True)
 
 
 def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
@@ -91,6 +106,24 @@ def image_attack(name: str, settings: AttackSettings) -> ImageAttacker:
     }
     if name not in attacks:
         raise ValueError(f"`image_attacks`: unknown {name!r}; choose from {', '.join(attacks)}.")
+    return attacks[name]
+
+
+def beyond_attack(name: str) -> BeyondAttack:
+    """Return the attack with a name from `BEYOND_ATTACKS`; the perturbation's file follows: "universal=FILE".
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the name is unknown, or the file missing or no perturbation.
+    """
+    kind, _, file = name.partition("=")
+    if kind == "universal" and file:
+        return UniversalPerturbation.load(file)
+    if kind == "universal":
+        raise ValueError("`beyond`: universal needs a perturbation, as universal=FILE: `hf-mmcoa universal` finds one.")
+    attacks: dict[str, BeyondAttack] = {"typographic": Typographic(), "corruptions": Corruptions()}
+    if name not in attacks:
+        raise ValueError(f"`beyond`: unknown {name!r}; choose from universal=FILE, {', '.join(attacks)}.")
     return attacks[name]
 
 

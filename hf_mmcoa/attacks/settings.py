@@ -55,6 +55,8 @@ without looking at them. `shared`: the worst list of prompts for all images. `ow
 changed, to the worst text for the image. `all`: every class's prompt is, the ceiling."""
 MULTIMODAL_ADVERSARIES = {"co-attack": "blind", "sga": "own", "joint": "all"}
 """The adversary that each multimodal attack is which chooses its texts itself."""
+BEYOND_ATTACKS = ("universal", "typographic", "corruptions")
+"""Changes of a picture that no Lp ball around it bounds; "universal" needs a file."""
 MULTIMODAL_ATTACKS = ("independent", "adaptive", "co-attack", "sga", "joint")
 
 

@@ -31,7 +31,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands but `train`; the parsed arguments' `run` is the function to call."""
-    from . import compare, convert, demo, evaluate, interpolate, protocol, push, report, reproduce, train, verify
+    from . import (
+        compare,
+        convert,
+        demo,
+        encoder,
+        evaluate,
+        interpolate,
+        protocol,
+        push,
+        report,
+        reproduce,
+        train,
+        universal,
+        verify,
+    )
 
     parser = argparse.ArgumentParser(
         prog="hf-mmcoa",
@@ -41,7 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hf-mmcoa {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     subparsers.add_parser("train", add_help=False, help=train.HELP)
-    for command in (evaluate, report, protocol, convert, push, compare, demo, interpolate, reproduce, verify):
+    commands = (evaluate, report, protocol, convert, push, compare, demo, interpolate)
+    for command in (*commands, reproduce, verify, encoder, universal):
         subparser = subparsers.add_parser(
             command.__name__.rpartition(".")[2],
             help=command.HELP,

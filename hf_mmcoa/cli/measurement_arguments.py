@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ..attacks.settings import THREATS, AttackSettings, Norm, PerturbAt
 from ..evaluation.threat_model import (
+    BEYOND_ATTACKS,
     IMAGE_ATTACKS,
     MULTIMODAL_ATTACKS,
     PRESETS,
@@ -58,6 +59,12 @@ def _overrides() -> dict[str, dict[str, Any]]:
         " Who chooses the attacked class prompts: one list for all images, found without them (blind) or the worst "
         "(shared); the true class's for each image (own); every class's (all)."
     )
+    options["beyond"] = {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": f"Also measure what no ball bounds: {', '.join(BEYOND_ATTACKS)} (universal=FILE, a perturbation that "
+        "`hf-mmcoa universal` found).",
+    }
     options["max_texts"] = {"type": int, "help": "Most legal texts that an attack lists."}
     options["families"] = {
         "metavar": "NAMES",

@@ -6,6 +6,7 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .callback import RobustnessCallback
+    from .encoder_shift import EncoderShift, Shift, evaluate_encoder
     from .evaluator import evaluate_robustness
     from .families import FamilyOutcome, measure_families, measure_family
     from .results import compare, load_result, save_result
@@ -16,6 +17,7 @@ else:
         __name__,
         {
             ".callback": ["RobustnessCallback"],
+            ".encoder_shift": ["EncoderShift", "Shift", "evaluate_encoder"],
             ".evaluator": ["evaluate_robustness"],
             ".families": ["FamilyOutcome", "measure_families", "measure_family"],
             ".results": ["compare", "load_result", "save_result"],
@@ -25,10 +27,13 @@ else:
     )
 
 __all__ = [
+    "EncoderShift",
     "FamilyOutcome",
     "RobustnessCallback",
+    "Shift",
     "ThreatModel",
     "compare",
+    "evaluate_encoder",
     "evaluate_retrieval",
     "evaluate_robustness",
     "load_result",

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from ..attacks.settings import TEXT_ADVERSARIES
 
+BEYOND = "beyond"
+"""Kind of the attacks that no ball around the picture bounds."""
 COVERED = {name: (name,) for name in TEXT_ADVERSARIES} | {"all": TEXT_ADVERSARIES}
 """For each adversary those whose every choice it could have made itself."""
 
@@ -64,7 +66,8 @@ def worst_case_attacks(attacks: Sequence[str], by_adversary: bool = True) -> dic
 
     "text_accuracy" is the worst case over all adversaries that were run, "text_own_accuracy" over one of them. The
     substitutes of a further source, "unseen", count towards that source's accuracies only: "text_unseen_accuracy",
-    "text_own_unseen_accuracy". The embedding attack counts towards no text accuracy, since no words realise it.
+    "text_own_unseen_accuracy". The embedding attack counts towards no text accuracy, since no words realise it. What no
+    ball bounds is "beyond_accuracy" and counts towards nothing else, "worst_case_accuracy" included.
 
     Args:
         attacks: names of all attacks that were run, "clean" first.
@@ -94,9 +97,12 @@ def worst_case_attacks(attacks: Sequence[str], by_adversary: bool = True) -> dic
     embedding = [name for name, parts in parsed.items() if (parts.kind, parts.attack) == ("text", "embedding")]
     if embedding:
         groups["embedding_accuracy"] = ["clean", *embedding]
-    if len(attacks) > 1:
-        groups["worst_case_accuracy"] = list(attacks)
-    order = ("clean", "image", "text", "multimodal", "embedding", "worst")
+    inside = [name for name, parts in parsed.items() if parts.kind != BEYOND]
+    if len(inside) > 1:
+        groups["worst_case_accuracy"] = inside
+    if beyond := [name for name in attacks if name not in inside]:
+        groups[f"{BEYOND}_accuracy"] = ["clean", *beyond]
+    order = ("clean", "image", "text", "multimodal", "embedding", "worst", BEYOND)
     return dict(sorted(groups.items(), key=lambda group: order.index(group[0].split("_")[0])))
 
 

@@ -16,7 +16,7 @@ from ..attacks import factory
 from ..attacks.class_prompts import ClassPrompts, FixedPrompts, WorstPrompts, correct
 from ..attacks.engine import ImageAttacker, Measured, attack_images, seeded_generator
 from ..attacks.settings import MULTIMODAL_ADVERSARIES, TEXT_ADVERSARIES
-from .attack_names import AttackName, source_suffix, worst_case_attacks
+from .attack_names import BEYOND, AttackName, source_suffix, worst_case_attacks
 from .controls import judge
 from .export import Export
 from .misled import Misled, Texts, rivals
@@ -54,6 +54,7 @@ def evaluate_batch(
             # The strongest first: what resists it is not attacked by the others again.
             for adversary in sorted(evaluation.spec.text_adversaries, key=TEXT_ADVERSARIES.index, reverse=True):
                 run.attack_both(adversary, source)
+    run.attack_beyond()
     row_ids = batch["row_ids"].tolist()
     exported = {} if export is None else {"export": export.write_batch(evaluation, index, row_ids, run.misled)}
     return {
@@ -66,6 +67,7 @@ def evaluate_batch(
         "written": run.written,
         "embedding_lengths": run.embedding_lengths,
         "curve": run.curve,
+        "severities": run.severities,
         "queries": dict(run.queries),
         "largest_perturbation": run.measured.largest,
         "pixel_range": run.measured.pixel_range,
@@ -94,6 +96,8 @@ class _Batch:
         """For attacks that choose texts by the image: the texts that misled it, None for the other samples."""
         self.curve: list[int] = []
         """Robust samples at each of `EMBEDDING_RADII`."""
+        self.severities: dict[str, int] = {}
+        """Samples that are correct under each degree of an attack that no ball bounds, "corruptions/jpeg/3"."""
         self.embedding_lengths: list[float] = []
         """How far a token was moved at most at each of them, in mean row norms of the token table."""
         self.controls: dict[str, dict[str, Any]] = {}
@@ -251,6 +255,22 @@ class _Batch:
                 result, _ = self._image_attack(attack, f"{key}/{text}/{name}", key, attacked, each, each, text)
                 left = left & (result | spared)
         return left
+
+    def attack_beyond(self) -> None:
+        """Show what no ball bounds to every correctly classified sample, whatever the other attacks misled."""
+        prompts = self.evaluation.clean_prompts
+        for name, attack in self.evaluation.beyond.items():
+            generator = self._generator(BEYOND, name)
+            for changed in attack(self.images, self.labels, self.logits, self.evaluation.class_names, generator):
+                key = "/".join(part for part in (BEYOND, name, changed.kind) if part)
+                with torch.no_grad():
+                    stands = self.clean & prompts.correct(
+                        self.evaluation.encoder.encode_images(changed.images), self.labels
+                    )
+                self.outcomes[key] = self.outcomes.get(key, self.clean) & stands
+                self.queries[key] += len(self.images)
+                if changed.severity:
+                    self.severities[f"{key}/{changed.severity}"] = int(stands.sum())
 
     def _searching(self, name: str, key: str, robust: Tensor, source: str) -> Tensor:
         """Run an attack that chooses the texts by the image; each sample is judged with the prompts found for it."""

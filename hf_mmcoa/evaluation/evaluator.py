@@ -15,12 +15,13 @@ import datasets
 from accelerate import Accelerator, PartialState
 from torch import nn
 
+from ..attacks.beyond import BeyondAttack
 from ..attacks.contracts import ImageAttack
 from ..attacks.image_text_embedding import radius_shares
 from ..data.columns import AUTO
 from ..substitutes.source import CandidateSource
 from ..substitutes.synonyms import most_substitutes
-from .attack_names import worst_case_attacks, worst_outcome
+from .attack_names import BEYOND, AttackName, worst_case_attacks, worst_outcome
 from .batch import EMBEDDING_RADII, evaluate_batch
 from .by_class import numbers_by_class
 from .export import Export, ImageFormat
@@ -42,6 +43,7 @@ def evaluate_robustness(
     class_names: Sequence[str] | None = None,
     candidates: CandidateSource | Mapping[str, CandidateSource] | None = None,
     image_attacks: Mapping[str, ImageAttack] | None = None,
+    beyond: Mapping[str, BeyondAttack] | None = None,
     image_column: str = AUTO,
     label_column: str = AUTO,
     batch_size: int = 128,
@@ -73,6 +75,7 @@ def evaluate_robustness(
             several, {"known": s1, "unseen": s2}, the first is the threat model's own; each other one gives numbers of
             its own, named after it.
         image_attacks: attacks of your own by name, run on the cross-entropy in place of the threat model's.
+        beyond: attacks that no ball bounds by name, in place of the threat model's; see `worst_case_attacks`.
         image_column: pictures; "auto" finds them.
         label_column: labels; "auto" finds them.
         batch_size: images per unit of work. The random starts depend on it.
@@ -121,6 +124,7 @@ def evaluate_robustness(
         class_names=class_names,
         candidates=candidates,
         image_attacks=image_attacks,
+        beyond=beyond,
         image_column=image_column,
         label_column=label_column,
         batch_size=batch_size,
@@ -157,7 +161,8 @@ class ZeroShotTask:
 
     def progress(self, records: Sequence[Record]) -> str:
         """See `Task`."""
-        robust = sum(worst_outcome(record, list(record["outcomes"])).count("1") for record in records)
+        inside = [name for name in records[0]["outcomes"] if AttackName.parse(name).kind != BEYOND] if records else []
+        robust = sum(worst_outcome(record, inside).count("1") for record in records)
         return f"{robust}/{sum(len(record['labels']) for record in records)} robust to all attacks"
 
     def check(self, records: Sequence[Record]) -> list[Finding]:
@@ -181,6 +186,10 @@ class ZeroShotTask:
             **numbers,
             **{f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()},
             **self._embedding_curve(records, total),
+            **{
+                name: sum(record["severities"][name] for record in records) / total
+                for name in records[0].get("severities", {})  # a run that an older version began has none
+            },
             **evaluation.texts.found.families,
             **numbers_by_class(records, outcomes, evaluation.labels, len(evaluation.class_names)),
             "class_names": evaluation.class_names,

@@ -6,7 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..attacks import factory
+from ..attacks.beyond import BeyondAttack
 from ..attacks.class_prompts import FixedPrompts
 from ..attacks.contracts import ImageAttack
 from ..attacks.engine import ImageAttacker, LossAttack
@@ -55,6 +56,7 @@ class Evaluation:
     sources: dict[str, CandidateSource]
     image_attacks: dict[str, ImageAttacker]
     batch_size: int
+    beyond: Mapping[str, BeyondAttack] = field(default_factory=dict)
 
     # What is evaluated
 
@@ -99,6 +101,7 @@ class Evaluation:
                 "specification": self.spec.fingerprint(),
                 "model": model_fingerprint(self.encoder.model),
                 "data": self._data_fingerprint(),
+                **{name: one.fingerprint for name, one in self.beyond.items() if hasattr(one, "fingerprint")},
             },
             "versions": versions(),
         }
@@ -196,6 +199,7 @@ def prepare(
     label_column: str,
     batch_size: int,
     max_samples: int | None,
+    beyond: Mapping[str, BeyondAttack] | None = None,
 ) -> Evaluation:
     """Check the input of `evaluate_robustness` and settle what a specification leaves to the model and the data."""
     attacks = complete_attacks(attacks)
@@ -235,7 +239,8 @@ def prepare(
         spec = replace(spec, image_attacks=tuple(f"{name}: {attack!r}" for name, attack in image_attacks.items()))
     elif "image" in attacks:
         found = {name: factory.image_attack(name, spec) for name in spec.image_attacks}
-    spec = replace(spec, perturb_at=perturb_at)
+    beyond = {name.partition("=")[0]: factory.beyond_attack(name) for name in spec.beyond} if beyond is None else beyond
+    spec = replace(spec, perturb_at=perturb_at, beyond=tuple(f"{name}: {attack!r}" for name, attack in beyond.items()))
     _check_combination(attacks, spec, found, sources)
     return Evaluation(
         classifier=classifier,
@@ -249,6 +254,7 @@ def prepare(
         sources=sources,
         image_attacks=found,
         batch_size=batch_size,
+        beyond=beyond,
     )
 
 

@@ -158,7 +158,7 @@ def validate(result: Any, name: str = "result") -> None:
 
 def _check_fields(result: Mapping[str, Any], name: str) -> None:
     """Raise ValueError, naming the field, unless each field has its type: the file may come from anywhere."""
-    fractions = [key for key in result if key.endswith("_accuracy") or key.startswith("attacks/")]
+    fractions = [key for key in result if key.endswith("_accuracy") or key.startswith(("attacks/", "beyond/"))]
     ends: dict[str, Any] = {"_interval": list[float], "_interval_over": Unit, "_effective_samples": float}
     types = dict.fromkeys(fractions, float)
     types |= {key: kind for end, kind in ends.items() for key in result if key.endswith(end)}

@@ -131,6 +131,8 @@ def evaluate_retrieval(
     """
     attacks = complete_attacks(attacks)
     spec = ThreatModel.preset(threat_model) if isinstance(threat_model, str) else threat_model
+    if spec.beyond:
+        raise ValueError(f"`beyond` {list(spec.beyond)} needs class names: captions have none. Leave it out.")
     state = process_state(accelerator, model)
     model = evaluated_model(model, state, accelerator)
     encoder = DualEncoder(model, processor)

@@ -143,6 +143,7 @@ def run_again(evaluation: Evaluation, samples: Samples) -> dict[str, Any]:
         evaluation,
         spec=spec,
         attacks=("clean", "image", "multimodal"),
+        beyond={},
         image_attacks={name: attack for name, attack in attacks.items() if attack is not None},
     )
     short.texts = copy.copy(evaluation.texts)  # with all that was found and embedded

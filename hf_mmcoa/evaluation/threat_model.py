@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..attacks.settings import (
+    BEYOND_ATTACKS,
     IMAGE_ATTACKS,
     MULTIMODAL_ATTACKS,
     TEXT_ADVERSARIES,
@@ -24,6 +25,7 @@ from ..families.names import chosen_families
 from ..io import fingerprint
 
 __all__ = [
+    "BEYOND_ATTACKS",
     "IMAGE_ATTACKS",
     "MULTIMODAL_ATTACKS",
     "PRESETS",
@@ -101,6 +103,8 @@ class ThreatModel(AttackSettings):
         multimodal_attacks: names from `MULTIMODAL_ATTACKS`. "independent": images attacked on the clean prompts and
             classified with the attacked ones. "adaptive": images attacked on the attacked prompts; for "own" and "all"
             these are chosen anew at every step.
+        beyond: changes of a picture that no ball bounds, from `BEYOND_ATTACKS`, a perturbation with its file:
+            "universal=FILE". Their numbers are apart from all others. The evaluator writes their descriptions here.
         skip_fallen: judge every iterate and stop attacking a sample once it is misclassified, within an attack and in
             the attacks after it, whose numbers count it as misclassified too. Off, every attack meets every correctly
             classified sample and is judged on its last iterate, so that its number is its own.
@@ -123,6 +127,7 @@ class ThreatModel(AttackSettings):
     max_texts: int = 1_000_000  # 2 GB of embeddings of a ViT-B/32
     families: str | None = None
     multimodal_attacks: tuple[str, ...] = ("independent",)
+    beyond: tuple[str, ...] = ()
     skip_fallen: bool = True
 
     def __post_init__(self) -> None:
@@ -135,6 +140,7 @@ class ThreatModel(AttackSettings):
             ("text_attacks", TEXT_ATTACKS),
             ("text_adversaries", TEXT_ADVERSARIES),
             ("multimodal_attacks", MULTIMODAL_ATTACKS),
+            ("beyond", None),  # a file's name, or a description
         ):
             value = getattr(self, name)
             value = (value,) if isinstance(value, str) else tuple(value)
@@ -211,11 +217,13 @@ class ThreatModel(AttackSettings):
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` reads them back to an equal object.
 
-        Without an ensemble there is no `templates`, as in files that were written before there were any.
+        Without an ensemble there is no `templates`, and without such attacks no `beyond`, as in older files.
         """
         values = dataclasses.asdict(self)
         if self.templates is None:
             del values["templates"]
+        if not self.beyond:
+            del values["beyond"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
@@ -230,7 +238,7 @@ class ThreatModel(AttackSettings):
             raise ValueError(
                 f"a threat model has no field {', '.join(unknown)}. Was it written by another version of hf_mmcoa?"
             )
-        if missing := sorted(names - {"templates"} - set(values)):
+        if missing := sorted(names - {"templates", "beyond"} - set(values)):
             raise ValueError(
                 f"the threat model lacks {', '.join(missing)}. Was it written by another version of hf_mmcoa?"
             )

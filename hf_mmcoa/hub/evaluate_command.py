@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..attacks.factory import beyond_attack
 from ..attacks.settings import pixels
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
@@ -45,7 +46,10 @@ def evaluate_command(result: Mapping[str, Any], model: str) -> str | None:
     """
     spec = result["attack_spec"]
     candidates = _candidates_option(result)
+    beyond = {f"{name}: {beyond_attack(name)!r}": name for name in ("typographic", "corruptions")}
     if candidates is None or not set(spec["image_attacks"]) <= set(IMAGE_ATTACKS):
+        return None
+    if not set(spec.get("beyond", ())) <= set(beyond):  # an object, or a perturbation whose file is not known
         return None
     presets = {name: ThreatModel.preset(name).to_dict() for name in PRESETS}
     differences = {
@@ -62,6 +66,7 @@ def evaluate_command(result: Mapping[str, Any], model: str) -> str | None:
     words += ["--attacks", *result["attacks"]] if set(result.get("attacks", ATTACKS)) != set(ATTACKS) else []
     words += ["--preset", preset]
     for field, value in differences[preset].items():
+        value = [beyond[each] for each in value] if field == "beyond" else value
         if value is not None:
             words += [f"--{field}", *(map(str, value) if isinstance(value, list) else [_number(value)])]
     words += candidates

@@ -11,7 +11,7 @@ from typing import Any
 from ..evaluation.sanity import failed
 from ..evaluation.threat_model import ThreatModel
 from ..report.markdown import escape_markdown
-from ..report.table import ADVERSARIES, accuracies, accuracy_parts, count, fraction
+from ..report.table import ADVERSARIES, BEYOND_LABEL, accuracies, accuracy_parts, count, fraction
 from ..report.titles import radius
 
 FALLEN = 0.5  # share of the clean accuracy; a model with less accuracy under an attack is called not robust to it
@@ -67,6 +67,8 @@ def _fallen(result: Mapping[str, Any]) -> list[str]:
 
 def _attack(name: str, label: str) -> str:
     """Return the name of an attack, such as "text attacks (unseen substitutes)" for `text_unseen_accuracy`."""
+    if label == BEYOND_LABEL:
+        return "changes of the picture beyond balls"
     label, _, adversary = label.partition(", ")
     kind, _, source = label.partition(" (")
     said = f"{escape_markdown(kind)} attacks" + (f" ({escape_markdown(source[:-1])} substitutes)" if source else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .beyond_table import beyond_table
 from .charts import Series
 
 CLASSES_SHOWN = 20
@@ -24,6 +25,16 @@ FAMILY_SENTENCE = (
     "class's prompt is perturbed."
 )
 Result = Mapping[str, Any]
+
+
+def class_context(series: Sequence[Series]) -> dict[str, Any]:
+    """Return what a page shows beside accuracies: families, classes, calibration and what no ball bounds."""
+    return {
+        "families": family_table(series),
+        "classes": class_tables(series),
+        "calibration": calibration_rows(series),
+        "beyond": beyond_table(series),
+    }
 
 
 def class_tables(series: Sequence[Series]) -> list[dict[str, Any]]:

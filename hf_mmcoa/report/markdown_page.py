@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .beyond_table import BEYOND_SENTENCE
 from .class_tables import CALIBRATION_SENTENCE, CLASS_SENTENCE, FAMILY_SENTENCE
 from .markdown import escape_markdown, markdown_lines
 from .recall_tables import RecallTable
@@ -60,7 +61,7 @@ def markdown_page(
         lines += [f"![Accuracy under each threat](accuracy-{number}.png)", ""]
         if f"tradeoff-{number}.png" in pictures:
             lines += [f"![Clean against robust accuracy](tradeoff-{number}.png)", ""]
-        lines += [*_family_lines(context["families"]), *_class_lines(context)]
+        lines += [*_family_lines(context["families"]), *_beyond_lines(context["beyond"]), *_class_lines(context)]
         lines += _text_lines(context, f"radius-{number}.png")
         lines += [f"![Attacked samples, drawn at random]({name})\n" for name in galleries.get(number, [])]
         fields = [[entry["name"], entry["value"]] for entry in context["spec"]]
@@ -86,6 +87,15 @@ def _family_lines(families: Mapping[str, Any]) -> list[str]:
     ]
     lines = ["### Families of text perturbation", "", FAMILY_SENTENCE, "", *markdown_lines(heads, cells), ""]
     return [*lines, *(f"- {escape_markdown(said)}." for said in families["worst"]), ""]
+
+
+def _beyond_lines(beyond: Mapping[str, Any]) -> list[str]:
+    """Return the accuracies under what no ball bounds; nothing where none was measured."""
+    if not beyond["rows"]:
+        return []
+    heads, align = ["change", "severity", *beyond["models"]], ["left", "left", *["right"] * len(beyond["models"])]
+    cells = [[row["name"], row["severity"], *row["values"]] for row in beyond["rows"]]
+    return ["### Beyond balls", "", BEYOND_SENTENCE, "", *markdown_lines(heads, cells, align), ""]
 
 
 def _class_lines(context: Mapping[str, Any]) -> list[str]:

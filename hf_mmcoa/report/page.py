@@ -18,6 +18,7 @@ from typing import Any
 from ..evaluation.results import compare
 from ..evaluation.sanity import failed
 from ..io import fingerprint, printable, write_bytes, write_text
+from .beyond_table import BEYOND_SENTENCE
 from .charts import (
     Series,
     accuracy_chart,
@@ -31,9 +32,7 @@ from .class_tables import (
     CALIBRATION_SENTENCE,
     CLASS_SENTENCE,
     FAMILY_SENTENCE,
-    calibration_rows,
-    class_tables,
-    family_table,
+    class_context,
 )
 from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
@@ -285,9 +284,7 @@ def _section_context(section: Section, number: int, title: str) -> dict[str, Any
         "by_adversary": _adversary_context(series),
         "adversaries": adversary_notes(results),
         "curve": {**_picture(radius_chart, series), "rows": curve} if curve else None,
-        "families": family_table(series),
-        "classes": class_tables(series),
-        "calibration": calibration_rows(series),
+        **class_context(series),
         "misled": misleading_texts(series),
         "searches": searches(series),
         "spec": [{"name": name, "value": _plain(value)} for name, value in {**spec, "seed": seeds}.items()],
@@ -493,6 +490,7 @@ def _environment() -> Any:
         calibration_sentence=CALIBRATION_SENTENCE,
         class_sentence=CLASS_SENTENCE,
         family_sentence=FAMILY_SENTENCE,
+        beyond_sentence=BEYOND_SENTENCE,
         curve_sentence=CURVE_SENTENCE,
         misled_sentence=MISLED_SENTENCE,
         search_sentence=SEARCH_SENTENCE,

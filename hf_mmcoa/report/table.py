@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..attacks.settings import TEXT_ADVERSARIES
-from ..evaluation.attack_names import AttackName, worst_cases, worst_outcome
+from ..evaluation.attack_names import BEYOND, AttackName, worst_cases, worst_outcome
 from ..evaluation.clusters import cluster_interval
 from ..evaluation.threat_model import preset_of
 from ..evaluation.uncertainty import Repetition, accuracy_interval, in_words
@@ -25,6 +25,7 @@ Results = Mapping[str, "Result | Sequence[Result]"]
 
 # Fields of the threat model that may differ between results: another seed is a repetition, not another threat.
 REPETITION = ("seed",)
+BEYOND_LABEL = "beyond balls"
 WITH_ADVERSARIES = ("text", "multimodal")
 WIDEST_NAME = 60  # characters of a column in a terminal
 ADVERSARIES = {
@@ -120,7 +121,7 @@ def accuracies(results: Sequence[Result]) -> dict[str, str]:
         {'text_accuracy': 'text, own'}
     """
     found = _accuracy_names(results)
-    order = ["clean", "image", "text", "embedding", "multimodal", "worst_case"]
+    order = ["clean", "image", "text", "embedding", "multimodal", "worst_case", BEYOND]
     strongest = _strongest(results)
 
     def place(name: str) -> tuple[int, bool, int, int]:
@@ -134,7 +135,8 @@ def accuracies(results: Sequence[Result]) -> dict[str, str]:
         kind, adversary, source = accuracy_parts(name)
         if adversary and adversary == strongest:
             continue  # the same as without its name
-        label = "worst case" if kind == "worst_case" else text_attack_label(kind, source, results)
+        names = {"worst_case": "worst case", BEYOND: BEYOND_LABEL}
+        label = names[kind] if kind in names else text_attack_label(kind, source, results)
         if kind in WITH_ADVERSARIES and (adversary or strongest):
             label += f", {adversary or strongest}"
         labels[name] = label
@@ -343,6 +345,8 @@ def describe(spec: Mapping[str, Any], candidates: int | None = None) -> str:
         parts.append(("adversary " if len(adversaries) == 1 else "adversaries ") + ", ".join(adversaries))
     if spec["multimodal_attacks"]:
         parts.append("multimodal " + ", ".join(spec["multimodal_attacks"]))
+    if spec.get("beyond"):
+        parts.append(f"{BEYOND_LABEL} " + ", ".join(name.partition(":")[0] for name in spec["beyond"]))
     return named + "; ".join(parts)
 
 

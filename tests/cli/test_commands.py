@@ -20,7 +20,7 @@ from hf_mmcoa.evaluation.threat_model import ThreatModel
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(cli.__file__).parent
 COMMANDS = ["train", "evaluate", "report", "protocol", "convert", "push", "compare", "demo", "interpolate"]
-COMMANDS += ["reproduce", "verify"]
+COMMANDS += ["reproduce", "verify", "encoder", "universal"]
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "accelerate", "peft", "sklearn", "scipy")
 
 
