@@ -58,7 +58,8 @@ class Protocol:
             with settings of its own ("mmcoa,targets=class"), or the same as `{name: mmcoa-class, objective: mmcoa,
             targets: class}`.
         seeds: seeds of the repetitions, which are averaged in the table.
-        model: folder or Hub id of a CLIP; None for a tiny one as `tiny` describes it.
+        model: folder or Hub id of a CLIP, or "pictograms", which the package ships; None for a tiny one as `tiny`
+            describes it.
         tiny: settings of a CLIP that is built and pretrained here on captions of the training splits: `image_size` and
             `patch_size` in pixels, `epochs`, `max_samples` images drawn once, and `word_vectors`, a name of
             `testbed.word_vectors` ("minilm"), if its token table starts from a public model's.
