@@ -129,7 +129,7 @@ def _example() -> Iterator[None]:
 
 
 def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Override fields by those of a second mapping, settings field by field; of a model and a tiny one the newer stays."""
+    """Override fields by those of a second mapping, settings field by field; one of `model` and `tiny` goes."""
     values = {**under, **over}
     for key in ("training", "threat_model", "tiny"):
         if isinstance(under.get(key), dict) and isinstance(over.get(key), dict):

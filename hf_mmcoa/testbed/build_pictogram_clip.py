@@ -2,10 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m hf_mmcoa.testbed.build_pictogram_clip --output pictograms
 
-Locked-image tuning with the roles exchanged, as in `align_with_english` (LiT, arXiv:2111.07991), with what four drawings
-a concept need against learning by heart: random views (`pictogram_views.py`), patches left out (FLIP, arXiv:2212.00794),
-smooth labels, an average of the weights. Settings were chosen on the validation design; the test designs and the
-held-out concepts take no part.
+Locked-image tuning with the roles exchanged, as in `align_with_english` (LiT, arXiv:2111.07991), with what four
+drawings a concept need against learning by heart: random views (`pictogram_views.py`), patches left out (FLIP,
+arXiv:2212.00794), smooth labels, an average of the weights. The test designs and the held-out concepts take no part.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Views of pictograms: images in [0, 1] that keep what they are told to keep, and change what they are told to change."""
+"""Views of pictograms: images in [0, 1] that change in what they are told to change, and in nothing else."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ def test_rectangles_have_the_sides_that_were_asked_for(pictures):
     torch.manual_seed(0)
     inside = rectangles(pictures, 0.5, 0.5)
     assert inside.shape == (16, 1, 48, 48)
-    assert 1 <= inside.any(-1).sum((1, 2)).min() and inside.any(-1).sum((1, 2)).max() in (24, 25)
+    assert inside.any(-1).sum((1, 2)).min() >= 1 and inside.any(-1).sum((1, 2)).max() in (24, 25)
