@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from hf_mmcoa.cli import main
 from hf_mmcoa.cli.train_arguments import parse
 from hf_mmcoa.protocols.before_and_after import train_and_measure
 from hf_mmcoa.protocols.cell_models import load_model
+from hf_mmcoa.protocols.comparison import check_is_comparison
 from hf_mmcoa.protocols.plan import plan_protocol
 from hf_mmcoa.protocols.reading import read_protocol
 from hf_mmcoa.testbed.pictogram_clip import pictogram_clip
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--max_steps", "1", "--num_steps", "1", "--max_test_samples", "8", "--preset", "quick", "--warmup_steps", "0"]
 
 
@@ -57,6 +60,15 @@ def test_a_tiny_clip_of_ones_own_replaces_the_shipped_one(tmp_path):
     tiny = {"image_size": 48, "patch_size": 16, "epochs": 1}
     file.write_text(yaml.safe_dump({"base": "pictograms", "tiny": tiny}))
     assert read_protocol(file).model is None and read_protocol(file).tiny == tiny
+
+
+def test_the_examples_start_from_the_shipped_model_and_train_alike():
+    iid, ood = (read_protocol(ROOT / f"examples/protocols/{name}.yaml") for name in ("pictograms", "pictograms-ood"))
+    comparison = read_protocol(ROOT / "examples/comparisons/pictograms.yaml")
+    check_is_comparison(comparison)
+    assert iid.training == ood.training == comparison.training and iid.shots == ood.shots == (1, None)
+    assert {each.model for each in (iid, ood, comparison)} == {"pictograms"}
+    assert [cell.data.candidates for cell in ood.cells()] == ["pictograms-ood"] * 3
 
 
 def test_captions_of_pictograms_are_retrieved_by_the_command(tmp_path):
