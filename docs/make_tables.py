@@ -142,6 +142,20 @@ def known_robust_clips() -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows))
 
 
+def shift(folder: str) -> str:
+    """Clean accuracy of one model by data set and split: what a designer, and a concept, that no training saw costs."""
+    rows = []
+    for file in sorted((RESULTS / folder).glob("*.json")):
+        result = load_result(file)
+        dataset, _, split = result["dataset"].partition("/")
+        low, high = (f"{100 * end:.1f}" for end in result["clean_accuracy_interval"])
+        value, classes = f"{100 * result['clean_accuracy']:.1f}", len(result["class_names"])
+        rows.append(
+            [f"`{dataset}`", split, str(result["num_samples"]), f"{value} [{low}, {high}]", f"{100 / classes:.1f}"]
+        )
+    return "\n".join(markdown_lines(["data", "design", "pictures", "clean accuracy", "chance"], rows))
+
+
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
 OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
 SHORT = (
@@ -175,6 +189,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "beyond-severities": (ATTACKS, partial(severities, "beyond")),
     "llava": (LLAVA, partial(shares, "llava")),
     "digits": (README, partial(table, "digits")),
+    "pictograms": (ROOT / "docs" / "data.md", partial(shift, "pictograms")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
     "objectives": (README, partial(compared, "digits", SHORT, OBJECTIVES)),
     "objectives-digits": (DEFENCES, partial(compared, "digits", (*SHORT[:-1], "text embedding", "worst case"))),

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options as fields of a protocol, which override those of the YAML file."""
     from ..protocols.protocol import TINY
+    from ..protocols.run_arguments import SHIPPED_FOR
     from ..protocols.values import field_values
 
     if args.comparison is None and args.dataset is None:
@@ -84,10 +85,11 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
     changes |= {name: _here(value) for name in ("model", "candidates") if (value := getattr(args, name))}
     if args.dataset is not None:
         changes["datasets"] = [args.dataset]
-        if args.comparison is None and args.dataset in TINY:
+        if args.comparison is None and args.dataset in (*TINY, *SHIPPED_FOR):
             changes |= {"candidates": args.dataset} | changes if args.model else {"base": args.dataset}
         elif args.comparison is None and args.model is None:
-            raise ValueError(f"--dataset {args.dataset} needs --model: a tiny CLIP is built for {' and '.join(TINY)}.")
+            built = ", ".join([*TINY, *SHIPPED_FOR])
+            raise ValueError(f"--dataset {args.dataset} needs --model: there is a tiny CLIP for {built} alone.")
     if args.training:
         changes["training"] = field_values(args.training, "--training")
     if args.preset:

@@ -34,6 +34,7 @@ from ..substitutes.held_out import known_and_unseen
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
 from ..substitutes.synonyms import SynonymTable
+from ..testbed.pictogram_clip import pictogram_clip
 from ..testbed.pretraining import pretrain_on, pretrain_on_digits
 from ..training.checkpoints import check_writable, checkpoint_to_resume
 from ..training.trainer import MMCoATrainer
@@ -61,8 +62,9 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     _hide_short_progress_bars()
     output = Path(str(args.output_dir))
     stages = _Stages(args.should_log, 4 if run.model_name_or_path else 5)
+    shipped = run.model_name_or_path is None and run.starts_from_shipped
 
-    if run.model_name_or_path is None and run.dataset != "digits" and not run.tiny:
+    if run.model_name_or_path is None and run.dataset != "digits" and not (run.tiny or shipped):
         raise ValueError(
             f"`--dataset {run.dataset}` needs `--model_name_or_path`, the CLIP that is trained; or `--tiny`, which "
             "builds a tiny one for these data in minutes, without a download."
@@ -76,7 +78,8 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     if run.model_name_or_path is not None:
         model, processor = load_whole(run.model_name_or_path)
     else:
-        stages.begin(f"pretrain a tiny CLIP on {run.dataset} and captions, without attack")
+        what = f"pretrain a tiny CLIP on {run.dataset} and captions, without attack"
+        stages.begin("load the tiny CLIP that comes with the package, pretrained without attack" if shipped else what)
         model, processor = _tiny_clip(run, args, data, table)
         if args.should_save:
             model.save_pretrained(output / PRETRAINED_FOLDER)
@@ -101,14 +104,14 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     stages.begin("measure it under attack")
     base = run.model_name_or_path or "tiny CLIP"
     results_folder = output / "results"
-    # The tiny CLIP is pretrained with the run's seed; a model that was given is the same in every run.
+    # The tiny CLIP is pretrained with the run's seed; a model that was given, or shipped, is the same in every run.
     before = measure(
         model,
         processor,
         output=results_folder / "before.json",
         overwrite=True,
         model_name=base,
-        training_seed=None if run.model_name_or_path else args.seed,
+        training_seed=None if run.model_name_or_path or shipped else args.seed,
         **measured,
     )
     pictured = {"before": (copy.deepcopy(model), processor)}
@@ -197,6 +200,8 @@ def _tiny_clip(run: RunArguments, args: MMCoAConfig, data: Any, table: SynonymTa
     """Build and pretrain the model of a run that names none."""
     # Operations this small cost more to share than to do: on a busy machine two threads take eight times as long.
     torch.set_num_threads(1)
+    if run.starts_from_shipped:
+        return pictogram_clip()
     if run.dataset == "digits":
         return pretrain_on_digits(args, run.pretrain_epochs)
     words = [word for _, listed in (table.table if table else ()) for word in listed]

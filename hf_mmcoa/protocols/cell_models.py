@@ -29,6 +29,7 @@ from ..substitutes.held_out import known_and_unseen, measured_unseen
 from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
 from ..testbed.captions import captioned, class_vocabulary
+from ..testbed.pictogram_clip import SHIPPED
 from ..testbed.pretraining import align_with_english, pretrain_tiny_clip
 from ..testbed.word_vectors import word_vectors
 from ..training.checkpoints import last_checkpoint
@@ -62,10 +63,15 @@ def trained_folder(cell: Cell, output: Path) -> Path | None:
 
 
 def load_model(protocol: Protocol, folder: str | Path) -> tuple[Any, ProcessorMixin]:
-    """Load a model and its processor; tiny models use eager attention, which is faster at their size."""
+    """Load a model and its processor, or the one that the package ships under this name.
+
+    Tiny models use eager attention, which is faster at their size.
+    """
+    if str(folder) in SHIPPED:
+        return SHIPPED[str(folder)]()
     model: Any
     model, processor = load_whole(folder)
-    if protocol.tiny is not None:
+    if protocol.tiny is not None or protocol.model in SHIPPED:
         model.set_attn_implementation("eager")
     return model, processor
 

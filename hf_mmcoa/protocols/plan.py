@@ -20,6 +20,7 @@ from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
 from ..report.table import count
 from ..testbed.english_clip import english_clip
+from ..testbed.pictogram_clip import SHIPPED
 from ..testbed.tiny_clip import tiny_clip
 from .cell import Cell, Data, shots_name
 from .cell_models import base_folder, trained_folder
@@ -117,6 +118,8 @@ def measured_step(protocol: Protocol) -> Speed:
 
 def _untrained(name: str) -> tuple[CLIPModel, str]:
     """Build a model's architecture with random weights, from its local configuration, else the paper's ViT-B/32."""
+    if name in SHIPPED:
+        return SHIPPED[name]()[0], f"the shipped CLIP of the {name}"
     *_, name = _repositories(name)
     cached = Path(name).is_dir() or isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str)
     config = AutoConfig.from_pretrained(name, local_files_only=True) if cached else CLIPConfig()
@@ -160,7 +163,7 @@ def _downloads(protocol: Protocol) -> list[tuple[str, float | None]]:
         trained = trains and (data in protocol.datasets or data == protocol.train_on or protocol.tiny is not None)
         splits = [data.train_split] * trained + [data.test_split] * evaluated
         found.append(_download(data, list(dict.fromkeys(splits))))
-    if protocol.model is not None and not Path(protocol.model).is_dir():
+    if protocol.model is not None and protocol.model not in SHIPPED and not Path(protocol.model).is_dir():
         found += [_model_download(each) for each in _repositories(protocol.model)]
     if "masked-lm" in {protocol.candidates, *(data.candidates for data in protocol.all_data)}:
         found.append(_model_download(protocol.arguments("unused", "clean", 0).masked_lm))

@@ -67,7 +67,8 @@ class Protocol:
         seeds: seeds of the repetitions, which are averaged in the table.
         word_splits: seeds of the splits of the substitutes into known and unseen ones, a further level of repetitions.
             Methods whose training reads no substitutes are trained once for all of them.
-        model: folder or Hub id of a CLIP; None for a tiny one as `tiny` describes it.
+        model: folder or Hub id of a CLIP, or "pictograms", which the package ships; None for a tiny one as `tiny`
+            describes it.
         tiny: settings of a CLIP that is built and pretrained here on captions of the training splits: `image_size` and
             `patch_size` in pixels, `epochs`, `max_samples` images drawn once, and either `text_tower: english`, the
             shipped text tower that knows English, in place of "captions", which learns from the captions alone, or

@@ -14,6 +14,7 @@ import yaml
 from ..io import read_yaml
 from .cell import FULL, Data, Method
 from .protocol import ENGLISH, TINY, Protocol
+from .run_arguments import SHIPPED_FOR, stored_settings
 from .values import candidates_path, check_values, with_numbers
 
 # What a file holds for those fields of `Protocol` that are built from it.
@@ -57,8 +58,8 @@ def read_protocol(
     """Read a protocol by name, from a YAML file, or from `changes` alone.
 
     Args:
-        name_or_yaml: one of `named_protocols()`, or a file whose keys are `Protocol`'s fields and `base`: "digits" or
-            "fashion-mnist", whose tiny CLIP, training and substitutes are the defaults.
+        name_or_yaml: one of `named_protocols()`, or a file whose keys are `Protocol`'s fields and `base`: "digits",
+            "fashion-mnist", "pictograms" or "pictograms-common", whose CLIP, training and substitutes are the defaults.
         data_dir: folder with local files of the data sets; overrides the file's.
         changes: fields that override the file's; `training`, `threat_model` and `tiny` are overridden field by field.
             `objectives` may name methods of the file.
@@ -135,13 +136,14 @@ def _example() -> Iterator[None]:
 
 
 def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Override fields by those of a second mapping, settings field by field; a model replaces a tiny one."""
+    """Override fields by those of a second mapping, settings field by field; one of `model` and `tiny` goes."""
     values = {**under, **over}
     for key in ("training", "threat_model", "tiny"):
         if isinstance(under.get(key), dict) and isinstance(over.get(key), dict):
             values[key] = {**under[key], **over[key]}
-    if over.get("model") and "tiny" not in over:
-        values.pop("tiny", None)
+    for one, other in (("model", "tiny"), ("tiny", "model")):
+        if over.get(one) and other not in over:
+            values.pop(other, None)
     return values
 
 
@@ -157,14 +159,17 @@ def base_settings(dataset: str) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such data set.
     """
-    if dataset not in list(TINY):  # of the list, since a file may give a value without a hash
-        raise ValueError(f"`base` must be one of {', '.join(TINY)}, got {dataset!r}.")
-    options = yaml.safe_load(files("hf_mmcoa.testbed").joinpath(f"{dataset}.yaml").read_text(encoding="utf-8"))
-    image_size, patch_size, max_samples = TINY[dataset]
-    tiny = {"image_size": image_size, "patch_size": patch_size, "epochs": options.pop("pretrain_epochs")}
-    tiny |= {"max_samples": max_samples} if max_samples else {}
-    tiny |= {"text_tower": ENGLISH} if dataset == "digits" else {}
-    values = {"datasets": [dataset], "tiny": tiny, "candidates": options.pop("candidates", dataset)}
+    if dataset not in [*TINY, *SHIPPED_FOR]:  # of a list, since a file may give a value without a hash
+        raise ValueError(f"`base` must be one of {', '.join([*TINY, *SHIPPED_FOR])}, got {dataset!r}.")
+    options = stored_settings("pictograms" if dataset in SHIPPED_FOR else dataset)
+    values: dict[str, Any] = {"datasets": [dataset], "candidates": options.pop("candidates", dataset)}
+    if dataset in SHIPPED_FOR:
+        values["model"] = "pictograms"
+    else:
+        image_size, patch_size, max_samples = TINY[dataset]
+        values["tiny"] = {"image_size": image_size, "patch_size": patch_size, "epochs": options.pop("pretrain_epochs")}
+        values["tiny"] |= {"max_samples": max_samples} if max_samples else {}
+        values["tiny"] |= {"text_tower": ENGLISH} if dataset == "digits" else {}
     if "max_test_samples" in options:
         values["max_test_samples"] = options.pop("max_test_samples")
     left_out = ("output_dir", "save_strategy", "logging_steps", "per_device_eval_batch_size")

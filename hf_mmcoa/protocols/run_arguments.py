@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+SHIPPED_FOR = ("pictograms", "pictograms-common")  # data sets whose CLIP comes with the package, already pretrained
+
 
 @dataclass
 class RunArguments:
@@ -20,7 +22,8 @@ class RunArguments:
         default=None,
         metadata={
             "help": "Folder or Hub id of a CLIP, or robust: and the name of a robust CLIP. Without it a tiny CLIP is "
-            "built and pretrained, on digits or, with --tiny, on any data."
+            "built and pretrained, on digits or, with --tiny, on any data; pictograms and pictograms-common start from "
+            "the one that comes with the package."
         },
     )
     tiny: bool = field(
@@ -78,6 +81,11 @@ class RunArguments:
     targets_are_free: bool = field(default=False, init=False, compare=False)
     """Whether `targets` may become `class` where the data set has fewer classes than a batch has samples."""
 
+    @property
+    def starts_from_shipped(self) -> bool:
+        """Return whether a run that names no model starts from the CLIP that the package has for its data."""
+        return self.dataset in SHIPPED_FOR and not self.tiny
+
 
 GENERAL: dict[str, Any] = {"output_dir": "output/mmcoa", "report_to": "none", "per_device_train_batch_size": 128}
 """Defaults of a run on a model that is given: a contrastive loss needs more negatives than transformers' batch of 8."""
@@ -93,14 +101,17 @@ def default_settings(model: str | None, dataset: str, tiny: bool) -> dict[str, A
     """
     if model is None and dataset == "digits":
         return GENERAL | digits_settings()
-    return GENERAL | _stored("tiny") if model is None and tiny else dict(GENERAL)
+    if model is None and dataset in SHIPPED_FOR and not tiny:
+        return GENERAL | stored_settings("pictograms")
+    return GENERAL | stored_settings("tiny") if model is None and tiny else dict(GENERAL)
 
 
 def digits_settings() -> dict[str, Any]:
     """Return the options of the run without a model (`hf_mmcoa/testbed/digits.yaml`)."""
-    return _stored("digits")
+    return stored_settings("digits")
 
 
-def _stored(name: str) -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load(files("hf_mmcoa.testbed").joinpath(f"{name}.yaml").read_text())
+def stored_settings(name: str) -> dict[str, Any]:
+    """Return the settings in `hf_mmcoa/testbed/<name>.yaml`."""
+    settings: dict[str, Any] = yaml.safe_load(files("hf_mmcoa.testbed").joinpath(f"{name}.yaml").read_text("utf-8"))
     return settings

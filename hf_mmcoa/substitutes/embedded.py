@@ -6,8 +6,8 @@ The digits and Fashion-MNIST have three tables each. "digits" and "fashion-mnist
 whose words a public model's word embeddings place with their own class. They are for the CLIP whose token table starts
 from those embeddings (`word_vectors`), which cannot know the meaning of a word whose vector lies with another class.
 
-"pictograms" (also "pictograms-common" and "pictograms-ood") is one table from WordNet, made by rules alone and filtered
-by no model; `pictograms.json` says how each word is related to its concept.
+"pictograms" is a table from WordNet, made by rules alone and filtered by no model; `pictograms.json` says how each word
+is related to its concept. "pictograms-common" and "pictograms-ood" are its rows of those data sets.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ..data.pictograms import concept_file
 from ..io import read_json
 from . import digits, fashion_mnist
 from .synonyms import SynonymTable
@@ -36,7 +37,7 @@ def synonym_table(name: str) -> SynonymTable | None:
     """
     dataset, _, kind = name.rpartition("-")
     if name in PICTOGRAMS:
-        return SynonymTable(pictogram_words())
+        return SynonymTable(pictogram_words(name))
     if dataset in ("digits", "fashion-mnist") and kind in ("wordnet", "lab"):
         return _table_type(dataset)(wordnet_words(dataset, kind))
     if name == "digits":
@@ -70,10 +71,12 @@ def wordnet_words(dataset: str, kind: str) -> dict[str, list[str]]:
     return {word: [each for part in parts for each in entry[part]] for word, entry in listed.items()}
 
 
-def pictogram_words() -> dict[str, list[str]]:
-    """Return the substitutes of each concept that has any, in `pictograms.json`; those of all three data sets."""
+def pictogram_words(dataset: str = "pictograms") -> dict[str, list[str]]:
+    """Return the substitutes of each concept of a data set that has any; "pictograms" are those of all three."""
     listed = json.loads(files(__package__).joinpath("pictograms.json").read_text(encoding="utf-8"))["words"]
-    return {name: list(entry["words"]) for name, entry in listed.items() if entry["words"]}
+    subset = {"pictograms-common": "common", "pictograms-ood": "held-out"}.get(dataset)
+    kept = {each["name"] for each in concept_file()["concepts"] if subset in (None, each["subset"])}
+    return {name: list(entry["words"]) for name, entry in listed.items() if entry["words"] and name in kept}
 
 
 @cache

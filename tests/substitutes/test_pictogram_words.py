@@ -51,9 +51,10 @@ def test_captions_hold_no_substitute_that_an_attack_could_put_in():
 
 def test_both_halves_attack_every_common_and_held_out_concept():
     assert set(PICTOGRAMS) < set(EMBEDDED)
-    halves = [dict(half.table) for half in synonym_table("pictograms-common").split(0)]
-    attackable = [each["name"] for each in CONCEPTS if each["subset"] != "rest"]
-    assert len(attackable) == 150 and all(half[name] for half in halves for name in attackable)
+    for dataset, subset, count in (("pictograms-common", "common", 100), ("pictograms-ood", "held-out", 50)):
+        attackable = {each["name"] for each in CONCEPTS if each["subset"] == subset}
+        halves = [dict(half.table) for half in synonym_table(dataset).split(0)]
+        assert len(attackable) == count and all(half.keys() == attackable and all(half.values()) for half in halves)
 
 
 def test_wordnet_relates_each_word_to_the_concept_as_the_file_says():
