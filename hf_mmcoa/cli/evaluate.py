@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..io import printable
+from .defence_argument import add_defence_arguments, check_defence, named_defence
 from .evaluation_cells import Cell, cells_of, table_of_cells
 from .launch import start_missing_processes
 from .measurement_arguments import SANITY_FAILED, add_measurement_arguments, kinds, substitutes, with_templates
+
+DEFENCE_EFFORT = ("adaptive_steps", "eot_draws", "draws")
 
 HELP = "measure the accuracy of a CLIP, clean and under attack"
 DESCRIPTION = """\
@@ -25,6 +28,7 @@ captions, clean and under attack.
   hf-mmcoa evaluate --model A B --dataset cifar10 stl10 --epsilon 1/255 4/255 --output results
   hf-mmcoa evaluate --model fare_eps_2.pt --base openai/clip-vit-large-patch14 --dataset cifar10 --templates openai
   hf-mmcoa evaluate --model adapter --dataset cifar10 --attack mi-fgsm square --threat_model mine.yaml
+  hf-mmcoa evaluate --model clip --dataset cifar10 --defence ttc --defence_settings epsilon=4/255 --attack apgd
 
 exit status: 0 if all sanity checks passed, 3 if one failed (the numbers are printed and written all the same),
 2 for a wrong argument, 1 for any other error
@@ -99,6 +103,7 @@ def _measure(
     cell: Cell, model: Any, processor: Any, given: Any, dataset: Any, args: argparse.Namespace, accelerator: Any
 ) -> dict[str, Any]:
     """Measure one cell, or return the result that lies in its file; write its gallery if one is asked for."""
+    from ..evaluation.defended import evaluate_defence
     from ..evaluation.evaluator import evaluate_robustness
     from ..evaluation.retrieval import evaluate_retrieval
     from ..report.gallery import attack_gallery, gallery_path, save_gallery
@@ -116,6 +121,11 @@ def _measure(
         "model_name": cell.model,
         "accelerator": accelerator,
     }
+    if args.defence is not None:
+        del options["attacks"], options["candidates"]
+        options |= {name: value for name in DEFENCE_EFFORT if (value := getattr(args, name)) is not None}
+        defence = named_defence(args.defence, args.defence_settings or ())
+        return evaluate_defence(model, processor, dataset, defence, sanity=not args.no_sanity, **options)
     if args.task == "retrieval":
         return evaluate_retrieval(model, processor, dataset, **options)
     result = evaluate_robustness(
@@ -142,22 +152,22 @@ def _failed_checks(result: Mapping[str, Any]) -> list[Any]:
 
 def _show(results: Mapping[Cell, dict[str, Any]], cells: Sequence[Cell], args: argparse.Namespace) -> None:
     """Print the numbers, what their intervals are over, and the files that hold them."""
+    from ..evaluation.defended_results import defended_table
     from ..evaluation.recalls import retrieval_table
     from ..report.class_tables import class_lines
     from ..report.table import interval_sentence, robustness_table
 
     if not results:
         return
-    retrieval = args.task == "retrieval"
-    if len(cells) > 1 and not retrieval:
+    single = defended_table if args.defence is not None else retrieval_table if args.task == "retrieval" else None
+    if len(cells) > 1 and single is None:
         print(table_of_cells(results))
-    for cell, result in results.items() if retrieval or len(cells) == 1 else ():
+    for cell, result in results.items() if single is not None or len(cells) == 1 else ():
         heading = f"{cell}\n" if len(cells) > 1 else ""
-        table = retrieval_table(result) if retrieval else robustness_table({Path(cell.model).name: result})
-        print(heading + table)
-    if not retrieval:
+        print(heading + (robustness_table({Path(cell.model).name: result}) if single is None else single(result)))
+    if single is None:
         print(interval_sentence(averaged=False))
-    if not retrieval and len(cells) == 1:
+    if single is None and len(cells) == 1:
         print(printable("\n".join(["", *class_lines(*results.values())])))
     named = args.threat_model or args.preset or "standard"
     files = [
@@ -176,6 +186,7 @@ def _failed(problem: str) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError if options do not fit each other."""
+    check_defence(args)
     if args.templates and args.task == "retrieval":
         raise ValueError("`--templates` are class prompts, and captions have none: `--task zero-shot` has them.")
     if args.gallery is None:
@@ -278,4 +289,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="column of the captions; needed if the data set has labels too, or the column an unusual name",
     )
+    add_defence_arguments(parser)
     add_measurement_arguments(parser, several=True)

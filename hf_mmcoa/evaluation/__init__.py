@@ -6,6 +6,8 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .callback import RobustnessCallback
+    from .defended import evaluate_defence
+    from .defended_results import load_defended
     from .evaluator import evaluate_robustness
     from .families import FamilyOutcome, measure_families, measure_family
     from .results import compare, load_result, save_result
@@ -16,6 +18,8 @@ else:
         __name__,
         {
             ".callback": ["RobustnessCallback"],
+            ".defended": ["evaluate_defence"],
+            ".defended_results": ["load_defended"],
             ".evaluator": ["evaluate_robustness"],
             ".families": ["FamilyOutcome", "measure_families", "measure_family"],
             ".results": ["compare", "load_result", "save_result"],
@@ -29,8 +33,10 @@ __all__ = [
     "RobustnessCallback",
     "ThreatModel",
     "compare",
+    "evaluate_defence",
     "evaluate_retrieval",
     "evaluate_robustness",
+    "load_defended",
     "load_result",
     "measure_families",
     "measure_family",

@@ -51,6 +51,7 @@ def evaluate_defence(
     output: str | Path | None = None,
     overwrite: bool = False,
     accelerator: Accelerator | PartialState | None = None,
+    sanity: bool = True,
     progress: bool = True,
     model_name: str | None = None,
     dataset_name: str | None = None,
@@ -87,6 +88,7 @@ def evaluate_defence(
         output: JSON file for the result; an interrupted evaluation goes on.
         overwrite: replace the result of another evaluation in `output`, instead of raising.
         accelerator: shares the batches among its processes.
+        sanity: also check that the attacks stay in the ball, see a gradient, and gain by looking through the defence.
         progress: show a bar.
         model_name: recorded as `result["model"]`.
         dataset_name: recorded as `result["dataset"]`.
@@ -146,7 +148,7 @@ def evaluate_defence(
         output=output,
         overwrite=overwrite,
         state=state,
-        sanity=True,
+        sanity=sanity,
         progress=progress,
         load=load_defended,
         save=save_defended,
