@@ -14,9 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_mmcoa.evaluation.defended_results import LABELS, load_defended
 from hf_mmcoa.evaluation.results import load_result, upgraded
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
-from hf_mmcoa.report.markdown import markdown_lines
+from hf_mmcoa.report.defence_tables import accuracy_cell, describe_defended
+from hf_mmcoa.report.markdown import Verbatim, markdown_lines
 from hf_mmcoa.report.table import describe, interval_sentence, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,6 +98,23 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
     )
 
 
+TEST_TIME_MODELS = ("pretrained", "mmcoa")
+
+
+def test_time() -> str:
+    """The table of docs/results/test-time, a row for each model and defence, and how they were attacked."""
+    found = [
+        result
+        for model in TEST_TIME_MODELS
+        for file in sorted((RESULTS / "test-time").glob(f"{model}-*.json"))
+        for result in [load_defended(file)]
+    ]
+    rows = [[one["model"], one["defence"], *(Verbatim(accuracy_cell(one, name)) for name in LABELS)] for one in found]
+    header = ["model", "defence", *LABELS.values()]
+    conditions = dict.fromkeys(f"{one['num_samples']} test samples. {describe_defended(one)}" for one in found)
+    return "\n\n".join(["\n".join(markdown_lines(header, rows, ["left", "left", *["right"] * len(LABELS)])), ". ".join(conditions) + "."])
+
+
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
 OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
 SHORT = (
@@ -124,6 +143,7 @@ FORMS = ("mmcoa-mixed-distilled", "mmcoa-general")
 
 SCHEDULED = ("clean", "image", "text (known), blind", "multimodal (known), blind", "worst case")
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and what stands there
+    "test-time": (ROOT / "docs" / "test-time.md", test_time),
     "digits": (README, partial(table, "digits")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
     "objectives": (README, partial(compared, "digits", SHORT, OBJECTIVES)),

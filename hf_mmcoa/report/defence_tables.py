@@ -11,7 +11,7 @@ from ..evaluation.defended_results import LABELS, load_defended
 from ..evaluation.sanity import failed
 from ..io import printable
 from .load import is_defended, named_path, result_files
-from .markdown import markdown_lines
+from .markdown import Verbatim, markdown_lines
 from .table import count, describe
 
 HEADER = ["defence", *LABELS.values()]
@@ -48,7 +48,8 @@ class DefenceTable:
 
     def markdown(self) -> list[str]:
         """Return the lines of the table in Markdown."""
-        return markdown_lines(HEADER, self.rows)
+        rows = [[name, *map(Verbatim, numbers)] for name, *numbers in self.rows]
+        return markdown_lines(HEADER, rows, ["left", *["right"] * len(LABELS)])
 
 
 def defence_tables(given: Sequence[str | Path]) -> tuple[list[DefenceTable], list[str]]:
