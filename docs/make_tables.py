@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_mmcoa.convert.robust_clips import robust_clips
+from hf_mmcoa.evaluation.defended_results import LABELS, load_defended
 from hf_mmcoa.evaluation.results import load_result, upgraded
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
-from hf_mmcoa.report.markdown import markdown_lines
+from hf_mmcoa.report.defence_tables import accuracy_cell, describe_defended
+from hf_mmcoa.report.markdown import Verbatim, markdown_lines
 from hf_mmcoa.report.table import describe, interval_sentence, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,6 +158,28 @@ def shift(folder: str) -> str:
     return "\n".join(markdown_lines(["data", "design", "pictures", "clean accuracy", "chance"], rows))
 
 
+TEST_TIME_MODELS = ("pretrained", "mmcoa")
+
+
+def test_time() -> str:
+    """The table of docs/results/test-time, a row for each model and defence, and how they were attacked."""
+    found = [
+        result
+        for model in TEST_TIME_MODELS
+        for file in sorted((RESULTS / "test-time").glob(f"{model}-*.json"))
+        for result in [load_defended(file)]
+    ]
+    rows = [[one["model"], one["defence"], *(Verbatim(accuracy_cell(one, name)) for name in LABELS)] for one in found]
+    header = ["model", "defence", *LABELS.values()]
+    conditions = dict.fromkeys(f"{one['num_samples']} test samples. {describe_defended(one)}" for one in found)
+    return "\n\n".join(
+        [
+            "\n".join(markdown_lines(header, rows, ["left", "left", *["right"] * len(LABELS)])),
+            ". ".join(conditions) + ".",
+        ]
+    )
+
+
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
 OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
 SHORT = (
@@ -188,6 +212,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "beyond": (ATTACKS, partial(table, "beyond")),
     "beyond-severities": (ATTACKS, partial(severities, "beyond")),
     "llava": (LLAVA, partial(shares, "llava")),
+    "test-time": (ROOT / "docs" / "test-time.md", test_time),
     "digits": (README, partial(table, "digits")),
     "pictograms": (ROOT / "docs" / "data.md", partial(shift, "pictograms")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),

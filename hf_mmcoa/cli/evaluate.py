@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io import printable
+from .defence_argument import add_defence_arguments, check_defence
 from .evaluation_cells import Cell, cells_of, table_of_cells
 from .launch import start_missing_processes
 from .measure_cells import measure_all
@@ -25,6 +26,7 @@ captions, clean and under attack.
   hf-mmcoa evaluate --model fare_eps_2.pt --base openai/clip-vit-large-patch14 --dataset cifar10 --templates openai
   hf-mmcoa evaluate --model robust:fare4-vit-b-32 --dataset cifar10
   hf-mmcoa evaluate --model adapter --dataset cifar10 --attack mi-fgsm square --threat_model mine.yaml
+  hf-mmcoa evaluate --model clip --dataset cifar10 --defence ttc --defence_settings epsilon=4/255 --attack apgd
 
 exit status: 0 if all sanity checks passed, 3 if one failed (the numbers are printed and written all the same),
 2 for a wrong argument, 1 for any other error
@@ -66,22 +68,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(results: Mapping[Cell, dict[str, Any]], cells: Sequence[Cell], args: argparse.Namespace) -> None:
     """Print the numbers, what their intervals are over, and the files that hold them."""
+    from ..evaluation.defended_results import defended_table
     from ..evaluation.recalls import retrieval_table
     from ..report.class_tables import class_lines
     from ..report.table import interval_sentence, robustness_table
 
     if not results:
         return
-    retrieval = args.task == "retrieval"
-    if len(cells) > 1 and not retrieval:
+    single = defended_table if args.defence is not None else retrieval_table if args.task == "retrieval" else None
+    if len(cells) > 1 and single is None:
         print(table_of_cells(results))
-    for cell, result in results.items() if retrieval or len(cells) == 1 else ():
+    for cell, result in results.items() if single is not None or len(cells) == 1 else ():
         heading = f"{cell}\n" if len(cells) > 1 else ""
-        table = retrieval_table(result) if retrieval else robustness_table({Path(cell.model).name: result})
-        print(heading + table)
-    if not retrieval:
+        print(heading + (robustness_table({Path(cell.model).name: result}) if single is None else single(result)))
+    if single is None:
         print(interval_sentence(averaged=False))
-    if not retrieval and len(cells) == 1:
+    if single is None and len(cells) == 1:
         print(printable("\n".join(["", *class_lines(*results.values())])))
     named = args.threat_model or args.preset or "standard"
     files = [
@@ -100,6 +102,7 @@ def _failed(problem: str) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError if options do not fit each other."""
+    check_defence(args)
     if args.templates and args.task == "retrieval":
         raise ValueError("`--templates` are class prompts, and captions have none: `--task zero-shot` has them.")
     if args.gallery is None:
@@ -196,4 +199,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="column of the captions; needed if the data set has labels too, or the column an unusual name",
     )
+    add_defence_arguments(parser)
     add_measurement_arguments(parser, several=True)

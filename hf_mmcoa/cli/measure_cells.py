@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .defence_argument import named_defence
 from .evaluation_cells import Cell
 from .measurement_arguments import kinds, substitutes, with_templates
+
+DEFENCE_EFFORT = ("adaptive_steps", "eot_draws", "draws")
 
 
 def measure_all(
@@ -49,6 +52,7 @@ def _measure(
     cell: Cell, model: Any, processor: Any, given: Any, dataset: Any, args: argparse.Namespace, accelerator: Any
 ) -> dict[str, Any]:
     """Measure one cell, or return the result that lies in its file; write its gallery if one is asked for."""
+    from ..evaluation.defended import evaluate_defence
     from ..evaluation.evaluator import evaluate_robustness
     from ..evaluation.retrieval import evaluate_retrieval
     from ..report.gallery import attack_gallery, gallery_path, save_gallery
@@ -66,6 +70,11 @@ def _measure(
         "model_name": cell.model,
         "accelerator": accelerator,
     }
+    if args.defence is not None:
+        del options["attacks"], options["candidates"]
+        options |= {name: value for name in DEFENCE_EFFORT if (value := getattr(args, name)) is not None}
+        defence = named_defence(args.defence, args.defence_settings or ())
+        return evaluate_defence(model, processor, dataset, defence, sanity=not args.no_sanity, **options)
     if args.task == "retrieval":
         return evaluate_retrieval(model, processor, dataset, **options)
     result = evaluate_robustness(

@@ -6,6 +6,8 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .callback import RobustnessCallback
+    from .defended import evaluate_defence
+    from .defended_results import load_defended
     from .encoder_shift import EncoderShift, Shift, evaluate_encoder
     from .evaluator import evaluate_robustness
     from .families import FamilyOutcome, measure_families, measure_family
@@ -17,6 +19,8 @@ else:
         __name__,
         {
             ".callback": ["RobustnessCallback"],
+            ".defended": ["evaluate_defence"],
+            ".defended_results": ["load_defended"],
             ".encoder_shift": ["EncoderShift", "Shift", "evaluate_encoder"],
             ".evaluator": ["evaluate_robustness"],
             ".families": ["FamilyOutcome", "measure_families", "measure_family"],
@@ -33,9 +37,11 @@ __all__ = [
     "Shift",
     "ThreatModel",
     "compare",
+    "evaluate_defence",
     "evaluate_encoder",
     "evaluate_retrieval",
     "evaluate_robustness",
+    "load_defended",
     "load_result",
     "measure_families",
     "measure_family",

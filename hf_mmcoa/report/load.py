@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..evaluation.attack_names import worst_cases, worst_outcome
+from ..evaluation.defended_results import TASK
 from ..evaluation.results import MAX_NAME, load_result, upgraded, validate
 from ..io import printable, read_json
 from ..schema import check_fields
@@ -62,7 +63,7 @@ def load_results(given: Sequence[str | Path]) -> tuple[list[LoadedResult], dict[
         name, path = named_path(one)
         for file in result_files(path):
             try:
-                if is_retrieval(file):  # `recall_tables` reads it
+                if is_retrieval(file) or is_defended(file):  # `recall_tables` and `defence_tables` read them
                     continue
                 found = read_results(file)
             except (ValueError, OSError) as error:
@@ -85,11 +86,20 @@ def load_results(given: Sequence[str | Path]) -> tuple[list[LoadedResult], dict[
 
 def is_retrieval(file: Path) -> bool:
     """Return whether a file can be read and says that it is a result of retrieval."""
+    return _task(file) == "retrieval"
+
+
+def is_defended(file: Path) -> bool:
+    """Return whether a file can be read and says that it is a result of a test-time defence."""
+    return _task(file) == TASK
+
+
+def _task(file: Path) -> Any:
     try:
         stored = read_json(file)
     except (ValueError, OSError):
-        return False
-    return isinstance(stored, Mapping) and stored.get("task") == "retrieval"
+        return None
+    return stored.get("task") if isinstance(stored, Mapping) else None
 
 
 def read_results(path: str | Path) -> dict[str, dict[str, Any]]:

@@ -8,8 +8,8 @@ from typing import Any
 from .beyond_table import BEYOND_SENTENCE
 from .class_tables import CALIBRATION_SENTENCE, CLASS_SENTENCE, FAMILY_SENTENCE
 from .markdown import escape_markdown, markdown_lines
-from .recall_tables import RecallTable
 from .table import count, interval_sentence
+from .task_tables import TaskTable
 from .text_attacks import CURVE_SENTENCE, MISLED_SENTENCE, SEARCH_SENTENCE, marked
 
 
@@ -19,7 +19,7 @@ def markdown_page(
     problems: Sequence[str],
     pictures: Sequence[str],
     galleries: Mapping[int, Sequence[str]],
-    retrievals: Sequence[RecallTable],
+    tables: Sequence[TaskTable],
     runs: Sequence[Mapping[str, Any]],
 ) -> str:
     """Return the whole report in Markdown.
@@ -30,7 +30,7 @@ def markdown_page(
         problems: messages about files that were left out, and notes.
         pictures: names of the charts beside the file.
         galleries: for each section's number the names of its pictures of samples.
-        retrievals: tables of retrieval.
+        tables: of retrieval, and of test-time defences.
         runs: what the page shows of each result file.
     """
     text = escape_markdown
@@ -67,7 +67,7 @@ def markdown_page(
         fields = [[entry["name"], entry["value"]] for entry in context["spec"]]
         lines += ["### Threat model", "", *markdown_lines(["field", "value"], fields, ["left", "left"]), ""]
     lines += [f"![Accuracy against epsilon]({name})\n" for name in pictures if name.startswith("epsilon")]
-    for table in retrievals:
+    for table in tables:
         lines += [f"## {text(table.title)}", "", f"{text(table.summary)}.", ""]
         lines += [f"**Sanity check failed**: {text(one)}" for one in table.failed]
         lines += ["", *table.markdown(), ""]

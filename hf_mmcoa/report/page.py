@@ -38,7 +38,6 @@ from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
 from .markdown_page import difference_sentence, markdown_page
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
-from .recall_tables import recall_tables
 from .table import (
     Estimate,
     accuracies,
@@ -53,6 +52,7 @@ from .table import (
     most_candidates,
     setting_differences,
 )
+from .task_tables import task_tables
 from .text_attacks import (
     CURVE_SENTENCE,
     MISLED_SENTENCE,
@@ -117,10 +117,10 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
         ValueError: if no file holds a result; the message says why for each. Otherwise unreadable files are named in
             the report and in `Report.left_out`.
     """
-    retrievals, left_out = recall_tables(results)
+    tables, left_out = task_tables(results)
     loaded, galleries, unreadable = load_results(results)
     left_out += unreadable
-    if not loaded and not retrievals:
+    if not loaded and not tables:
         raise ValueError("there is nothing to report:\n" + "\n".join(left_out or ["no results were given"]))
     notes: list[str] = []
     loaded = tell_models_apart(loaded, notes)
@@ -166,7 +166,7 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
             left_out=left_out,
             notes=notes,
             sections=contexts,
-            retrievals=retrievals,
+            tables=tables,
             sweeps=sweeps,
             runs=_runs(loaded),
             threats=[{"key": key, "head": HEADS[key]} for key in THREATS],
@@ -175,7 +175,7 @@ def write_report(results: Sequence[str | Path], output: str | Path, title: str =
     )
     write_text(page, output / "index.html")
     write_text(
-        markdown_page(title, contexts, [*left_out, *notes], sorted(pictures), gallery_names, retrievals, _runs(loaded)),
+        markdown_page(title, contexts, [*left_out, *notes], sorted(pictures), gallery_names, tables, _runs(loaded)),
         output / "report.md",
     )
     return Report(

@@ -38,6 +38,14 @@ class RecallTable:
         """Names of the columns."""
         return HEADER
 
+    @property
+    def note(self) -> str:
+        """Return what the numbers are and what their intervals are over."""
+        return (
+            "Percent with the 95% interval over images, of which each brings its captions; worst case per query over "
+            "the attacks."
+        )
+
     def markdown(self) -> list[str]:
         """Return the lines of the table in Markdown."""
         return markdown_lines(HEADER, self.rows)
