@@ -29,6 +29,7 @@ from ..models.lora import merge
 from ..report.gallery import attack_gallery, gallery_path, save_gallery
 from ..report.picture import save_picture
 from ..report.table import interval_sentence, robustness_table
+from ..report.what_remains import what_remains
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.named import candidate_source
@@ -79,7 +80,11 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
         model, processor = load_whole(run.model_name_or_path)
     else:
         what = f"pretrain a tiny CLIP on {run.dataset} and captions, without attack"
-        stages.begin("load the tiny CLIP that comes with the package, pretrained without attack" if shipped else what)
+        if shipped:
+            what = "load the tiny CLIP that comes with the package, pretrained without attack"
+        elif run.dataset == "digits":
+            what = "align a tiny CLIP, whose text tower knows English, with digits, without attack"
+        stages.begin(what)
         model, processor = _tiny_clip(run, args, data, table)
         if args.should_save:
             model.save_pretrained(output / PRETRAINED_FOLDER)
@@ -162,6 +167,8 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
         print(f"card     {output / CARD_FILE}  (`hf-mmcoa push` publishes the folder)")
     trainer.create_model_card()
     stages.end()
+    if args.should_save and has_classes:
+        print(what_remains(after))
     trainer.accelerator.end_training()  # or the first process to exit closes the group while others still use it
     return results
 

@@ -35,6 +35,7 @@ ADVERSARIES = {
     "all": "every prompt changes, to the worst text for the image",
 }
 """What each adversary of the texts may choose."""
+WORDS_NOTE = "known: substitutes that the training may have seen; unseen: substitutes that it never saw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,14 +248,15 @@ def accuracy_estimate(results: Sequence[Result], name: str) -> Estimate:
 
 
 def adversary_notes(results: Sequence[Result]) -> list[str]:
-    """Say of each adversary of the texts that results name what it may choose: "shared: the worst list of..."."""
+    """Say what the names in a table mean: what each adversary may choose, and which words are known."""
     named = [
         adversary
         for result in results
         if "text_accuracy" in result or "multimodal_accuracy" in result
         for adversary in result.get("attack_spec", {}).get("text_adversaries", ())
     ]
-    return [f"{name}: {chosen}" for name, chosen in ADVERSARIES.items() if name in named]
+    words = [WORDS_NOTE] if any(accuracy_parts(name).source == "unseen" for name in _accuracy_names(results)) else []
+    return [f"{name}: {chosen}" for name, chosen in ADVERSARIES.items() if name in named] + words
 
 
 def robustness_table(results: Results) -> str:

@@ -10,6 +10,7 @@ from hf_mmcoa.evaluation.clusters import cluster_interval
 from hf_mmcoa.evaluation.statistics import wilson_interval
 from hf_mmcoa.report.table import ADVERSARIES as ADVERSARY_CHOICES
 from hf_mmcoa.report.table import (
+    WORDS_NOTE,
     Estimate,
     accuracies,
     by_adversary,
@@ -19,6 +20,7 @@ from hf_mmcoa.report.table import (
     markdown_table,
     robustness_table,
 )
+from hf_mmcoa.report.what_remains import what_remains
 
 
 def test_numbers_and_intervals_are_those_of_the_results():
@@ -183,7 +185,7 @@ def test_adversaries_are_columns_of_a_table_of_their_own():
     lines = [line.split() for line in further.splitlines()]
     assert lines[0] == ["own", "all"] and lines[1][:4] == ["words", "(known)", "before", "60.0"]
     assert lines[2][0] == "after" and max(map(len, further.splitlines())) <= 100
-    assert notes.splitlines() == [f"{name}: {ADVERSARY_CHOICES[name]}" for name in ("own", "all")]
+    assert notes.splitlines() == [f"{name}: {ADVERSARY_CHOICES[name]}" for name in ("own", "all")] + [WORDS_NOTE]
     page = markdown_table({"before": one, "after": one})
     assert "| accuracy under |  | own | all |" in page and "| words (known) | before | 60.0 [" in page
 
@@ -194,3 +196,16 @@ def test_one_adversary_is_in_the_labels_and_several_without_all_share_the_headli
     labels = accuracies([make_result(two, text_adversaries=("shared", "own"))])
     assert labels["text_accuracy"] == "text (known), shared or own"
     assert set(main_columns(labels)) < set(labels) and labels["text_own_accuracy"] == "text (known), own"
+
+
+def test_what_remains_is_every_attack_at_chance_or_below():
+    said = what_remains(make_result())  # two classes: chance is a half; text keeps 60
+    assert said == "Still broken, at chance (50.0%) or below: image 40.0, multimodal, all 20.0, worst case 20.0."
+    whole = make_result(dict.fromkeys(OUTCOMES, "1" * 10))
+    assert what_remains(whole) == "No attack that was measured leaves the model at chance (50.0%) or below."
+
+
+def test_the_table_says_what_known_and_unseen_words_are():
+    unseen = make_result({**OUTCOMES, "text/words/all:unseen": "1000000000"})
+    assert WORDS_NOTE in robustness_table({"before": unseen})
+    assert WORDS_NOTE not in robustness_table({"before": make_result()})
