@@ -171,13 +171,13 @@ def test_time() -> str:
     ]
     rows = [[one["model"], one["defence"], *(Verbatim(accuracy_cell(one, name)) for name in LABELS)] for one in found]
     header = ["model", "defence", *LABELS.values()]
-    conditions = dict.fromkeys(f"{one['num_samples']} test samples. {describe_defended(one)}" for one in found)
-    return "\n\n".join(
-        [
-            "\n".join(markdown_lines(header, rows, ["left", "left", *["right"] * len(LABELS)])),
-            ". ".join(conditions) + ".",
-        ]
-    )
+    conditions: dict[str, list[str]] = {}
+    for one in found:
+        held = conditions.setdefault(f"{one['num_samples']} test samples; {describe_defended(one)}", [])
+        held.append(one["defence"].partition("(")[0])
+    notes = [f"{', '.join(dict.fromkeys(names))}: {condition}." for condition, names in conditions.items()]
+    lines = markdown_lines(header, rows, ["left", "left", *["right"] * len(LABELS)])
+    return "\n".join([*lines, "", *notes])
 
 
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
