@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from hub_server import HubServer
-from huggingface_hub import constants, hf_api
+from huggingface_hub import constants
 from measured import result_of
 from result_dicts import make_result
 
@@ -73,7 +73,7 @@ def online(hub, tmp_path, monkeypatch) -> HubServer:
     """
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # it keeps the address of its first use
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
