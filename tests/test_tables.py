@@ -31,6 +31,22 @@ def test_tables_are_made_from_the_result_files():
     assert done.returncode == 0, done.stdout
 
 
+def test_training_in_a_ball_resists_a_universal_perturbation_and_no_strong_contrast():
+    runs = [json.loads(file.read_text()) for file in sorted((ROOT / "docs" / "results" / "beyond").glob("*.json"))]
+    assert len(runs) == 3
+    for run in runs:
+        before, after = run["before"], run["after"]
+        assert before["attacks/beyond/universal"] < 0.6 < 0.9 < after["attacks/beyond/universal"]
+        assert after["attacks/beyond/corruptions/contrast"] < 0.5
+        assert before["fingerprints"]["universal"] != after["fingerprints"]["universal"]
+
+
+def test_the_robust_tower_changes_less_text():
+    found = json.loads((ROOT / "docs" / "results" / "llava.json").read_text())
+    original, robust = ([run["text changed by the attack"] for run in found[name]] for name in ("original", "fare"))
+    assert len(original) == 3 and all(b < a for a, b in zip(original, robust, strict=True))
+
+
 def test_three_seeds_fall_before_and_stand_after():
     runs = [json.loads(file.read_text()) for file in sorted((ROOT / "docs" / "results" / "digits").glob("*.json"))]
     assert len(runs) == 3
