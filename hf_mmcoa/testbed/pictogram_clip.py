@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from importlib.resources import as_file, files
+from typing import Any
 
 import torch
 from transformers import CLIPModel, CLIPProcessor, CLIPVisionModelWithProjection
@@ -30,7 +31,7 @@ def pictogram_clip() -> tuple[CLIPModel, CLIPProcessor]:
     """
     with as_file(files(__package__) / "pictograms") as folder:
         tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    size = tower.config
+    size: Any = tower.config
     model, processor = english_clip(
         image_size=size.image_size, patch_size=size.patch_size, width=size.hidden_size, layers=size.num_hidden_layers
     )
