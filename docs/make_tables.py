@@ -162,12 +162,10 @@ def shift(folder: str) -> str:
     for file in sorted((RESULTS / folder).glob("*.json")):
         result = load_result(file)
         dataset, _, split = result["dataset"].partition("/")
-        low, high = (f"{100 * end:.1f}" for end in result["clean_accuracy_interval"])
-        value, classes = f"{100 * result['clean_accuracy']:.1f}", len(result["class_names"])
-        rows.append(
-            [f"`{dataset}`", split, str(result["num_samples"]), f"{value} [{low}, {high}]", f"{100 / classes:.1f}"]
-        )
-    return "\n".join(markdown_lines(["data", "design", "pictures", "clean accuracy", "chance"], rows))
+        numbers = [result["clean_accuracy"], *result["clean_accuracy_interval"], 1 / len(result["class_names"])]
+        value, low, high, chance = (f"{100 * number:.1f}" for number in numbers)
+        rows.append([dataset, split, str(result["num_samples"]), value, f"{low} to {high}", chance])
+    return "\n".join(markdown_lines(["data", "design", "pictures", "clean accuracy", "95% interval", "chance"], rows))
 
 
 TEST_TIME_MODELS = ("pretrained", "mmcoa")

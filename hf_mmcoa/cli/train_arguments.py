@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ..file_names import WHAT_RAN
 from ..io import printable, read_yaml
-from ..protocols.run_arguments import GENERAL, RunArguments, default_settings, digits_settings
+from ..protocols.run_arguments import GENERAL, SHIPPED_FOR, RunArguments, default_settings, digits_settings
 
 if TYPE_CHECKING:
     from ..config import MMCoAConfig
@@ -107,6 +107,8 @@ def _description(asked: argparse.Namespace, tiny: bool) -> str:
         shown = "a run on the model that was named"
     elif tiny and asked.dataset not in (None, "digits"):
         shown = f"a tiny CLIP on {asked.dataset}"
+    elif asked.dataset in SHIPPED_FOR:
+        shown = f"the CLIP that comes with the package, on {asked.dataset}"
     elif asked.dataset == "digits" or tiny:
         shown = "the tiny CLIP on digits"
     else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -159,7 +160,8 @@ def accuracy(model: CLIPModel, processor: CLIPProcessor, split: str, concepts: C
 
 def save_image_tower(model: CLIPModel, folder: str | Path) -> None:
     """Write the image tower alone in float16, as `pictogram_clip` reads it."""
-    tower = CLIPVisionModelWithProjection(model.config.vision_config)  # type: ignore[arg-type]
+    config: Any = model.config.vision_config
+    tower = CLIPVisionModelWithProjection(config)
     tower.vision_model.load_state_dict(model.vision_model.state_dict())
     tower.visual_projection.load_state_dict(model.visual_projection.state_dict())
     tower.half().save_pretrained(folder)

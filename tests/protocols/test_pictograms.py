@@ -37,6 +37,14 @@ def test_a_run_on_pictograms_without_a_model_starts_from_the_shipped_one(tmp_pat
     assert any(not torch.equal(given[name], weight) for name, weight in trained.items())
 
 
+def test_the_help_shows_the_defaults_of_that_run(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--dataset", "pictograms-common", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "those of the CLIP that comes with the package, on pictograms-common" in shown
+    assert "(default: A pictogram of a {})" in shown
+
+
 def test_a_tiny_clip_may_still_be_built_for_pictograms():
     run, args = parse(["--dataset", "pictograms", "--tiny"])
     assert not run.starts_from_shipped and str(args.output_dir) == "output/tiny"
