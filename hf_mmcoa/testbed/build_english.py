@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--wordnet", type=Path, required=True, help="folder with WordNet's data.noun and data.adj")
     parser.add_argument("--output", type=Path, required=True, help="folder to write, a text tower with its tokenizer")
-    parser.add_argument("--steps", type=int, default=5000, help="gradient steps of the distillation")
+    parser.add_argument("--steps", type=int, default=3000, help="gradient steps of the distillation")
     parser.add_argument("--batch_size", type=int, default=512)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
