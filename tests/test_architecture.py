@@ -118,3 +118,9 @@ def test_long_modules_say_why():
         if text.count("\n") > LONGEST and "long because" not in doc:
             long.append(name)
     assert not long
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by name alone, so the second would not be collected."""
+    names = [file.name for file in (ROOT / "tests").rglob("*.py") if file.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
