@@ -78,6 +78,7 @@ CHANGED = {
     "text_adversaries": ("own",),
     "max_texts": 10,
     "families": "keyboard",
+    "beyond": ("corruptions",),
     "multimodal_attacks": ("joint",),
     "skip_fallen": False,
     "seed": 1,
