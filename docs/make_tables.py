@@ -138,6 +138,7 @@ SCHEDULED = ("clean", "image", "text (known), blind", "multimodal (known), blind
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and what stands there
     "digits": (README, partial(table, "digits")),
     "pictograms": (ROOT / "docs" / "data.md", partial(shift, "pictograms")),
+    "pictograms-robust": (ROOT / "docs" / "data.md", partial(table, "pictograms-robust")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
     "objectives": (README, partial(compared, "digits", SHORT, OBJECTIVES)),
     "objectives-digits": (DEFENCES, partial(compared, "digits", (*SHORT[:-1], "text embedding", "worst case"))),
