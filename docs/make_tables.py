@@ -225,6 +225,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "test-time": (ROOT / "docs" / "test-time.md", test_time),
     "digits": (README, partial(table, "digits")),
     "pictograms": (ROOT / "docs" / "data.md", partial(shift, "pictograms")),
+    "pictograms-robust": (ROOT / "docs" / "data.md", partial(table, "pictograms-robust")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
     "objectives": (README, partial(compared, "digits-captions", SHORT, OBJECTIVES)),
     "objectives-digits": (DEFENCES, partial(compared, "digits-captions", (*SHORT[:-1], "text embedding", "worst case"))),
