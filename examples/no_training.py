@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hf_mmcoa import load_benchmark
+from hf_mmcoa.attacks.exhaustive import EncodedTexts
 from hf_mmcoa.attacks.prompt_pools import PromptPools
 from hf_mmcoa.data.templates import prompt_templates
 from hf_mmcoa.defences import (
-    CorrectingProcessor,
+    Correction,
     NearestCentroid,
     SmoothedPools,
     SpellCorrection,
@@ -42,16 +42,12 @@ from hf_mmcoa.models.encoder import DualEncoder, load_clip
 from hf_mmcoa.models.ensemble import EnsembleEncoder
 from hf_mmcoa.substitutes.embedded import synonym_table
 from hf_mmcoa.substitutes.held_out import known_and_unseen
-from hf_mmcoa.testbed.word_vectors import model_folder, word_vectors
+from hf_mmcoa.testbed.word_vectors import model_folder, sentence_vectors
 
 Texts = Sequence[Sequence[str]]
 ADVERSARIES = {"own": False, "all": True}  # name -> whether other classes' prompts are attacked too
+ATTACKS = ("words", "characters")
 TEMPLATE = "This is a photo of a {}"
-
-
-def public_vectors(texts: Sequence[str]) -> Tensor:
-    """Embed texts with all-MiniLM-L6-v2, (texts, 384)."""
-    return F.normalize(word_vectors("minilm-sentence", texts), dim=-1)
 
 
 class Rows:
@@ -68,26 +64,35 @@ class Rows:
         except ValueError as error:
             print(f"without the public sentence encoder: {error}")
         else:
-            self.public = NearestCentroid(public_vectors, prompts, self.reworded)
+            self.public = NearestCentroid(sentence_vectors, prompts, self.reworded)
 
     def of(self, model: Any, processor: Any) -> Iterator[tuple[str, Callable[[Texts], Any]]]:
         """Yield the name of each row and what turns pools of legal texts into the attacked classifier."""
 
-        def corrected(*corrections: Any) -> Callable[[Texts], Any]:
-            encoder = DualEncoder(model, CorrectingProcessor(processor, *corrections))
-            return partial(PromptPools, encode=encoder.encode_texts)
-
         plain = DualEncoder(model, processor)
-        yield "alone", partial(PromptPools, encode=plain.encode_texts)
+        encoded = EncodedTexts(plain.encode_texts)  # most rows read the same texts
+
+        def encode(texts: list[str]) -> Tensor:
+            rows = encoded.rows(texts)
+            return encoded.embeds[rows]
+
+        def corrected(*corrections: Correction) -> Callable[[Texts], Any]:
+            def read(texts: list[str]) -> Tensor:
+                for correct in corrections:
+                    texts = correct(texts)
+                return encode(texts)
+
+            return partial(PromptPools, encode=read)
+
+        yield "alone", partial(PromptPools, encode=encode)
         yield "spelling", corrected(self.spelled)
-        centroid = NearestCentroid(plain.encode_texts, self.prompts, self.reworded)
-        yield "spelling and centroid", corrected(self.spelled, centroid)
+        yield "spelling and centroid", corrected(self.spelled, NearestCentroid(encode, self.prompts, self.reworded))
         if self.public:
             yield "spelling and public centroid", corrected(self.spelled, self.public)
         templates = EnsembleEncoder(plain, (TEMPLATE, *prompt_templates("cifar10")))
         yield "template ensemble", partial(PromptPools, encode=templates.encode_texts)
-        yield "synonym ensemble", partial(PromptPools, encode=SynonymEnsemble(plain.encode_texts, self.sets))
-        yield "smoothing", partial(SmoothedPools, encode=plain.encode_texts, sets=self.sets)
+        yield "synonym ensemble", partial(PromptPools, encode=SynonymEnsemble(encode, self.sets))
+        yield "smoothing", partial(SmoothedPools, encode=encode, sets=self.sets)
 
 
 def measured(task: Evaluation, pools: dict[str, Texts], embeds: Tensor, make: Callable[[Texts], Any]) -> dict[str, Any]:
@@ -153,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, help="what the main command has written, one folder a seed")
     parser.add_argument("--output", type=Path, default=Path("output/no-training"), help="folder of the results")
+    parser.add_argument("--text_attacks", nargs="+", choices=ATTACKS, default=ATTACKS, help="on the prompts")
     parser.add_argument("--max_samples", type=int, help="test digits; all 360 without it")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -160,7 +166,7 @@ def main() -> None:
     assert table is not None
     known, unseen = known_and_unseen(table)
     spec = ThreatModel.preset(
-        "quick", text_attacks=("words", "characters"), num_candidates=20, text_adversaries=tuple(ADVERSARIES)
+        "quick", text_attacks=tuple(options.text_attacks), num_candidates=20, text_adversaries=tuple(ADVERSARIES)
     )
     rows = None
     for folder in options.folders:
