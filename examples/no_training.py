@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from hf_mmcoa import load_benchmark
+from hf_mmcoa.attacks.contracts import TextEncoder
 from hf_mmcoa.attacks.exhaustive import EncodedTexts
 from hf_mmcoa.attacks.prompt_pools import PromptPools
 from hf_mmcoa.data.templates import prompt_templates
@@ -47,7 +48,21 @@ from hf_mmcoa.testbed.word_vectors import model_folder, sentence_vectors
 Texts = Sequence[Sequence[str]]
 ADVERSARIES = {"own": False, "all": True}  # name -> whether other classes' prompts are attacked too
 ATTACKS = ("words", "characters")
+# Typing errors reach the template, which other templates have no counterpart for; and they make thousands of texts,
+# which the public encoder takes long to read.
+WORDS_ONLY = ("template ensemble", "spelling and public centroid")
 TEMPLATE = "This is a photo of a {}"
+
+
+def once(encode: TextEncoder) -> TextEncoder:
+    """Return an encoder that encodes no text twice."""
+    encoded = EncodedTexts(encode)
+
+    def remembered(texts: list[str]) -> Tensor:
+        rows = encoded.rows(texts)  # before `embeds`, which grows
+        return encoded.embeds[rows]
+
+    return remembered
 
 
 class Rows:
@@ -68,13 +83,8 @@ class Rows:
 
     def of(self, model: Any, processor: Any) -> Iterator[tuple[str, Callable[[Texts], Any]]]:
         """Yield the name of each row and what turns pools of legal texts into the attacked classifier."""
-
         plain = DualEncoder(model, processor)
-        encoded = EncodedTexts(plain.encode_texts)  # most rows read the same texts
-
-        def encode(texts: list[str]) -> Tensor:
-            rows = encoded.rows(texts)
-            return encoded.embeds[rows]
+        encode = once(plain.encode_texts)  # most rows read the same texts
 
         def corrected(*corrections: Correction) -> Callable[[Texts], Any]:
             def read(texts: list[str]) -> Tensor:
@@ -90,7 +100,7 @@ class Rows:
         if self.public:
             yield "spelling and public centroid", corrected(self.spelled, self.public)
         templates = EnsembleEncoder(plain, (TEMPLATE, *prompt_templates("cifar10")))
-        yield "template ensemble", partial(PromptPools, encode=templates.encode_texts)
+        yield "template ensemble", partial(PromptPools, encode=once(templates.encode_texts))
         yield "synonym ensemble", partial(PromptPools, encode=SynonymEnsemble(encode, self.sets))
         yield "smoothing", partial(SmoothedPools, encode=encode, sets=self.sets)
 
@@ -185,8 +195,7 @@ def main() -> None:
                 if file.exists() and load_result(file)["fingerprints"] == header["fingerprints"]:
                     print(f"{file}: kept")
                     continue
-                # Typing errors reach the template, which an ensemble of templates has no counterpart for.
-                fitting = {key: texts for key, texts in pools.items() if "words" in key or name != "template ensemble"}
+                fitting = {key: texts for key, texts in pools.items() if "words" in key or name not in WORDS_ONLY}
                 names = {"model": f"{when}, {name}", "dataset": "digits/test", "training_seed": seed}
                 file.parent.mkdir(parents=True, exist_ok=True)
                 result = header | names | measured(task, fitting, embeds, make)
