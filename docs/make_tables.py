@@ -115,7 +115,9 @@ def no_training() -> str:
             rows.append([label, *(Verbatim(no_training_cell(results, field)) for field in NO_TRAINING.values())])
     table = "\n".join(markdown_lines(["", *NO_TRAINING], rows))
     first = results[0]
-    note = f"{describe(first['attack_spec'])}. {first['num_samples']} test samples, {len(results)} seeds."
+    parts = describe(first["attack_spec"]).split("; ")
+    attacks = "; ".join(part for part in parts if part.startswith(("text", "adversar")))  # no image is attacked
+    note = f"{attacks}. {first['num_samples']} test samples, {len(results)} seeds."
     return f"{table}\n\n{note} {interval_sentence(averaged=len(results) > 1)}"
 
 
