@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from hf_mmcoa.convert.robust_clips import robust_clips
+from hf_mmcoa.evaluation.clusters import cluster_interval
 from hf_mmcoa.evaluation.defended_results import LABELS, load_defended
 from hf_mmcoa.evaluation.results import load_result, upgraded
+from hf_mmcoa.evaluation.uncertainty import accuracy_interval
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
 from hf_mmcoa.report.defence_tables import accuracy_cell, describe_defended
 from hf_mmcoa.report.markdown import Verbatim, markdown_lines
-from hf_mmcoa.report.table import describe, interval_sentence, markdown_table
+from hf_mmcoa.report.table import accuracy_estimate, describe, interval_sentence, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -120,6 +122,65 @@ def was_and_is(name: str, methods: Sequence[str]) -> str:
             labels = [f"{kind}, {name}" for name in ("shared", "own", "all")] if blind else ["", label, ""]
             rows.append([f"{method}: {kind}", f"{100 * value:.1f}", *(now(method, each) for each in labels)])
     return "\n".join(markdown_lines(["number", "was (blind)", "shared", "own", "all"], rows))
+
+
+NO_TRAINING = {
+    "clean": "attacks/clean",
+    "words (known), all": "attacks/text/words/all",
+    "certified, all": "certified/text/words/all",
+    "a word (unseen), mean": "mean_word/text/words:unseen",
+    "words (unseen), own": "attacks/text/words/own:unseen",
+    "words (unseen), all": "attacks/text/words/all:unseen",
+    "certified (unseen), own": "certified/text/words/own:unseen",
+    "characters, own": "attacks/text/characters/own",
+}
+DEFENCES_ALONE = (
+    "alone",
+    "spelling",
+    "spelling and centroid",
+    "spelling and public centroid",
+    "template ensemble",
+    "synonym ensemble",
+    "smoothing",
+)
+
+
+def no_training() -> str:
+    """The rows of docs/results/no-training: two models, each behind every defence that needs no training."""
+    rows, results = [], []
+    for when, shown in (("before", "before"), ("after", "after (MMCoA)")):
+        for name in DEFENCES_ALONE:
+            files = sorted((RESULTS / "no-training" / f"{when}, {name}").glob("seed-*.json"))
+            results = [load_result(file) for file in files]
+            label = shown if name == "alone" else f"{shown}, {name}"
+            rows.append([label, *(Verbatim(no_training_cell(results, field)) for field in NO_TRAINING.values())])
+    table = "\n".join(markdown_lines(["", *NO_TRAINING], rows))
+    first = results[0]
+    parts = describe(first["attack_spec"]).split("; ")
+    attacks = "; ".join(part for part in parts if part.startswith(("text", "adversar")))  # no image is attacked
+    note = f"{attacks}. {first['num_samples']} test samples, {len(results)} seeds."
+    return f"{table}\n\n{note} {interval_sentence(averaged=len(results) > 1)}"
+
+
+def no_training_cell(results: Sequence[dict[str, Any]], field: str) -> str:
+    """The mean of one column over the seeds, with its interval; a dash where the row has no such number."""
+    kind, _, name = field.partition("/")
+    found: Any
+    if any(field not in result if kind == "attacks" else name not in result.get(kind, {}) for result in results):
+        return "-"
+    labels = results[0]["labels"]
+    if kind == "attacks":
+        found = accuracy_estimate(results, field)
+        mean = found.value
+    elif kind == "certified":
+        found = accuracy_interval([result[kind][name] for result in results], labels, [name])
+        mean = found.estimate
+    else:
+        seeds = [result["training_seed"] for result in results for _ in labels]
+        values = [value for result in results for value in result[kind][name]]
+        found = cluster_interval(values, {"seeds": seeds, "classes": labels * len(results)})
+        mean = found.estimate
+    return f"{100 * mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def conditions(name: str, numbers: dict[str, Any]) -> str:
@@ -228,7 +289,10 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "pictograms-robust": (ROOT / "docs" / "data.md", partial(table, "pictograms-robust")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
     "objectives": (README, partial(compared, "digits-captions", SHORT, OBJECTIVES)),
-    "objectives-digits": (DEFENCES, partial(compared, "digits-captions", (*SHORT[:-1], "text embedding", "worst case"))),
+    "objectives-digits": (
+        DEFENCES,
+        partial(compared, "digits-captions", (*SHORT[:-1], "text embedding", "worst case")),
+    ),
     "objectives-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist")),
     "forms-digits": (DEFENCES, partial(compared, "digits-lab", LAB)),
     "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", BLIND_LAB)),
@@ -238,6 +302,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "text-was-and-is-lab": (DEFENCES, partial(was_and_is, "digits-lab", ("none", "mmcoa", *FORMS))),
     "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
     "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),
+    "no-training": (DEFENCES, no_training),
     "faults-digits": (DEFENCES, partial(differences, "digits-faults", FAULTED, FAULTS)),
     "robust-clips": (ROOT / "docs" / "convert.md", known_robust_clips),
     "faults-fashion-mnist": (DEFENCES, partial(differences, "fashion-mnist", FAULTED, ("mmcoa-accumulated",))),

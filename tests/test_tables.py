@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from statistics import mean
 
 import pytest
 
+from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.protocols.comparison import read_rows, with_text_attacks
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
 from hf_mmcoa.report.table import main_columns
@@ -119,3 +122,65 @@ def test_what_the_page_says_of_the_forms():
     for accuracy in ("clean_accuracy", "image_accuracy"):
         ours, theirs = (mean(by_seed("digits-lab", method, accuracy)) for method in ("mmcoa-mixed-distilled", "mmcoa"))
         assert abs(ours - theirs) < 0.01
+
+
+def dry_run(*options):
+    command = [sys.executable, ROOT / "docs" / "measure.py", "--dry-run", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_one_command_makes_every_table_of_the_readme():
+    lines = dry_run()
+    markers = re.findall(r"<!-- table:(.*) -->", (ROOT / "README.md").read_text())
+    made = {name for line in lines if ": makes " in line for name in line.split(": makes ")[1].split(", ")}
+    assert markers and set(markers) <= made and "no-training" in made
+    assert lines[-1] == "python docs/make_tables.py"
+    scripts = [word for line in lines for word in line.split() if word.endswith((".py", ".yaml"))]
+    assert all((ROOT / script).is_file() for script in scripts)
+
+
+def test_what_is_kept_is_what_is_committed(tmp_path, monkeypatch):
+    """The copies of each step have the names of the committed files, which the tables are made from."""
+    measure = runpy.run_path(str(ROOT / "docs" / "measure.py"))
+    monkeypatch.chdir(tmp_path)
+    committed = [file.relative_to(ROOT) for file in (ROOT / "docs" / "results").rglob("*.*") if file.is_file()]
+    for step in measure["STEPS"]:
+        for pattern, target in step.kept:
+            wanted = {file for file in committed if file.is_relative_to(Path("docs/results") / target)}
+            if not target.endswith(".json"):
+                wanted = {file for file in wanted if file.relative_to("docs/results").match(pattern)}
+                for file in wanted:
+                    source = measure["WORK"] / file.relative_to("docs/results")
+                    source.parent.mkdir(parents=True, exist_ok=True)
+                    source.touch()
+            assert wanted and {copy for _, copy in measure["copies"](pattern, target)} == wanted
+
+
+def test_one_step_alone():
+    lines = dry_run("--only", "objectives")
+    assert [line.split(":")[0] for line in lines if ": makes " in line] == ["# objectives"]
+
+
+def test_what_the_page_says_of_rows_without_training():
+    """Only training withstands the worst unseen word; a certificate holds, and reaches the known words alone."""
+    results = {}
+    for file in sorted((ROOT / "docs" / "results" / "no-training").glob("*/seed-*.json")):
+        results.setdefault(file.parent.name, []).append(load_result(file))
+    assert len(results) == 14 and all([one["training_seed"] for one in row] == [0, 1, 2] for row in results.values())
+    for result in (result for row in results.values() for result in row):
+        for name, certified in result.get("certified", {}).items():
+            stands = result["outcomes"][name]
+            assert all(sign <= left for sign, left in zip(certified, stands, strict=True)), (result["model"], name)
+            assert ("1" in certified) == (name in ("text/words/own", "text/words/all")), (result["model"], name)
+    worst, word = (
+        {name: mean(value(result) for result in row) for name, row in results.items()}
+        for value in (
+            lambda result: result["attacks/text/words/own:unseen"],
+            lambda result: mean(result["mean_word"]["text/words:unseen"]),
+        )
+    )
+    before = [name for name in worst if name.startswith("before")]
+    assert max(worst[name] for name in before) < worst["after, alone"] - 0.2
+    assert worst["before, spelling and public centroid"] <= 0.01
+    assert max(before, key=word.__getitem__) == "before, spelling and public centroid"
+    assert word["before, spelling and public centroid"] < word["after, alone"]

@@ -5,6 +5,9 @@ from .counterattack import TTC
 from .defence import Defence, ImageDefence
 from .prompt_correction import CorrectingProcessor, Correction, NearestCentroid, SpellCorrection
 from .prompt_tuning import RTPT
+from .smoothing import SmoothedPools
+from .synonyms import SynonymEnsemble, synonym_sets
 
 __all__ = ["RTPT", "TTC", "Defence", "GaussianNoise", "ImageDefence", "Quantise"]
 __all__ += ["CorrectingProcessor", "Correction", "NearestCentroid", "SpellCorrection"]
+__all__ += ["SmoothedPools", "SynonymEnsemble", "synonym_sets"]

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from ..models.encoder import DualEncoder
+from ..attacks.contracts import TextEncoder
 from ..substitutes.words import WORD
+from .synonyms import SynonymEnsemble, synonym_sets
 
 Correction = Callable[[Sequence[str]], list[str]]
 
@@ -64,7 +63,7 @@ class NearestCentroid:
     It needs the list of classes, which zero-shot classification has and retrieval has not.
 
     Args:
-        encoder: embeds texts; the attacked model's own or any other.
+        encode: texts to unit embeddings, (texts, dim): of the attacked model, or of any other encoder.
         prompts: one a class.
         known: rewordings of each class's prompt, the same order; a class may have none.
 
@@ -72,25 +71,19 @@ class NearestCentroid:
         ValueError: if the two differ in length.
     """
 
-    def __init__(self, encoder: DualEncoder, prompts: Sequence[str], known: Sequence[Sequence[str]]) -> None:
-        if len(prompts) != len(known):
-            raise ValueError(f"`known` has {len(known)} lists for {len(prompts)} `prompts`: give one a class.")
-        self.encoder, self.prompts = encoder, list(prompts)
-        means = [self._embed([prompt, *reworded]).mean(0) for prompt, reworded in zip(prompts, known, strict=True)]
-        self._centroids = F.normalize(torch.stack(means), dim=-1)
-        classes = zip(prompts, known, strict=True)
-        self._read = {text: prompt for prompt, reworded in classes for text in (prompt, *reworded)}
+    def __init__(self, encode: TextEncoder, prompts: Sequence[str], known: Sequence[Sequence[str]]) -> None:
+        sets = synonym_sets(prompts, known)
+        self._encode, self.prompts = encode, list(prompts)
+        self._centroids = SynonymEnsemble(encode, sets)(prompts)
+        self._read = {text: synonyms[0] for text, synonyms in sets.items()}
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
         """Return for each text the prompt of the class nearest to it."""
         if new := [text for text in dict.fromkeys(texts) if text not in self._read]:
-            nearest = (self._embed(new) @ self._centroids.T).argmax(1).tolist()
+            with torch.no_grad():
+                nearest = (self._encode(new) @ self._centroids.T).argmax(1).tolist()
             self._read |= {text: self.prompts[row] for text, row in zip(new, nearest, strict=True)}
         return [self._read[text] for text in texts]
-
-    def _embed(self, texts: list[str]) -> Tensor:
-        with torch.no_grad():
-            return self.encoder.encode_texts(texts)
 
 
 @dataclass(frozen=True)

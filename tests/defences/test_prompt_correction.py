@@ -48,7 +48,7 @@ def test_the_first_of_two_near_words_is_taken():
 def test_the_nearest_centroid_is_the_one_of_a_hand_computation(tiny_clip, tiny_processor):
     encoder = DualEncoder(tiny_clip, tiny_processor)
     prompts, known = ["a photo of a cat", "a photo of a dog"], [["a photo of a kitty"], []]
-    correct = NearestCentroid(encoder, prompts, known)
+    correct = NearestCentroid(encoder.encode_texts, prompts, known)
     with torch.no_grad():
         first = encoder.encode_texts(["a photo of a cat", "a photo of a kitty"]).mean(0)
         second = encoder.encode_texts(["a photo of a dog"])[0]
@@ -57,9 +57,11 @@ def test_the_nearest_centroid_is_the_one_of_a_hand_computation(tiny_clip, tiny_p
             nearest = int((F.normalize(second, dim=0) @ embeds) > (F.normalize(first, dim=0) @ embeds))
             assert correct([text]) == [prompts[nearest]]
     assert correct(["a photo of a kitty", "a photo of a cat"]) == [prompts[0]] * 2
-    assert NearestCentroid(encoder, prompts[:1], [["a photo of a dog"]])(["a photo of a dog"]) == prompts[:1]
+    assert (
+        NearestCentroid(encoder.encode_texts, prompts[:1], [["a photo of a dog"]])(["a photo of a dog"]) == prompts[:1]
+    )
     with pytest.raises(ValueError, match="one a class"):
-        NearestCentroid(encoder, prompts, [[]])
+        NearestCentroid(encoder.encode_texts, prompts, [[]])
 
 
 def test_the_encoder_reads_the_corrected_text(tiny_clip, tiny_processor):

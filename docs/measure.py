@@ -1,0 +1,117 @@
+"""Make every table of the README from nothing: run what it is made from, keep the result files, write the tables.
+
+python docs/measure.py --dry-run          # print what would be run
+python docs/measure.py                    # hours on two cores, no network; give it again after an interruption
+python docs/measure.py --only digits      # one step; what has finished in output/measure is not run again
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK, RESULTS = Path("output/measure"), Path("docs/results")
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Commands and the result files that are kept of what they write.
+
+    Args:
+        name: for `--only`.
+        tables: the markers in README and docs of the tables that are made from its results.
+        commands: in turn; each with the file whose presence says that it has finished, or "" if it sees so itself.
+        kept: patterns of files below `WORK`, and the folder or file below `RESULTS` that they are copied to.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    commands: tuple[tuple[str, str], ...]
+    kept: tuple[tuple[str, str], ...]
+
+
+STEPS = (
+    Step(
+        name="digits",
+        tables=("digits",),
+        commands=tuple(
+            (
+                f"digits-{seed}/robustness.json",
+                f"python examples/train_mmcoa.py --seed {seed} --output_dir {WORK}/digits-{seed}",
+            )
+            for seed in SEEDS
+        ),
+        kept=tuple((f"digits-{seed}/robustness.json", f"digits/seed-{seed}.json") for seed in SEEDS),
+    ),
+    Step(
+        name="objectives",
+        tables=("objectives", "objectives-digits"),
+        commands=(("", f"hf-mmcoa compare examples/comparisons/digits.yaml --output {WORK}/comparisons/digits"),),
+        kept=tuple(
+            (f"comparisons/digits/{files}", "comparisons/digits")
+            for files in ("comparison.*", "specification.json", "cells/*/result.json")
+        ),
+    ),
+    Step(
+        name="no-training",  # needs the models of the first step
+        tables=("no-training",),
+        commands=(
+            (
+                "",
+                f"python examples/no_training.py {' '.join(f'{WORK}/digits-{seed}' for seed in SEEDS)} "
+                f"--output {WORK}/no-training",
+            ),
+        ),
+        kept=(("no-training/*/seed-*.json", "no-training"),),
+    ),
+)
+
+
+def copies(pattern: str, target: str) -> list[tuple[Path, Path]]:
+    """Return the files of a pattern and where each goes: one file to its new name, several with their folders."""
+    if target.endswith(".json"):
+        return [(WORK / pattern, RESULTS / target)]
+    return [(file, RESULTS / target / file.relative_to(WORK / target)) for file in sorted(WORK.glob(pattern))]
+
+
+def run(step: Step, dry_run: bool) -> None:
+    """Run a step, or print it; a command that fails ends the program."""
+    print(f"# {step.name}: makes {', '.join(step.tables)}", flush=True)
+    for finished, command in step.commands:
+        done = bool(finished) and (WORK / finished).exists()
+        print(f"{command}{'  # done' if done else ''}", flush=True)
+        if not done and not dry_run:
+            words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+            subprocess.run(words, check=True)
+    for pattern, target in step.kept:
+        print(f"# keeps {WORK / pattern} in {RESULTS / target}", flush=True)
+        for source, copy in () if dry_run else copies(pattern, target):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+
+
+def main() -> None:
+    """Run the steps that are asked for, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=[step.name for step in STEPS], nargs="+", help="these steps alone")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    for step in STEPS:
+        if not options.only or step.name in options.only:
+            run(step, options.dry_run)
+    print("python docs/make_tables.py", flush=True)
+    if not options.dry_run:
+        subprocess.run([sys.executable, "docs/make_tables.py"], check=True)
+
+
+if __name__ == "__main__":
+    main()
