@@ -150,7 +150,7 @@ def no_training() -> str:
     rows, results = [], []
     for when, shown in (("before", "before"), ("after", "after (MMCoA)")):
         for name in DEFENCES_ALONE:
-            files = sorted((RESULTS / "no-training" / f"{when}, {name}").glob("seed-*.json"))
+            files = sorted((RESULTS / "no-training" / f"{when}-{name}".replace(" ", "-")).glob("seed-*.json"))
             results = [load_result(file) for file in files]
             label = shown if name == "alone" else f"{shown}, {name}"
             rows.append([label, *(Verbatim(no_training_cell(results, field)) for field in NO_TRAINING.values())])
@@ -298,7 +298,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", BLIND_LAB)),
     "forms-digits-differences": (DEFENCES, partial(differences, "digits-lab", LAB, FORMS)),
     "forms-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist-lab", BLIND_LAB, FORMS)),
-    "text-was-and-is-digits": (DEFENCES, partial(was_and_is, "digits", OBJECTIVES)),
+    "text-was-and-is-digits": (DEFENCES, partial(was_and_is, "digits-captions", OBJECTIVES)),
     "text-was-and-is-lab": (DEFENCES, partial(was_and_is, "digits-lab", ("none", "mmcoa", *FORMS))),
     "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
     "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),

@@ -53,7 +53,7 @@ STEPS = (
     ),
     Step(
         name="objectives",
-        tables=("objectives", "objectives-digits"),
+        tables=("objectives",),
         commands=(("", f"hf-mmcoa compare examples/comparisons/digits.yaml --output {WORK}/comparisons/digits"),),
         kept=tuple(
             (f"comparisons/digits/{files}", "comparisons/digits")

@@ -191,7 +191,7 @@ def main() -> None:
             rows = rows or Rows(task.prompts, dict(known.table))  # what the public encoder has read is kept
             header, pools, embeds = task.header(), task.search().pools, task.clean_image_embeds()
             for name, make in rows.of(model, processor):
-                file = options.output / f"{when}, {name}" / f"seed-{seed}.json"
+                file = options.output / f"{when}-{name}".replace(" ", "-") / f"seed-{seed}.json"
                 if file.exists() and load_result(file)["fingerprints"] == header["fingerprints"]:
                     print(f"{file}: kept")
                     continue

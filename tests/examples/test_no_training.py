@@ -30,7 +30,7 @@ def test_rows_agree_with_the_evaluator_and_known_words_cost_nothing(tmp_path, mo
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     found = {file.parent.name: load_result(file) for file in (tmp_path / "rows").glob("*/seed-5.json")}
     rows = ("alone", "spelling", "spelling and centroid", "template ensemble", "synonym ensemble", "smoothing")
-    assert {f"{when}, {row}" for when in ("before", "after") for row in rows} <= found.keys()
+    assert {f"{when}-{row}".replace(" ", "-") for when in ("before", "after") for row in rows} <= found.keys()
 
     table = synonym_table("digits-wordnet")
     spec = ThreatModel.preset("quick", text_attacks=("words",), num_candidates=20, text_adversaries=("own", "all"))
@@ -39,15 +39,15 @@ def test_rows_agree_with_the_evaluator_and_known_words_cost_nothing(tmp_path, mo
         model, processor, load_benchmark("digits"), ["clean", "text"], threat_model=spec, candidates=candidates,
         max_samples=20, sanity=False, progress=False,
     )  # fmt: skip
-    alone = found["before, alone"]
+    alone = found["before-alone"]
     assert alone["outcomes"] == expected["outcomes"] and alone["attack_spec"] == expected["attack_spec"]
     assert {key: alone[key] for key in alone if key.endswith(("accuracy", "interval"))} == {
         key: expected[key] for key in expected if key.endswith(("accuracy", "interval"))
     }
     for row in rows[2:]:
-        outcomes = found[f"before, {row}"]["outcomes"]
+        outcomes = found[f"before-{row}".replace(" ", "-")]["outcomes"]
         assert (outcomes["text/words/all"] == outcomes["clean"]) == (row != "template ensemble")
-    certified = found["before, smoothing"]["certified"]
+    certified = found["before-smoothing"]["certified"]
     assert "1" in certified["text/words/all"] and "1" not in certified["text/words/own:unseen"]
 
     capsys.readouterr()
