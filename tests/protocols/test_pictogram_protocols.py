@@ -50,6 +50,7 @@ def test_a_tiny_clip_may_still_be_built_for_pictograms():
     assert not run.starts_from_shipped and str(args.output_dir) == "output/tiny"
 
 
+@pytest.mark.slow  # it measures how long a step takes
 def test_a_protocol_on_pictograms_names_the_shipped_model(tmp_path):
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump({"base": "pictograms-common", "objectives": ["none", "tecoa"]}))
@@ -79,6 +80,7 @@ def test_the_examples_start_from_the_shipped_model_and_train_alike():
     assert [cell.data.candidates for cell in ood.cells()] == ["pictograms-ood"] * 3
 
 
+@pytest.mark.slow
 def test_captions_of_pictograms_are_retrieved_by_the_command(tmp_path):
     for part in pictogram_clip():
         part.save_pretrained(tmp_path / "model")

@@ -79,7 +79,7 @@ def write(tmp_path):
         ({"training": {"seed": 1}}, "`training` must not set seed"),
         ({"threat_model": {"preset": "standart"}}, "unknown preset 'standart'"),
         ({"threat_model": {"steps": 3}}, "`threat_model` has no field steps"),
-        ({"base": "cifar10"}, "`base` must be one of digits, fashion-mnist, got 'cifar10'"),
+        ({"base": "cifar10"}, "`base` must be one of digits, fashion-mnist, pictograms, pictograms-common, got"),
         ({"objectives": [{"name": "mine"}]}, "`objectives`: expected an objective or"),
         ({"objectives": ["mmcoa,targets"]}, "'mmcoa,targets': expected each FIELD=VALUE once, got 'targets'"),
         ({"objectives": ["mmcoa,target=class"]}, "'mmcoa,target=class': MMCoAConfig has no field target"),
