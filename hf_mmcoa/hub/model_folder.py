@@ -140,7 +140,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         )
     known = [each.config_class.model_type for each in ARCHITECTURES]
     if not is_adapter and config.get("model_type") not in known:
-        raise ValueError(f"{file} describes a {config.get('model_type')!r} model; {' or '.join(known)} is needed.")
+        raise ValueError(f"{file} describes a {config.get('model_type')!r} model; one of {', '.join(known)} is needed.")
     if not list(folder.glob(WEIGHTS[is_adapter])):
         pickles = [path.name for path in sorted(folder.iterdir()) if any(fnmatch(path.name, one) for one in PICKLES)]
         if pickles:

@@ -41,7 +41,6 @@ from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
 from .table import (
     Estimate,
     accuracies,
-    adversary_notes,
     count,
     describe,
     estimate,
@@ -50,6 +49,7 @@ from .table import (
     main_columns,
     markdown_table,
     most_candidates,
+    notes_on_names,
     setting_differences,
 )
 from .task_tables import task_tables
@@ -282,7 +282,7 @@ def _section_context(section: Section, number: int, title: str) -> dict[str, Any
         "num_samples": section.first["num_samples"],
         "tradeoff": tradeoff,
         "by_adversary": _adversary_context(series),
-        "adversaries": adversary_notes(results),
+        "adversaries": notes_on_names(results),
         "curve": {**_picture(radius_chart, series), "rows": curve} if curve else None,
         **class_context(series),
         "misled": misleading_texts(series),

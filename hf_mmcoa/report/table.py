@@ -248,15 +248,20 @@ def accuracy_estimate(results: Sequence[Result], name: str) -> Estimate:
 
 
 def adversary_notes(results: Sequence[Result]) -> list[str]:
-    """Say what the names in a table mean: what each adversary may choose, and which words are known."""
+    """Say of each adversary of the texts that results name what it may choose: "shared: the worst list of..."."""
     named = [
         adversary
         for result in results
         if "text_accuracy" in result or "multimodal_accuracy" in result
         for adversary in result.get("attack_spec", {}).get("text_adversaries", ())
     ]
-    words = [WORDS_NOTE] if any(accuracy_parts(name).source == "unseen" for name in _accuracy_names(results)) else []
-    return [f"{name}: {chosen}" for name, chosen in ADVERSARIES.items() if name in named] + words
+    return [f"{name}: {chosen}" for name, chosen in ADVERSARIES.items() if name in named]
+
+
+def notes_on_names(results: Sequence[Result]) -> list[str]:
+    """Say what the names in a table mean: what each adversary may choose, and which words are known."""
+    split = any(accuracy_parts(name).source == "unseen" for name in _accuracy_names(results))
+    return adversary_notes(results) + [WORDS_NOTE] * split
 
 
 def robustness_table(results: Results) -> str:
@@ -280,7 +285,7 @@ def robustness_table(results: Results) -> str:
     parts = [_aligned(_cells(results))]
     if further := _adversary_cells(results):
         parts.append(_aligned(further, left=min(2, len(results)), gap=2))
-    if chosen := adversary_notes(_flat(results)):
+    if chosen := notes_on_names(_flat(results)):
         parts.append("\n".join(chosen))
     return "\n\n".join(parts)
 
@@ -311,7 +316,7 @@ def markdown_table(results: Results) -> str:
     parts = [_markdown(_cells(results))]
     if further := _adversary_cells(results):
         parts.append(_markdown(further, left=min(2, len(results))))
-    if chosen := adversary_notes(_flat(results)):
+    if chosen := notes_on_names(_flat(results)):
         parts.append(f"{'. '.join(chosen)}.")
     return "\n\n".join(parts)
 

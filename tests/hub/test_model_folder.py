@@ -44,7 +44,7 @@ def test_weights_that_are_missing_are_not_drawn_at_random(checkpoint):
     ("config", "message"),
     [
         ({"model_type": "clip", "auto_map": {"AutoModel": "run.MyModel"}}, "needs code of its own"),
-        ({"model_type": "bert"}, "describes a 'bert' model; clip or siglip is needed"),
+        ({"model_type": "bert"}, "describes a 'bert' model; one of clip, metaclip_2, siglip is needed"),
         ([], "holds a list"),
     ],
 )

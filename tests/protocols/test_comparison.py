@@ -424,7 +424,7 @@ def test_one_data_set_and_one_number_of_shots(tmp_path, changes):
         run_comparison(protocol, tmp_path / "out")
 
 
-@pytest.mark.parametrize(("name", "rows"), [("digits", 9), ("fashion-mnist", 10), ("digits-rivals", 11)])
+@pytest.mark.parametrize(("name", "rows"), [("digits", 11), ("fashion-mnist", 10), ("digits-rivals", 11)])
 def test_the_examples_are_comparisons_of_all_objectives(name, rows):
     from hf_mmcoa.protocols.comparison import check_is_comparison
     from hf_mmcoa.protocols.values import choices
