@@ -189,12 +189,19 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
     file = next(file for method in methods for file in method["files"].values())
     result = load_result(RESULTS / "comparisons" / name / file)
     seeds = " or ".join(str(number) for number in sorted({len(method["seeds"]) for method in methods}))
+    splits = max(len(method.get("word_splits", [0])) for method in methods)
     steps = " or ".join(str(number) for number in sorted({number for method in methods for number in method["steps"]}))
     alike = not any("num_steps" in (method["settings"] or {}) for method in methods)
-    attack = numbers["specification"]["training"].get("num_steps") if alike else None
+    training = numbers["specification"]["training"]
+    fast = training.get("attack_schedule") == "fast"
+    attack = (
+        "the fast schedule" if fast else f"PGD-{training['num_steps']}" if alike and "num_steps" in training else ""
+    )
+    repeated = f"{seeds} seed{'' if seeds == '1' else 's'}" + (f", {splits} word splits" if splits > 1 else "")
     return (
-        f"{describe(result['attack_spec'])}. {result['num_samples']} test samples, {seeds} seeds; {steps} gradient "
-        f"steps{f' with PGD-{attack}' if attack else ''}. {interval_sentence(averaged=seeds != '1')}"
+        f"{describe(result['attack_spec'])}. {result['num_samples']} test samples, {repeated}; {steps} gradient "
+        f"steps{f' with {attack}' if attack else ''}. "
+        f"{interval_sentence(averaged=seeds != '1', split_words=splits > 1)}"
     )
 
 
@@ -278,6 +285,14 @@ FAULTED = (
 FORMS = ("mmcoa-mixed-distilled", "mmcoa-general")
 
 SCHEDULED = ("clean", "image", "text (known), blind", "multimodal (known), blind", "worst case")
+UNSEEN = (
+    "clean",
+    "text (known), own",
+    "text (known), all",
+    "text (unseen), shared",
+    "text (unseen), own",
+    "text (unseen), all",
+)
 ATTACKS, LLAVA = ROOT / "docs" / "attacks.md", ROOT / "docs" / "howto" / "llava.md"
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and what stands there
     "beyond": (ATTACKS, partial(pictures_only, "beyond")),
@@ -300,6 +315,11 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "forms-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist-lab", BLIND_LAB, FORMS)),
     "text-was-and-is-digits": (DEFENCES, partial(was_and_is, "digits-captions", OBJECTIVES)),
     "text-was-and-is-lab": (DEFENCES, partial(was_and_is, "digits-lab", ("none", "mmcoa", *FORMS))),
+    "words-digits": (DEFENCES, partial(compared, "digits-words", UNSEEN)),
+    "words-digits-differences": (
+        DEFENCES,
+        partial(differences, "digits-words", UNSEEN, ("none", "mmcoa-all", "mmcoa-own")),
+    ),
     "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
     "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),
     "no-training": (DEFENCES, no_training),

@@ -53,10 +53,10 @@ STEPS = (
     ),
     Step(
         name="objectives",
-        tables=("objectives",),
-        commands=(("", f"hf-mmcoa compare examples/comparisons/digits.yaml --output {WORK}/comparisons/digits"),),
+        tables=("objectives", "objectives-digits"),
+        commands=(("", f"hf-mmcoa compare examples/comparisons/digits-captions.yaml --output {WORK}/comparisons/digits-captions"),),
         kept=tuple(
-            (f"comparisons/digits/{files}", "comparisons/digits")
+            (f"comparisons/digits-captions/{files}", "comparisons/digits-captions")
             for files in ("comparison.*", "specification.json", "cells/*/result.json")
         ),
     ),
