@@ -54,7 +54,13 @@ STEPS = (
     Step(
         name="objectives",
         tables=("objectives", "objectives-digits"),
-        commands=(("", f"hf-mmcoa compare examples/comparisons/digits-captions.yaml --output {WORK}/comparisons/digits-captions"),),
+        commands=(
+            (
+                "",
+                "hf-mmcoa compare examples/comparisons/digits-captions.yaml "
+                f"--output {WORK}/comparisons/digits-captions",
+            ),
+        ),
         kept=tuple(
             (f"comparisons/digits-captions/{files}", "comparisons/digits-captions")
             for files in ("comparison.*", "specification.json", "cells/*/result.json")
