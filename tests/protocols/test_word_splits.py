@@ -123,6 +123,7 @@ def test_a_mistake_is_named(write, changes, message):
 # The start
 
 
+@pytest.mark.slow
 def test_the_base_of_digits_is_the_start_of_the_training_command(tmp_path, write):
     protocol = read_protocol(write(tiny={"epochs": 1}, training={"use_cpu": True}))
     assert (protocol.candidates, protocol.training["num_candidates"]) == ("digits-wordnet", 20)
@@ -265,6 +266,7 @@ def test_a_protocols_table_averages_over_splits_too(finished):
     assert "| digits | full | mmcoa | 1 | 2 |" in protocol_table(protocol, done, {})
 
 
+@pytest.mark.slow
 def test_the_option_chooses_in_a_folder_of_its_own(finished, capsys):
     options = [str(finished / "comparison.yaml"), "--output", str(finished / "out"), "--choose"]
     assert main(["compare", *options, "--word_splits", "0", "--objectives", "none", "mmcoa"]) == 0
