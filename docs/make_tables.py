@@ -21,9 +21,10 @@ from hf_mmcoa.evaluation.defended_results import LABELS, load_defended
 from hf_mmcoa.evaluation.results import load_result, upgraded
 from hf_mmcoa.evaluation.uncertainty import accuracy_interval
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
-from hf_mmcoa.report.defence_tables import accuracy_cell, describe_defended
+from hf_mmcoa.report.defence_tables import describe_defended
 from hf_mmcoa.report.markdown import Verbatim, markdown_lines
 from hf_mmcoa.report.table import accuracy_estimate, describe, interval_sentence, markdown_table
+from hf_mmcoa.report.task_table import percent_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -247,7 +248,7 @@ def test_time() -> str:
         for file in sorted((RESULTS / "test-time").glob(f"{model}-*.json"))
         for result in [load_defended(file)]
     ]
-    rows = [[one["model"], one["defence"], *(Verbatim(accuracy_cell(one, name)) for name in LABELS)] for one in found]
+    rows = [[one["model"], one["defence"], *(Verbatim(percent_cell(one, name)) for name in LABELS)] for one in found]
     header = ["model", "defence", *LABELS.values()]
     conditions: dict[str, list[str]] = {}
     for one in found:

@@ -31,9 +31,13 @@ def measure_all(
     )
     results: dict[Cell, dict[str, Any]] = {}
     problems: dict[Cell, str] = {}
+    several = len({cell.dataset for cell in cells}) > 1  # a single one may be `data_dir` itself
     for name, of_model in itertools.groupby(cells, key=lambda cell: cell.model):
         loaded: Any = None
         for cell in of_model:
+            if several and (missing := missing_folder(cell.dataset, args.data_dir)):
+                problems[cell] = missing
+                continue
             try:
                 if loaded is None:
                     model, processor = load_model(
@@ -97,3 +101,12 @@ def _export_folder(cell: Cell, args: argparse.Namespace) -> str | None:
     """Return where the samples of a cell are exported: with several cells, a folder named after the result's file."""
     several = args.export is not None and cell.output is not None and cell.output != args.output
     return str(Path(args.export, Path(str(cell.output)).stem)) if several else args.export
+
+
+def missing_folder(dataset: str, data_dir: str | None) -> str:
+    """Return what is wrong if a data set has no folder in `data_dir`, which would be read in its place."""
+    from ..data.benchmarks import find_benchmark
+
+    if data_dir is None or find_benchmark(dataset) is not None or (Path(data_dir) / dataset).is_dir():
+        return ""
+    return f"`--data_dir`: there is no folder {Path(data_dir) / dataset}."

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..io import printable
+from .evaluate_arguments import add_arguments as add_evaluate_arguments
 from .evaluation_cells import Cell, cells_of
 from .launch import refuse_several_processes
-from .measure_cells import measure_all
+from .measure_cells import measure_all, missing_folder
 
 if TYPE_CHECKING:
     from ..protocols.published_table import PublishedData, PublishedTable
@@ -124,7 +125,6 @@ def _reproduce(
     from accelerate import Accelerator
 
     from ..protocols.reproduction import compare_table, reproduction_lines, write_reproduction
-    from . import build_parser
 
     table = dataclasses.replace(table, numbers=tuple(one for one in table.numbers if one.model in models))
     folder = Path(args.output)
@@ -132,16 +132,17 @@ def _reproduce(
         raise ValueError(f"`--output`: {folder} is a file: name a folder.")
     (folder / "results").mkdir(parents=True, exist_ok=True)  # a folder that exists holds one file a cell
     accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
-    parser, names = build_parser(), {place: name for name, place in models.items()}
+    parser, names = argparse.ArgumentParser(prog="hf-mmcoa evaluate"), {place: name for name, place in models.items()}
+    add_evaluate_arguments(parser)
     results: dict[Any, Any] = {}
     problems: dict[Any, str] = {}
     for data, given in words:
-        options = parser.parse_args(["evaluate", *given])
+        options = parser.parse_args(given)
         cells = cells_of(options)
         written: list[str | None] = [*table.epsilons] or [None]
         radii = dict(zip(_radii(cells), written, strict=True))
         places = {cell: (names[cell.model], data, radii[cell.threat_model.pixel_radius]) for cell in cells}
-        problem = _not_there(options.dataset[0], args.data_dir)
+        problem = missing_folder(options.dataset[0], args.data_dir)
         found, wrong = ({}, dict.fromkeys(cells, problem)) if problem else measure_all(cells, options, accelerator)
         results |= {places[cell]: result for cell, result in found.items()}
         problems |= {places[cell]: problem for cell, problem in wrong.items()}
@@ -154,15 +155,6 @@ def _reproduce(
     print(f"\n{folder}/reproduction.md\n{folder}/reproduction.json")
     verdicts = [one.verdict for one in compared]
     return DIFFERS if "differs" in verdicts else 1 if "not measured" in verdicts else 0
-
-
-def _not_there(dataset: str, data_dir: str | None) -> str:
-    """Return what is wrong if a data set has no folder in `data_dir`, which would be taken for it as a whole."""
-    from ..data.benchmarks import find_benchmark
-
-    if data_dir is None or find_benchmark(dataset) is not None or (Path(data_dir) / dataset).is_dir():
-        return ""
-    return f"`--data_dir`: there is no folder {Path(data_dir) / dataset}."
 
 
 def _radii(cells: list[Cell]) -> list[float]:

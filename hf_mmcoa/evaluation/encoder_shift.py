@@ -45,7 +45,7 @@ class Shift:
 
 @dataclass(frozen=True, eq=False)
 class EncoderShift:
-    """What `evaluate_encoder` measured.
+    """Hold what `evaluate_encoder` measured.
 
     Args:
         noise: shift by a random point of the ball: what no attack is needed for.

@@ -15,8 +15,9 @@ from ..evaluation.retrieval import load_retrieval
 from ..file_names import PICTURE_FILE, RESULTS_FOLDER, ROBUSTNESS_FILE
 from ..report.gallery import gallery_path
 from ..report.load import is_retrieval, named_path, read_results
-from ..report.recall_tables import RecallTable, recall_table
+from ..report.recall_tables import recall_table
 from ..report.table import setting_differences
+from ..report.task_table import TaskTable
 
 _Loaded = tuple[str, Path, dict[str, Any]]  # name of a column, file, result
 
@@ -51,7 +52,7 @@ class Measurements:
     """
 
     sections: list[Section] = field(default_factory=list)
-    retrievals: list[RecallTable] = field(default_factory=list)
+    retrievals: list[TaskTable] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
@@ -71,7 +72,7 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
     """
     loaded: list[_Loaded] = []
     left_out: list[str] = []
-    retrievals: dict[Path, RecallTable] = {}
+    retrievals: dict[Path, TaskTable] = {}
     for one in given or sorted(folder.glob(ROBUSTNESS_FILE)) + sorted((folder / RESULTS_FOLDER).glob("*.json")):
         name, file = named_path(one)
         if file.name.endswith(".gallery.json"):

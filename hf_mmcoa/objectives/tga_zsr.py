@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,13 +56,16 @@ class TGAZSR(Objective):
 
     def __call__(self, embeds: Embeddings) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its unweighted terms `loss_image`, `loss_attention` and `loss_clean_attention`."""
-        own = embeds.prompt_embeds[embeds.labels]  # (batch, dim)
+        sets = embeds.caption_sets  # one, unless several captions are read
+        losses = [F.cross_entropy(class_logits(embeds.adv_image_features, each), each.labels) for each in sets]
+        # The mean of the cosines with several texts is the product with the mean of the texts.
+        own = torch.stack([each.prompt_embeds[each.labels] for each in sets]).mean(0)  # (batch, dim)
 
         def distance(patches: Tensor) -> Tensor:
             teacher = attention_map(embeds.teacher_patches, own, self.image_size)
             return (attention_map(patches, own, self.image_size) - teacher).norm(dim=1).mean()
 
-        terms = {"loss_image": F.cross_entropy(class_logits(embeds.adv_image_features, embeds), embeds.labels)}
+        terms = {"loss_image": torch.stack(losses).mean()}
         loss = terms["loss_image"]
         if self.adv_weight:
             terms["loss_attention"] = distance(embeds.adv_patches)

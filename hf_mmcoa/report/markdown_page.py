@@ -9,7 +9,7 @@ from .beyond_table import BEYOND_SENTENCE
 from .class_tables import CALIBRATION_SENTENCE, CLASS_SENTENCE, FAMILY_SENTENCE
 from .markdown import escape_markdown, markdown_lines
 from .table import count, interval_sentence
-from .task_tables import TaskTable
+from .task_table import TaskTable
 from .text_attacks import CURVE_SENTENCE, MISLED_SENTENCE, SEARCH_SENTENCE, marked
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .defence_tables import DefenceTable, defence_tables
-from .recall_tables import RecallTable, recall_tables
-
-TaskTable = RecallTable | DefenceTable
+from .defence_tables import defence_tables
+from .recall_tables import recall_tables
+from .task_table import TaskTable
 
 
 def task_tables(given: Sequence[str | Path]) -> tuple[list[TaskTable], list[str]]:

@@ -21,7 +21,7 @@ LUMA = 1 / 3  # grey is the mean of the channels, the axis that a change of hue 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """What a view changes, and how often; the random numbers are torch's global ones.
+    """Draw random views of pictures; the random numbers are torch's global ones.
 
     Args:
         affine: factor of rotation (20 degrees), size, aspect, shear and shift; 0 changes no shape.

@@ -22,7 +22,7 @@ def test_a_retrieval_result_is_a_table_of_the_page(model, processor, tmp_path):
     value = f"{100 * found['image_image_to_text_recall_at_1']:.1f} ["
     assert "6 images, 3 captions" in page
     assert value in page
-    assert value.replace("[", r"\[") in text
+    assert value in text  # an interval, as in the other tables
     alone = write_report([path], tmp_path / "alone")  # without any result of classification
     assert "image to text R@1" in alone.page.read_text(encoding="utf-8")
 
