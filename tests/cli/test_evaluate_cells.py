@@ -151,3 +151,11 @@ def test_a_model_of_the_library_is_read_as_before(folder):
     built.save_pretrained("tiny")
     processor.save_pretrained("tiny")
     clean("tiny", "--base", "first", "--output", "tiny.json")
+
+
+def test_of_several_data_sets_none_is_read_in_the_place_of_a_missing_one(folder, capsys):
+    squares(6).save_to_disk("data/me/six")
+    options = ["--model", "first", "--dataset", "me/six", "me/seven", "--data_dir", "data", "--output", "out"]
+    assert evaluate(*options) == 1
+    assert "there is no folder data/me/seven" in capsys.readouterr().err
+    assert [load_result(path)["num_samples"] for path in (folder / "out").iterdir()] == [6]
