@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..data.benchmark_info import attach_info, describe
 from ..data.load import load_benchmark
 from ..io import fingerprint
 from .values import candidates_path, field_values, with_numbers
@@ -16,6 +19,9 @@ from .values import candidates_path, field_values, with_numbers
 UNTOUCHED = "none"  # the objective of a cell that evaluates the model without training
 FULL = "full"  # in YAML and in names: all rows of the training split
 KNOWN, UNSEEN, WHOLE = "known", "unseen", "whole"  # the halves of a list of substitutes, and the whole list
+HELD_OUT = 0.1  # fraction of a training split held out, for model selection or to choose by
+SPLIT_SEED = 0  # for held-out and drawn rows: the same in every cell, whatever its seed and its word split
+KEPT, HELD = "kept", "held-out"  # as in "train[held-out]": the parts of a split, drawn once
 SET_BY_CELL = ("output_dir", "objective", "seed", "resume_from_checkpoint")  # set by the cell, not by the YAML file
 
 
@@ -27,7 +33,7 @@ class Data:
         name: name in its cells, and argument of `load_benchmark` unless `dataset` is given.
         dataset: a registered benchmark or a Hub id.
         data_dir: folder with its files, relative to the YAML file; the protocol's when None.
-        train_split: split to train on.
+        train_split: split to train on; "train[kept]" is the nine tenths of it that "train[held-out]" leaves.
         test_split: split to evaluate on; nothing is ever selected on it.
         image_column: column of the images, where it has no usual name.
         label_column: column of the labels, likewise.
@@ -48,26 +54,45 @@ class Data:
     made_by: str | None = None
 
     def load(self, split: str) -> Any:
-        """Load one split by `load_benchmark`.
+        """Load one split, or one part of it, by `load_benchmark`.
 
         Raises:
             FileNotFoundError: if `data_dir` is missing; the message says how to create it.
         """
+        whole, part = split_and_part(split)
         if self.made_by is not None and not (folder := Path(self.data_dir or ".", self.name)).is_dir():
             raise FileNotFoundError(f"`data_dir`: there is no folder {folder}. Make it: {self.made_by}")
-        return load_benchmark(
+        dataset = load_benchmark(
             self.dataset or self.name,
-            split=split,
+            split=whole,
             data_dir=self.data_dir,
             image_column=self.image_column,
             label_column=self.label_column,
             accept_differences=self.accept_differences,
         )
+        if part is None:
+            return dataset
+        kept, held = divided(len(dataset))
+        rows = held if part == HELD else kept
+        return attach_info(dataset.select(rows), dataclasses.replace(describe(dataset), split=split))
 
     def settings(self) -> dict[str, Any]:
         """Return what affects a result. File locations do not: results carry a fingerprint of the data."""
         values = dataclasses.asdict(self)
         return {key: value for key, value in values.items() if key not in ("data_dir", "made_by", "candidates")}
+
+
+def divided(count: int) -> tuple[list[int], list[int]]:
+    """Divide the rows of a split into those that are kept and those held out; the draw is the same everywhere."""
+    rows = np.random.default_rng(SPLIT_SEED).permutation(count)
+    held = max(1, round(HELD_OUT * count))
+    return sorted(rows[held:].tolist()), sorted(rows[:held].tolist())
+
+
+def split_and_part(split: str) -> tuple[str, str | None]:
+    """Return a split's name and the part that is meant: "train[kept]" is ("train", "kept"), "test" ("test", None)."""
+    found = re.fullmatch(rf"(.+)\[({KEPT}|{HELD})\]", split)
+    return (found[1], found[2]) if found else (split, None)
 
 
 @dataclass(frozen=True, kw_only=True)

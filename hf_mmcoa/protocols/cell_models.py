@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from transformers import PrinterCallback, ProcessorMixin
 
@@ -34,13 +33,11 @@ from ..testbed.pretraining import align_with_english, pretrain_tiny_clip
 from ..testbed.word_vectors import word_vectors
 from ..training.checkpoints import last_checkpoint
 from ..training.trainer import MMCoATrainer
-from .cell import KNOWN, UNSEEN, WHOLE, Cell, Data, Method, short_fingerprint, shots_name
+from .cell import KNOWN, SPLIT_SEED, UNSEEN, WHOLE, Cell, Data, Method, divided, short_fingerprint, shots_name
 from .protocol import ENGLISH, Protocol
-from .split_sizes import HELD_OUT
 from .step_rates import write_rate
 
 TRAINING_FILE = "training.json"
-SPLIT_SEED = 0  # for held-out and drawn rows: the same in every cell, whatever its seed and its word split
 
 
 def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
@@ -172,12 +169,7 @@ def training_rows(dataset: datasets.Dataset, cell: Cell, select: bool) -> tuple[
 
     Held-out rows are drawn first and are the same for every cell, so no few-shot draw contains one of them.
     """
-    rows = list(range(len(dataset)))
-    held_out: list[int] = []
-    if select:
-        drawn = np.random.default_rng(SPLIT_SEED).permutation(len(rows))[: max(1, round(HELD_OUT * len(rows)))]
-        held_out = sorted(int(row) for row in drawn)
-        rows = sorted(set(rows) - set(held_out))
+    rows, held_out = divided(len(dataset)) if select else (list(range(len(dataset))), [])
     if cell.shots is not None:
         labels = read_labels(dataset, "label")[rows]
         rows = [

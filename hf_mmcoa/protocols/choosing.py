@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 from ..data.benchmarks import find_benchmark
+from ..data.locate import locate_unregistered
+from .cell import HELD, KEPT, Data
 from .protocol import Protocol
 from .split_sizes import first_source
 
@@ -16,16 +19,36 @@ VALIDATION: Literal["validation"] = "validation"
 def to_choose_by(protocol: Protocol) -> Protocol:
     """Return the same comparison on validation images and validation words, which share none with the test's.
 
-    Raises:
-        ValueError: if the data set is a benchmark without a validation split.
+    Where data have no validation split, a tenth of the training rows is measured, and no training sees it, the
+    pretraining of a tiny CLIP included.
     """
-    changed: dict[str, Any] = {}
-    for name in ("datasets", "evaluate_on"):
-        changed[name] = tuple(dataclasses.replace(data, test_split=VALIDATION) for data in getattr(protocol, name))
-        for data in changed[name]:
-            if find_benchmark(data.dataset or data.name) is not None and first_source(data, VALIDATION) is None:
-                raise ValueError(
-                    f"`--choose`: {data.name} has no validation split. Choose on another data set, or make a folder of "
-                    "your own with train, validation and test."
-                )
-    return dataclasses.replace(protocol, unseen_words=VALIDATION, **changed)
+    train_on = protocol.train_on
+    return dataclasses.replace(
+        protocol,
+        unseen_words=VALIDATION,
+        datasets=tuple(map(_without_test, protocol.datasets)),
+        evaluate_on=tuple(map(_without_test, protocol.evaluate_on)),
+        train_on=train_on and dataclasses.replace(train_on, train_split=_without_test(train_on).train_split),
+    )
+
+
+def _without_test(data: Data) -> Data:
+    """Return the data set with validation rows in the place of test rows."""
+    if _has_validation(data):
+        return dataclasses.replace(data, test_split=VALIDATION)
+    train = data.train_split
+    return dataclasses.replace(data, train_split=f"{train}[{KEPT}]", test_split=f"{train}[{HELD}]")
+
+
+def _has_validation(data: Data) -> bool:
+    """Return whether a data set has a split of that name; of a repository on the Hub it is taken for granted."""
+    name = data.dataset or data.name
+    if find_benchmark(name) is not None:
+        return first_source(data, VALIDATION) is not None
+    if data.data_dir is None and not Path(name).is_dir():
+        return True
+    try:
+        locate_unregistered(name, VALIDATION, data.data_dir, streaming=False)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True

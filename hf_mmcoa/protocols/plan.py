@@ -22,11 +22,11 @@ from ..report.table import count
 from ..testbed.english_clip import english_clip
 from ..testbed.pictogram_clip import SHIPPED
 from ..testbed.tiny_clip import tiny_clip
-from .cell import Cell, Data, shots_name
+from .cell import HELD_OUT, Cell, Data, shots_name, split_and_part
 from .cell_models import base_folder, trained_folder
 from .cells import check_settings, result_path
 from .protocol import ENGLISH, Protocol
-from .split_sizes import HELD_OUT, first_source, shots_lines, split_size
+from .split_sizes import first_source, shots_lines, split_size
 from .step_rates import Rate, rate_of, read_rates
 from .work import Work, training_work
 
@@ -195,7 +195,7 @@ def _download(data: Data, splits: list[str]) -> tuple[str, float | None]:
             texts.append(f"nothing, {source.notes}")
             continue
         own = [split for split in splits if first_source(data, split) == source]
-        globs = [source.files[hub] for split in own for hub in source.hub_splits(split)]
+        globs = [source.files[hub] for split in own for hub in source.hub_splits(split_and_part(split)[0])]
         cached = _cached(source, globs)
         size = f"at most {_megabytes(source.size_mb)}" if source.size_mb else "size unknown"
         gated = ", gated: needs a token" if source.gated else ""

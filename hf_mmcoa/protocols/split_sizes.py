@@ -10,10 +10,8 @@ import numpy as np
 from ..data.benchmark_info import describe
 from ..data.benchmarks import Source, find_benchmark
 from ..data.labels import read_labels
-from .cell import Cell, Data
+from .cell import HELD, HELD_OUT, Cell, Data, split_and_part
 from .protocol import Protocol
-
-HELD_OUT = 0.1  # fraction of the training split held out for model selection, if `eval_strategy` is set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +33,26 @@ class Size:
 
 def first_source(data: Data, split: str) -> Source | None:
     """Return the place that a split of a benchmark is loaded from; None without one."""
-    row = find_benchmark(data.dataset or data.name)
-    return next((source for source in row.sources if source.hub_splits(split)), None) if row else None
+    row, (whole, _) = find_benchmark(data.dataset or data.name), split_and_part(split)
+    return next((source for source in row.sources if source.hub_splits(whole)), None) if row else None
 
 
 def split_size(data: Data, split: str) -> Size:
     """Return a split's size from the benchmark's row, or from local files."""
     row, source = find_benchmark(data.dataset or data.name), first_source(data, split)
     if row is not None and source is not None and source.format not in ("idx", "embedded") and not data.data_dir:
-        parts = source.hub_splits(split)
+        whole, part = split_and_part(split)
+        parts = source.hub_splits(whole)
         counts = [source.counts[part] for part in parts if part in source.counts]
         smallest = [source.smallest_class[part] for part in parts if part in source.smallest_class]
         # The smallest classes of two splits need not be the same: their sum is a lower bound.
+        rows = sum(counts) if len(counts) == len(parts) else None
+        if part is not None:  # how many of each class the draw takes is not known without the labels
+            held = None if rows is None else max(1, round(HELD_OUT * rows))
+            kept = None if rows is None or held is None else rows - held
+            return Size(rows=held if part == HELD else kept, classes=row.num_classes)
         return Size(
-            rows=sum(counts) if len(counts) == len(parts) else None,
+            rows=rows,
             classes=row.num_classes,
             smallest=sum(smallest) if smallest else None,
             exact=len(smallest) == len(parts) == 1,

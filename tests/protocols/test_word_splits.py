@@ -168,8 +168,6 @@ def test_choosing_measures_other_images_and_other_words(write):
         ours, test = (substitutes(each, data, None, None, word_split=split)["unseen"] for each in (chosen, protocol))
         for (_, own), (_, others) in zip(ours.table, test.table, strict=True):
             assert own and others and not set(own) & set(others)
-    with pytest.raises(ValueError, match="`--choose`: fashion-mnist has no validation split"):
-        to_choose_by(read_protocol(ROOT / "examples/comparisons/fashion-mnist.yaml"))
 
 
 # Numbers
