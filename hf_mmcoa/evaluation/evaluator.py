@@ -39,7 +39,7 @@ def evaluate_robustness(
     dataset: datasets.Dataset,
     attacks: Sequence[str] = ATTACKS,
     *,
-    threat_model: str | ThreatModel = "standard",
+    threat_model: str | Mapping[str, Any] | ThreatModel = "standard",
     class_names: Sequence[str] | None = None,
     candidates: CandidateSource | Mapping[str, CandidateSource] | None = None,
     image_attacks: Mapping[str, ImageAttack] | None = None,
@@ -69,7 +69,8 @@ def evaluate_robustness(
         dataset: pictures and labels, map-style.
         attacks: of "clean", "image", "text" and "multimodal". Multimodal brings image and text with it: an attacker of
             both may leave one alone. Which attacks of each kind are run is the threat model's business.
-        threat_model: a specification, or the name of a preset ("quick", "paper", "standard", "strong").
+        threat_model: the name of a preset ("quick", "paper", "standard", "strong"), a `ThreatModel`, or its
+            fields as in YAML: `{"preset": "quick", "epsilon": "4/255"}`.
         class_names: one a label; taken from the label column's `ClassLabel` when None.
         candidates: source of the text attack's substitutes; None builds the one that the threat model names. With
             several, {"known": s1, "unseen": s2}, the first is the threat model's own; each other one gives numbers of
@@ -112,7 +113,7 @@ def evaluate_robustness(
         >>> result = evaluate_robustness(model, processor, test_split, threat_model="quick")  # doctest: +SKIP
         >>> result["multimodal_accuracy"], result["attack_spec"]["epsilon"]  # doctest: +SKIP
     """
-    spec = ThreatModel.preset(threat_model) if isinstance(threat_model, str) else threat_model
+    spec = ThreatModel.read(threat_model)
     state = process_state(accelerator, model)
     model = evaluated_model(model, state, accelerator)
     task = prepare(

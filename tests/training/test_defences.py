@@ -379,6 +379,7 @@ def test_the_text_term_may_see_every_legal_text(make, adversary):  # noqa: F811
     ]
     assert pools.texts[:3] == trainer.prompts
     loss, embeds = trainer.compute_loss(trainer.model, batch_of(trainer), return_outputs=True)
+    assert 3 < len(embeds.pool_embeds) <= len(pools.texts)  # the prompts, and the chosen texts alone
     cosines = F.normalize(embeds.image_features, dim=-1) @ trainer.attacker.encoder.encode_texts(pools.texts).T
     worst = embeds.logit_scale * torch.stack(
         [
@@ -401,7 +402,7 @@ def test_the_text_term_may_see_every_legal_text(make, adversary):  # noqa: F811
 
 def test_an_attack_without_a_list_of_texts_is_refused_by_name(make):  # noqa: F811
     trainer = make(text_adversary="all", trainer={"text_attack": lambda texts, encode: texts})
-    with pytest.raises(ValueError, match="`text_adversary` needs a text attack that lists its texts"):
+    with pytest.raises(ValueError, match="`text_adversary` needs text attacks that list their texts"):
         trainer.train()
 
 
