@@ -8,17 +8,18 @@ side by side they would be read as a comparison.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..attacks.settings import TEXT_ADVERSARIES
 from ..evaluation.attack_names import BEYOND, AttackName, worst_cases, worst_outcome
 from ..evaluation.clusters import cluster_interval
+from ..evaluation.nonsense import NUM_WORDS
 from ..evaluation.threat_model import preset_of
 from ..evaluation.uncertainty import Repetition, accuracy_interval, in_words
 from ..io import differences, fingerprint, printable
-from .markdown import Verbatim, markdown_lines
+from .markdown import Verbatim, escape_markdown, markdown_lines
 
 Result = Mapping[str, Any]
 Results = Mapping[str, "Result | Sequence[Result]"]
@@ -264,6 +265,24 @@ def notes_on_names(results: Sequence[Result]) -> list[str]:
     return adversary_notes(results) + [WORDS_NOTE] * split
 
 
+def nonsense_notes(results: Results, name_of: Callable[[str], str]) -> list[str]:
+    """Say on how many images a nonsense word in a prompt beats every class, for the results that counted it.
+
+    Args:
+        results: by name.
+        name_of: makes a name fit for where it is shown.
+    """
+    shares = {
+        name: statistics.mean(run["nonsense_images"] for run in runs)
+        for name, runs in _columns(results).items()
+        if runs and all("nonsense_images" in run for run in runs)
+    }
+    said = [f"{100 * share:.1f}%{f' ({name_of(name)})' if len(shares) > 1 else ''}" for name, share in shares.items()]
+    if not said:
+        return []
+    return [f"nonsense: one of {NUM_WORDS} such words in a prompt beats every class on {', '.join(said)} of the images"]
+
+
 def robustness_table(results: Results) -> str:
     """Return an aligned table for a terminal: a row per threat, a column per result, in percent with the 95% interval.
 
@@ -285,8 +304,8 @@ def robustness_table(results: Results) -> str:
     parts = [_aligned(_cells(results))]
     if further := _adversary_cells(results):
         parts.append(_aligned(further, left=min(2, len(results)), gap=2))
-    if chosen := notes_on_names(_flat(results)):
-        parts.append("\n".join(chosen))
+    if notes := [*notes_on_names(_flat(results)), *nonsense_notes(results, printable)]:
+        parts.append("\n".join(notes))
     return "\n\n".join(parts)
 
 
@@ -316,8 +335,8 @@ def markdown_table(results: Results) -> str:
     parts = [_markdown(_cells(results))]
     if further := _adversary_cells(results):
         parts.append(_markdown(further, left=min(2, len(results))))
-    if chosen := notes_on_names(_flat(results)):
-        parts.append(f"{'. '.join(chosen)}.")
+    if notes := [*notes_on_names(_flat(results)), *nonsense_notes(results, escape_markdown)]:
+        parts.append(f"{'. '.join(notes)}.")
     return "\n\n".join(parts)
 
 
