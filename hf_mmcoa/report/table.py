@@ -259,19 +259,20 @@ def adversary_notes(results: Sequence[Result]) -> list[str]:
     return [f"{name}: {chosen}" for name, chosen in ADVERSARIES.items() if name in named]
 
 
-def notes_on_names(results: Sequence[Result]) -> list[str]:
-    """Say what the names in a table mean: what each adversary may choose, and which words are known."""
-    split = any(accuracy_parts(name).source == "unseen" for name in _accuracy_names(results))
-    return adversary_notes(results) + [WORDS_NOTE] * split
-
-
-def nonsense_notes(results: Results, name_of: Callable[[str], str]) -> list[str]:
-    """Say on how many images a nonsense word in a prompt beats every class, for the results that counted it.
+def notes(results: Results, name_of: Callable[[str], str] = printable) -> list[str]:
+    """Say what belongs under a table: what each adversary may choose, which words are known, what nonsense words win.
 
     Args:
-        results: by name.
-        name_of: makes a name fit for where it is shown.
+        results: the columns of the table.
+        name_of: makes a column's name fit for where it is shown.
     """
+    flat = _flat(results)
+    split = any(accuracy_parts(name).source == "unseen" for name in _accuracy_names(flat))
+    return [*adversary_notes(flat), *[WORDS_NOTE] * split, *_nonsense_notes(results, name_of)]
+
+
+def _nonsense_notes(results: Results, name_of: Callable[[str], str]) -> list[str]:
+    """Say on how many images a nonsense word in a prompt beats every class, for the results that counted it."""
     shares = {
         name: statistics.mean(run["nonsense_images"] for run in runs)
         for name, runs in _columns(results).items()
@@ -304,8 +305,8 @@ def robustness_table(results: Results) -> str:
     parts = [_aligned(_cells(results))]
     if further := _adversary_cells(results):
         parts.append(_aligned(further, left=min(2, len(results)), gap=2))
-    if notes := [*notes_on_names(_flat(results)), *nonsense_notes(results, printable)]:
-        parts.append("\n".join(notes))
+    if said := notes(results):
+        parts.append("\n".join(said))
     return "\n\n".join(parts)
 
 
@@ -335,8 +336,8 @@ def markdown_table(results: Results) -> str:
     parts = [_markdown(_cells(results))]
     if further := _adversary_cells(results):
         parts.append(_markdown(further, left=min(2, len(results))))
-    if notes := [*notes_on_names(_flat(results)), *nonsense_notes(results, escape_markdown)]:
-        parts.append(f"{'. '.join(notes)}.")
+    if said := notes(results, escape_markdown):
+        parts.append(f"{'. '.join(said)}.")
     return "\n\n".join(parts)
 
 
