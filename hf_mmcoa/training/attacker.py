@@ -37,7 +37,7 @@ from .teacher import Teacher
 from .victims import image_victim
 
 MAX_POOLED = 20_000
-"""Texts that a step encodes at most: hundreds of classes with ten substitutes each, or one edit of tens of prompts."""
+"""Texts that a step encodes at most: a thousand classes with twenty substitutes each."""
 STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "embedding": 4, "families": 5}
 """Numbers of the random streams: each kind of draw has its own."""
 
@@ -237,33 +237,23 @@ class Attacker:
 
     @property
     def text_pools(self) -> TextPools:
-        """Return every text that an attack of `text_attack` may put in the place of a class prompt.
-
-        Listed once a `start`.
+        """Return every text that the attack on words may put in the place of a class prompt; listed once a `start`.
 
         Raises:
-            ValueError: if an attack cannot list its texts, or they are more than `MAX_POOLED`.
+            ValueError: if the attack cannot list its texts, or they are more than `MAX_POOLED`.
         """
         if self._pools is None:
+            if not hasattr(self.word_attack, "variants"):
+                raise ValueError(
+                    f"`text_adversary` needs a text attack that lists its texts (`variants`); "
+                    f"{type(self.word_attack).__name__} does not: take BertAttack, or `text_adversary=blind`."
+                )
             prompts = class_prompts(self.class_names, self.args.template)
-            pools: list[dict[str, None]] = [{prompt: None} for prompt in prompts]
-            for attack in self._pooled_attacks():
-                if not hasattr(attack, "variants"):
-                    raise ValueError(
-                        f"`text_adversary` needs text attacks that list their texts (`variants`); "
-                        f"{type(attack).__name__} does not: leave the attack out, or take `text_adversary=blind`."
-                    )
-                for pool, listed in zip(pools, legal_texts(attack, prompts, max_texts=MAX_POOLED).pools, strict=True):
-                    pool.update(dict.fromkeys(listed))
-            others = [(text, number) for number, pool in enumerate(pools) for text in [*pool][1:]]
-            texts = [*prompts, *(text for text, _ in others)]
+            listed = legal_texts(self.word_attack, prompts, max_texts=MAX_POOLED).pools
+            others = [(text, number) for number, pool in enumerate(listed) for text in pool[1:]]
+            texts = [pool[0] for pool in listed] + [text for text, _ in others]
             self._pools = TextPools(texts, [*range(len(prompts)), *(number for _, number in others)])
         return self._pools
-
-    def _pooled_attacks(self) -> list[Any]:
-        """Return the attacks whose texts are listed, one for each kind of `text_attack`."""
-        of_kind = {"words": self.word_attack, "characters": self.character_attack}
-        return [of_kind[kind] for kind in self.text_attacks]
 
     def worst_texts(self, batch: Batch) -> TextPools:
         """Return the class prompts and those legal texts that the adversary chooses for an image of the batch.

@@ -402,7 +402,7 @@ def test_the_text_term_may_see_every_legal_text(make, adversary):  # noqa: F811
 
 def test_an_attack_without_a_list_of_texts_is_refused_by_name(make):  # noqa: F811
     trainer = make(text_adversary="all", trainer={"text_attack": lambda texts, encode: texts})
-    with pytest.raises(ValueError, match="`text_adversary` needs text attacks that list their texts"):
+    with pytest.raises(ValueError, match="`text_adversary` needs a text attack that lists its texts"):
         trainer.train()
 
 
