@@ -130,15 +130,33 @@ def worst_case_logits(
     Returns:
         Logits z, (batch, C).
     """
+    return logit_scale * _worst_cosines(image_embeds @ pool_embeds.T, pool_classes, labels, every_class)
+
+
+def chosen_texts(
+    image_embeds: Tensor, pool_embeds: Tensor, pool_classes: Tensor, labels: Tensor, every_class: bool
+) -> Tensor:
+    """Return which legal texts the adversary of `worst_case_logits` chooses for an image of the batch, bool (texts,).
+
+    Args:
+        image_embeds, pool_embeds, pool_classes, labels, every_class: as of `worst_case_logits`.
+    """
+    cosines = image_embeds @ pool_embeds.T
+    worst = _worst_cosines(cosines, pool_classes, labels, every_class)
+    chosen: Tensor = (cosines == worst.gather(1, pool_classes.expand_as(cosines))).any(dim=0)
+    return chosen
+
+
+def _worst_cosines(cosines: Tensor, pool_classes: Tensor, labels: Tensor, every_class: bool) -> Tensor:
+    """Return each image's cosines with the chosen text of each class, (batch, C), of those with all (batch, texts)."""
     num_classes = int(pool_classes.max()) + 1
-    cosines = image_embeds @ pool_embeds.T  # (batch, texts)
     owners = pool_classes.expand_as(cosines)
     own = labels[:, None] == torch.arange(num_classes, device=labels.device)  # (batch, C)
     lowest = cosines.new_full(own.shape, torch.inf).scatter_reduce(1, owners, cosines, "amin")
     others = cosines[:, :num_classes]
     if every_class:
         others = cosines.new_full(own.shape, -torch.inf).scatter_reduce(1, owners, cosines, "amax")
-    return logit_scale * torch.where(own, lowest, others)
+    return torch.where(own, lowest, others)
 
 
 def _check_shapes(image_embeds: Tensor, text_embeds: Tensor) -> None:

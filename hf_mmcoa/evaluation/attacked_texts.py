@@ -27,12 +27,14 @@ from ..attacks.image_losses import log_odds_loss
 from ..attacks.perturbed_texts import EmbeddingAttacker, TextVictim
 from ..attacks.prompt_pools import PromptPools
 from ..attacks.shared_choice import choose_shared_texts
+from ..data.prompts import class_prompts
 from ..losses import zero_shot_logits
 from ..models.encoder import DualEncoder
 from ..substitutes.source import CandidateSource
 from .attack_names import AttackName, source_suffix
 from .controls import random_embeddings, random_texts
 from .families import measure_families
+from .nonsense import nonsense_words
 from .text_changes import TextChanges
 from .threat_model import ThreatModel
 
@@ -91,6 +93,8 @@ class AttackedTexts:
     """Unit embeddings of `found.lists` and of the blind embedding attack, (texts, dim) by attack; set by `use`."""
     controls: dict[str, Tensor] = field(default_factory=dict)
     """Unit embeddings of `found.controls` and of random token embeddings, (draws, texts, dim) by attack; by `use`."""
+    nonsense: Tensor | None = None
+    """Unit embeddings of the prompts with nonsense words, (words, dim); None for captions. Set by `use`."""
     longest_shift: float = 0.0
     """How far the blind embedding attack moved a token at most, in mean row norms of the token table; set by `use`."""
 
@@ -205,6 +209,8 @@ class AttackedTexts:
             for name, lists in found.controls.items()
             if all(lists)
         }
+        if "text" in self.attacks and self.class_names:
+            self.nonsense = self.encoder.encode_texts(class_prompts(nonsense_words(), str(self.spec.template)))
         self.longest_shift = 0.0
         if "text" in self.attacks and "embedding" in self.spec.text_attacks:
             self.embeds["text/embedding/blind"] = self._perturbed_embeddings()

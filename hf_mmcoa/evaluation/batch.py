@@ -20,6 +20,7 @@ from .attack_names import BEYOND, AttackName, source_suffix, worst_case_attacks
 from .controls import judge
 from .export import Export
 from .misled import Misled, Texts, rivals
+from .nonsense import beaten
 from .prepare import Evaluation
 
 EMBEDDING_RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -64,6 +65,7 @@ def evaluate_batch(
         "outcomes": {name: "".join("01"[robust] for robust in rows.tolist()) for name, rows in run.outcomes.items()},
         "witnesses": run.witnesses,
         "controls": run.controls,
+        "nonsense": run.nonsense,
         "written": run.written,
         "embedding_lengths": run.embedding_lengths,
         "curve": run.curve,
@@ -100,6 +102,8 @@ class _Batch:
         """Samples that are correct under each degree of an attack that no ball bounds, "corruptions/jpeg/3"."""
         self.embedding_lengths: list[float] = []
         """How far a token was moved at most at each of them, in mean row norms of the token table."""
+        self.nonsense: tuple[int, int] | None = None
+        """Pairs with a nonsense word and images that such a word beats, see `nonsense.beaten`."""
         self.controls: dict[str, dict[str, Any]] = {}
         """Robust samples under random texts, by attack, see `controls.judge`."""
         self.written: dict[str, list[str]] = {}
@@ -148,6 +152,8 @@ class _Batch:
         if by_image and "embedding" in self.spec.text_attacks:
             self._attack_embeddings()
         clean = self.evaluation.clean_prompts
+        if self.texts.nonsense is not None:
+            self.nonsense = beaten(self.embeds, self.evaluation.prompt_embeds, self.texts.nonsense)
         for name, drawn in self.texts.controls.items():
             self.controls[name] = judge(drawn, clean, self.embeds[self.clean], self.labels[self.clean])
 

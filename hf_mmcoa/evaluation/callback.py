@@ -49,7 +49,7 @@ class RobustnessCallback(TrainerCallback):
         dataset: datasets.Dataset,
         *,
         every: int | Literal["epoch"] = "epoch",
-        threat_model: str | ThreatModel = "quick",
+        threat_model: str | Mapping[str, Any] | ThreatModel = "quick",
         attacks: Sequence[str] = ATTACKS,
         class_names: Sequence[str] | None = None,
         candidates: CandidateSource | Mapping[str, CandidateSource] | None = None,

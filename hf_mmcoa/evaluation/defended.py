@@ -38,7 +38,7 @@ def evaluate_defence(
     dataset: datasets.Dataset,
     defence: Defence,
     *,
-    threat_model: str | ThreatModel = "standard",
+    threat_model: str | Mapping[str, Any] | ThreatModel = "standard",
     adaptive_steps: int | None = None,
     eot_draws: int = EOT_DRAWS,
     draws: int = DRAWS,
@@ -108,7 +108,7 @@ def evaluate_defence(
         >>> result = evaluate_defence(model, processor, test_split, TTC(), threat_model="quick")  # doctest: +SKIP
         >>> result["static_accuracy"], result["adaptive_accuracy"], result["robust_accuracy"]  # doctest: +SKIP
     """
-    spec = ThreatModel.preset(threat_model) if isinstance(threat_model, str) else threat_model
+    spec = ThreatModel.read(threat_model)
     adaptive_steps = spec.num_steps if adaptive_steps is None else adaptive_steps
     for name, value in (("adaptive_steps", adaptive_steps), ("eot_draws", eot_draws), ("draws", draws)):
         if value < 1:

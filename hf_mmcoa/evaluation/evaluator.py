@@ -25,6 +25,7 @@ from .attack_names import BEYOND, AttackName, worst_case_attacks, worst_outcome
 from .batch import EMBEDDING_RADII, evaluate_batch
 from .by_class import numbers_by_class
 from .export import Export, ImageFormat
+from .nonsense import NUM_WORDS
 from .prepare import ATTACKS, Evaluation, prepare
 from .results import load_result, save_result
 from .runner import Record, evaluated_model, process_state, result_names, run
@@ -39,7 +40,7 @@ def evaluate_robustness(
     dataset: datasets.Dataset,
     attacks: Sequence[str] = ATTACKS,
     *,
-    threat_model: str | ThreatModel = "standard",
+    threat_model: str | Mapping[str, Any] | ThreatModel = "standard",
     class_names: Sequence[str] | None = None,
     candidates: CandidateSource | Mapping[str, CandidateSource] | None = None,
     image_attacks: Mapping[str, ImageAttack] | None = None,
@@ -69,7 +70,8 @@ def evaluate_robustness(
         dataset: pictures and labels, map-style.
         attacks: of "clean", "image", "text" and "multimodal". Multimodal brings image and text with it: an attacker of
             both may leave one alone. Which attacks of each kind are run is the threat model's business.
-        threat_model: a specification, or the name of a preset ("quick", "paper", "standard", "strong").
+        threat_model: the name of a preset ("quick", "paper", "standard", "strong"), a `ThreatModel`, or its
+            fields as in YAML: `{"preset": "quick", "epsilon": "4/255"}`.
         class_names: one a label; taken from the label column's `ClassLabel` when None.
         candidates: source of the text attack's substitutes; None builds the one that the threat model names. With
             several, {"known": s1, "unseen": s2}, the first is the threat model's own; each other one gives numbers of
@@ -99,7 +101,9 @@ def evaluate_robustness(
         `text_own_accuracy`; `embedding_accuracy` and `worst_case_accuracy`; for each of them its 95% interval, as in
         `image_accuracy_interval`, what that generalises over ("images" or "classes", see `uncertainty`), as in
         `image_accuracy_interval_over`, and its success rate among the correctly classified, as in
-        `image_attack_success_rate` (None if there are none); `attacks/<name>` and `outcomes`, one sign a sample, of
+        `image_attack_success_rate` (None if there are none); `nonsense_images`, the share of clean images to which one
+        of 200 nonsense words is nearer than every class, and `nonsense_pairs`, the share of (image, word) pairs;
+        `attacks/<name>` and `outcomes`, one sign a sample, of
         every attack; `attack_spec`, `sanity` and what else is needed to judge and redo it.
 
     Raises:
@@ -112,7 +116,7 @@ def evaluate_robustness(
         >>> result = evaluate_robustness(model, processor, test_split, threat_model="quick")  # doctest: +SKIP
         >>> result["multimodal_accuracy"], result["attack_spec"]["epsilon"]  # doctest: +SKIP
     """
-    spec = ThreatModel.preset(threat_model) if isinstance(threat_model, str) else threat_model
+    spec = ThreatModel.read(threat_model)
     state = process_state(accelerator, model)
     model = evaluated_model(model, state, accelerator)
     task = prepare(
@@ -186,6 +190,7 @@ class ZeroShotTask:
             **numbers,
             **{f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()},
             **self._embedding_curve(records, total),
+            **self._nonsense(records, total),
             **{
                 name: sum(record["severities"][name] for record in records) / total
                 for name in records[0].get("severities", {})  # a run that an older version began has none
@@ -214,6 +219,14 @@ class ZeroShotTask:
         for record in records:
             counted.update(record["queries"])
         return dict(counted)
+
+    def _nonsense(self, records: Sequence[Record], total: int) -> dict[str, float]:
+        """Return how often a nonsense word is nearer to an image than all classes are, see `nonsense`."""
+        counts = [record["nonsense"] for record in records if record.get("nonsense") is not None]
+        if len(counts) < len(records):  # no text was attacked, or an older version began the run
+            return {}
+        pairs, images = (sum(column) for column in zip(*counts, strict=True))
+        return {"nonsense_pairs": pairs / (total * NUM_WORDS), "nonsense_images": images / total}
 
     def _embedding_curve(self, records: Sequence[Record], total: int) -> dict[str, Any]:
         """Return the accuracy over the radius of the image-aware embedding attack, and what the radius amounts to."""

@@ -51,7 +51,7 @@ def evaluate_retrieval(
     model: nn.Module,
     processor: Any,
     dataset: datasets.Dataset,
-    threat_model: str | ThreatModel = "standard",
+    threat_model: str | Mapping[str, Any] | ThreatModel = "standard",
     *,
     image_column: str = AUTO,
     text_column: str = AUTO,
@@ -96,7 +96,8 @@ def evaluate_retrieval(
         model: a `CLIPModel`, wrapped or not; evaluated where it is, in eval mode, and left as it was.
         processor: its `CLIPProcessor`.
         dataset: pictures and captions, map-style.
-        threat_model: a specification, or the name of a preset ("quick", "paper", "standard", "strong").
+        threat_model: the name of a preset ("quick", "paper", "standard", "strong"), a `ThreatModel`, or its
+            fields as in YAML: `{"preset": "quick", "epsilon": "4/255"}`.
         image_column: pictures; "auto" finds them.
         text_column: a caption or a list of captions a row; "auto" takes `text`, `caption` or `texts`.
         candidates: source of the substitutes, or several by name, as for `evaluate_robustness`.
@@ -130,7 +131,7 @@ def evaluate_retrieval(
         >>> result["image_image_to_text_recall_at_1"], result["attack_spec"]["epsilon"]  # doctest: +SKIP
     """
     attacks = complete_attacks(attacks)
-    spec = ThreatModel.preset(threat_model) if isinstance(threat_model, str) else threat_model
+    spec = ThreatModel.read(threat_model)
     if spec.beyond:
         raise ValueError(f"`beyond` {list(spec.beyond)} needs class names: captions have none. Leave it out.")
     state = process_state(accelerator, model)

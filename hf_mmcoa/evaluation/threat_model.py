@@ -191,6 +191,35 @@ class ThreatModel(AttackSettings):
         return cls(**{**PRESETS[name], **overrides})
 
     @classmethod
+    def read(cls, given: str | Mapping[str, Any] | ThreatModel) -> ThreatModel:
+        """Return the threat model that a caller gives.
+
+        Args:
+            given: one; the name of a preset; or fields over `preset` ("standard" without it), as in a YAML file.
+
+        Raises:
+            ValueError: if there is no such preset or field, or a field is out of range.
+            TypeError: if it is none of these.
+
+        Example:
+            >>> ThreatModel.read({"preset": "quick", "epsilon": "4/255"}).epsilon == 4 / 255
+            True
+        """
+        if isinstance(given, ThreatModel):
+            return given
+        if isinstance(given, str):
+            return cls.preset(given)
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"`threat_model` must be a ThreatModel, a preset ({', '.join(PRESETS)}) or fields by name, got "
+                f"{given!r}."
+            )
+        fields = {"preset": "standard", **given}
+        if unknown := sorted(set(fields) - {"preset", *(field.name for field in dataclasses.fields(cls))}):
+            raise ValueError(f"`threat_model`: there is no field {', '.join(unknown)}.")
+        return cls.preset(fields.pop("preset"), **fields)
+
+    @classmethod
     def of(cls, settings: AttackSettings, **changes: Any) -> ThreatModel:
         """Return a threat model with the budget and the effort of `settings`, and any field replaced."""
         return cls(**{name: getattr(settings, name) for name in AttackSettings.names()} | changes)

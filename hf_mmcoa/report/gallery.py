@@ -104,7 +104,7 @@ class Gallery:
 def attack_gallery(
     models: Mapping[str, tuple[nn.Module, Any]],
     dataset: Any,
-    threat_model: str | ThreatModel,
+    threat_model: str | Mapping[str, Any] | ThreatModel,
     class_names: Sequence[str] | None = None,
     candidates: CandidateSource | Mapping[str, CandidateSource] | None = None,
     num_samples: int = 6,
@@ -135,7 +135,7 @@ def attack_gallery(
         raise ValueError("`models` is empty; give at least one as {name: (model, processor)}.")
     if num_samples < 1:
         raise ValueError(f"`num_samples` must be at least 1, got {num_samples}.")
-    spec = ThreatModel.preset(threat_model) if isinstance(threat_model, str) else threat_model
+    spec = ThreatModel.read(threat_model)
     in_texts = {"words", "characters"} & set(spec.text_attacks)
     samples: list[Sample] = []
     for name, (model, processor) in models.items():

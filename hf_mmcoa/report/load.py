@@ -152,6 +152,7 @@ def _check_shown(result: Mapping[str, Any]) -> None:
     types: dict[str, Any] = {
         "sanity": list[_Finding],
         "embedding_curve": _Curve,
+        "nonsense_images": float,
         "witnesses": dict[str, list[list[str] | None]],
     }
     check_fields(result, {**types, **dict.fromkeys(rates, float | None), **dict.fromkeys(families, float)})

@@ -49,7 +49,7 @@ from .table import (
     main_columns,
     markdown_table,
     most_candidates,
-    notes_on_names,
+    notes,
     setting_differences,
 )
 from .task_tables import task_tables
@@ -282,7 +282,7 @@ def _section_context(section: Section, number: int, title: str) -> dict[str, Any
         "num_samples": section.first["num_samples"],
         "tradeoff": tradeoff,
         "by_adversary": _adversary_context(series),
-        "adversaries": notes_on_names(results),
+        "adversaries": notes({one.name: one.results for one in series}, name_of=str),
         "curve": {**_picture(radius_chart, series), "rows": curve} if curve else None,
         **class_context(series),
         "misled": misleading_texts(series),

@@ -8,17 +8,18 @@ side by side they would be read as a comparison.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..attacks.settings import TEXT_ADVERSARIES
 from ..evaluation.attack_names import BEYOND, AttackName, worst_cases, worst_outcome
 from ..evaluation.clusters import cluster_interval
+from ..evaluation.nonsense import NUM_WORDS
 from ..evaluation.threat_model import preset_of
 from ..evaluation.uncertainty import Repetition, accuracy_interval, in_words
 from ..io import differences, fingerprint, printable
-from .markdown import Verbatim, markdown_lines
+from .markdown import Verbatim, escape_markdown, markdown_lines
 
 Result = Mapping[str, Any]
 Results = Mapping[str, "Result | Sequence[Result]"]
@@ -258,10 +259,29 @@ def adversary_notes(results: Sequence[Result]) -> list[str]:
     return [f"{name}: {chosen}" for name, chosen in ADVERSARIES.items() if name in named]
 
 
-def notes_on_names(results: Sequence[Result]) -> list[str]:
-    """Say what the names in a table mean: what each adversary may choose, and which words are known."""
-    split = any(accuracy_parts(name).source == "unseen" for name in _accuracy_names(results))
-    return adversary_notes(results) + [WORDS_NOTE] * split
+def notes(results: Results, name_of: Callable[[str], str] = printable) -> list[str]:
+    """Say what belongs under a table: what each adversary may choose, which words are known, what nonsense words win.
+
+    Args:
+        results: the columns of the table.
+        name_of: makes a column's name fit for where it is shown.
+    """
+    flat = _flat(results)
+    split = any(accuracy_parts(name).source == "unseen" for name in _accuracy_names(flat))
+    return [*adversary_notes(flat), *[WORDS_NOTE] * split, *_nonsense_notes(results, name_of)]
+
+
+def _nonsense_notes(results: Results, name_of: Callable[[str], str]) -> list[str]:
+    """Say on how many images a nonsense word in a prompt beats every class, for the results that counted it."""
+    shares = {
+        name: statistics.mean(run["nonsense_images"] for run in runs)
+        for name, runs in _columns(results).items()
+        if runs and all("nonsense_images" in run for run in runs)
+    }
+    said = [f"{100 * share:.1f}%{f' ({name_of(name)})' if len(shares) > 1 else ''}" for name, share in shares.items()]
+    if not said:
+        return []
+    return [f"nonsense: one of {NUM_WORDS} such words in a prompt beats every class on {', '.join(said)} of the images"]
 
 
 def robustness_table(results: Results) -> str:
@@ -285,8 +305,8 @@ def robustness_table(results: Results) -> str:
     parts = [_aligned(_cells(results))]
     if further := _adversary_cells(results):
         parts.append(_aligned(further, left=min(2, len(results)), gap=2))
-    if chosen := notes_on_names(_flat(results)):
-        parts.append("\n".join(chosen))
+    if said := notes(results):
+        parts.append("\n".join(said))
     return "\n\n".join(parts)
 
 
@@ -316,8 +336,8 @@ def markdown_table(results: Results) -> str:
     parts = [_markdown(_cells(results))]
     if further := _adversary_cells(results):
         parts.append(_markdown(further, left=min(2, len(results))))
-    if chosen := notes_on_names(_flat(results)):
-        parts.append(f"{'. '.join(chosen)}.")
+    if said := notes(results, escape_markdown):
+        parts.append(f"{'. '.join(said)}.")
     return "\n\n".join(parts)
 
 

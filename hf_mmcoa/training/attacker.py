@@ -25,7 +25,7 @@ from ..attacks.perturbed_texts import PerturbedTexts, TextAttacker, TextVictim
 from ..attacks.settings import AttackSettings
 from ..config import MMCoAConfig
 from ..data.prompts import class_prompts
-from ..losses import zero_shot_logits
+from ..losses import chosen_texts, zero_shot_logits
 from ..objectives import Objective
 from ..substitutes.masked_lm import MaskedLMCandidates
 from ..substitutes.misaligned import LeftNeighboursCandidates
@@ -37,7 +37,7 @@ from .teacher import Teacher
 from .victims import image_victim
 
 MAX_POOLED = 20_000
-"""Texts that a step encodes with gradient at most: hundreds of classes with ten substitutes each."""
+"""Texts that a step encodes at most: a thousand classes with twenty substitutes each."""
 STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "embedding": 4, "families": 5}
 """Numbers of the random streams: each kind of draw has its own."""
 
@@ -64,7 +64,7 @@ class Adversarial:
         iterates: the points at which the image attack took its gradients, where the objective reads them.
         texts: perturbed texts, one entry per kind of text attack that was drawn.
         text_ids: a sample's row among all perturbed texts, (batch,); None where the objective reads none.
-        pools: all legal texts of all classes, where the objective reads them.
+        pools: of the legal texts of all classes those that are worst for an image, where the objective reads them.
         more_captions: the attacked texts of the second and every further caption, as those of the first.
     """
 
@@ -175,7 +175,7 @@ class Attacker:
             self.start()
         views = self.objective.views
         images, iterates = self.attack_images(batch, self.generator("images")) if "adv_images" in views else (None, [])
-        pools = self.text_pools if "text_pools" in views else None
+        pools = self.worst_texts(batch) if "text_pools" in views else None
         if "adv_texts" not in views:
             return Adversarial(images, iterates, pools=pools)
         first, *others = (
@@ -254,6 +254,24 @@ class Attacker:
             texts = [pool[0] for pool in listed] + [text for text, _ in others]
             self._pools = TextPools(texts, [*range(len(prompts)), *(number for _, number in others)])
         return self._pools
+
+    def worst_texts(self, batch: Batch) -> TextPools:
+        """Return the class prompts and those legal texts that the adversary chooses for an image of the batch.
+
+        All legal texts are encoded without gradient, so that a step keeps the graph of the chosen ones alone.
+        """
+        pools = self.text_pools
+        with torch.no_grad():
+            chosen = chosen_texts(
+                self.encoder.encode_images(batch.images),
+                self.encoder.encode_texts(pools.texts),
+                batch.anchor_ids.new_tensor(pools.classes),
+                batch.anchor_ids,
+                every_class=self.args.text_adversary == "all",
+            )
+        chosen[: len(self.class_names)] = True
+        rows = chosen.nonzero()[:, 0].tolist()
+        return TextPools([pools.texts[row] for row in rows], [pools.classes[row] for row in rows])
 
     def attack_texts(
         self,

@@ -145,3 +145,14 @@ def test_an_unknown_name_is_refused():
         image_attack("fgms", ThreatModel())
     with pytest.raises(ValueError, match="choose from paper"):
         ThreatModel.preset("weak")
+
+
+def test_it_may_be_given_as_in_a_yaml_file():
+    given = ThreatModel.read({"preset": "quick", "epsilon": "4/255", "text_adversaries": ["own"]})
+    assert given == ThreatModel.preset("quick", epsilon=4 / 255, text_adversaries=("own",))
+    assert ThreatModel.read({}) == ThreatModel.read("standard") == ThreatModel.preset("standard")
+    assert ThreatModel.read(given) is given and ThreatModel.read(given.to_dict()) == given
+    with pytest.raises(ValueError, match="there is no field eps"):
+        ThreatModel.read({"eps": 0.1})
+    with pytest.raises(TypeError, match="must be a ThreatModel, a preset"):
+        ThreatModel.read(0.1)

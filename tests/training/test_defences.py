@@ -379,6 +379,7 @@ def test_the_text_term_may_see_every_legal_text(make, adversary):  # noqa: F811
     ]
     assert pools.texts[:3] == trainer.prompts
     loss, embeds = trainer.compute_loss(trainer.model, batch_of(trainer), return_outputs=True)
+    assert 3 < len(embeds.pool_embeds) <= len(pools.texts)  # the prompts, and the chosen texts alone
     cosines = F.normalize(embeds.image_features, dim=-1) @ trainer.attacker.encoder.encode_texts(pools.texts).T
     worst = embeds.logit_scale * torch.stack(
         [
