@@ -64,7 +64,7 @@ class Adversarial:
         iterates: the points at which the image attack took its gradients, where the objective reads them.
         texts: perturbed texts, one entry per kind of text attack that was drawn.
         text_ids: a sample's row among all perturbed texts, (batch,); None where the objective reads none.
-        pools: of the legal texts of all classes those that are worst for an image, where the objective reads them.
+        pools: the legal texts that the objective reads, see `Attacker.worst_texts`.
         more_captions: the attacked texts of the second and every further caption, as those of the first.
     """
 
@@ -256,18 +256,21 @@ class Attacker:
         return self._pools
 
     def worst_texts(self, batch: Batch) -> TextPools:
-        """Return the class prompts and those legal texts that the adversary chooses for an image of the batch.
+        """Return the class prompts and those legal texts that the objective's adversary chooses for an image.
 
-        All legal texts are encoded without gradient, so that a step keeps the graph of the chosen ones alone.
+        All legal texts are encoded without gradient, so that a step keeps the graph of the chosen ones alone. An
+        objective that reads them and names no adversary gets all.
         """
-        pools = self.text_pools
+        pools, adversary = self.text_pools, getattr(self.objective, "text_adversary", None)
+        if adversary is None:
+            return pools
         with torch.no_grad():
             chosen = chosen_texts(
                 self.encoder.encode_images(batch.images),
                 self.encoder.encode_texts(pools.texts),
                 batch.anchor_ids.new_tensor(pools.classes),
                 batch.anchor_ids,
-                every_class=self.args.text_adversary == "all",
+                every_class=adversary == "all",
             )
         chosen[: len(self.class_names)] = True
         rows = chosen.nonzero()[:, 0].tolist()

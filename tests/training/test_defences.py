@@ -400,6 +400,38 @@ def test_the_text_term_may_see_every_legal_text(make, adversary):  # noqa: F811
     assert trainer.train().training_loss > 0 and math.isfinite(trainer.evaluate()["eval_loss"])
 
 
+def test_an_objective_that_is_given_chooses_its_own_texts(make):  # noqa: F811
+    class ReadsAll(MMCoA):
+        text_adversary = None
+
+        def __init__(self):
+            pass
+
+        views = frozenset({"text_pools", "images"})
+
+    table = SynonymTable({"cat": ["feline", "kitty"], "dog": ["hound", "pup"], "car": ["wagon", "automobile"]})
+    chosen = {}
+    for name, objective in {
+        "own": MMCoA(lambda_image=0, text_adversary="own"),
+        "all": MMCoA(lambda_image=0, text_adversary="all"),
+        "its own": ReadsAll(),
+    }.items():
+        trainer = make(template="a {}", trainer={"objective": objective, "text_attack": None, "candidates": table})
+        batch = trainer.reader.read(batch_of(trainer), own_texts=False)
+        chosen[name] = trainer.attacker.worst_texts(batch)
+        cosines = (
+            trainer.attacker.encoder.encode_images(batch.images)
+            @ trainer.attacker.encoder.encode_texts(trainer.attacker.text_pools.texts).T
+        )
+        if name == "all":  # the nearest text of every other class is among them
+            for row, label in zip(cosines, batch.anchor_ids.tolist(), strict=True):
+                for other in {0, 1, 2} - {label}:
+                    texts = [i for i, owner in enumerate(trainer.attacker.text_pools.classes) if owner == other]
+                    nearest = max(texts, key=lambda place: row[place].item())
+                    assert trainer.attacker.text_pools.texts[nearest] in chosen["all"].texts
+    assert len(chosen["its own"].texts) == 9 >= len(chosen["all"].texts) >= len(chosen["own"].texts) >= 3
+
+
 def test_an_attack_without_a_list_of_texts_is_refused_by_name(make):  # noqa: F811
     trainer = make(text_adversary="all", trainer={"text_attack": lambda texts, encode: texts})
     with pytest.raises(ValueError, match="`text_adversary` needs a text attack that lists its texts"):
