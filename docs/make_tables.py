@@ -260,7 +260,9 @@ def test_time() -> str:
 
 
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
-OBJECTIVES = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
+FORMER = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
+OBJECTIVES = (*FORMER[:-1], "advflyp", "saft", "sim-clip", "qt-aft", "agft", "mmcoa")
+DIFFERENT = ("clean", "image", "text (unseen), own", "text (unseen), all", "multimodal (known), own")
 SHORT = (
     "clean", "image", "text (known), own", "text (known), all", "text (unseen), own", "text (unseen), all",
     "multimodal (known), own", "multimodal (known), all", "worst case",
@@ -304,17 +306,19 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "pictograms": (ROOT / "docs" / "data.md", partial(shift, "pictograms")),
     "pictograms-robust": (ROOT / "docs" / "data.md", partial(table, "pictograms-robust")),
     "fashion-mnist": (ROOT / "docs" / "protocols.md", partial(table, "fashion-mnist")),
-    "objectives": (README, partial(compared, "digits-captions", SHORT, OBJECTIVES)),
+    "objectives": (README, partial(compared, "digits", SHORT, OBJECTIVES)),
     "objectives-digits": (
         DEFENCES,
-        partial(compared, "digits-captions", (*SHORT[:-1], "text embedding", "worst case")),
+        partial(compared, "digits", (*SHORT[:-1], "text embedding", "worst case")),
     ),
+    "objectives-digits-differences": (DEFENCES, partial(differences, "digits", DIFFERENT)),
+    "objectives-captions": (DEFENCES, partial(compared, "digits-captions", SHORT)),
     "objectives-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist")),
     "forms-digits": (DEFENCES, partial(compared, "digits-lab", LAB)),
     "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", BLIND_LAB)),
     "forms-digits-differences": (DEFENCES, partial(differences, "digits-lab", LAB, FORMS)),
     "forms-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist-lab", BLIND_LAB, FORMS)),
-    "text-was-and-is-digits": (DEFENCES, partial(was_and_is, "digits-captions", OBJECTIVES)),
+    "text-was-and-is-digits": (DEFENCES, partial(was_and_is, "digits-captions", FORMER)),
     "text-was-and-is-lab": (DEFENCES, partial(was_and_is, "digits-lab", ("none", "mmcoa", *FORMS))),
     "words-digits": (DEFENCES, partial(compared, "digits-words", UNSEEN)),
     "words-digits-differences": (

@@ -57,12 +57,12 @@ STEPS = (
         commands=(
             (
                 "",
-                "hf-mmcoa compare examples/comparisons/digits-captions.yaml "
-                f"--output {WORK}/comparisons/digits-captions",
+                "hf-mmcoa compare examples/comparisons/digits.yaml "
+                f"--output {WORK}/comparisons/digits",
             ),
         ),
         kept=tuple(
-            (f"comparisons/digits-captions/{files}", "comparisons/digits-captions")
+            (f"comparisons/digits/{files}", "comparisons/digits")
             for files in ("comparison.*", "specification.json", "cells/*/result.json")
         ),
     ),
