@@ -21,9 +21,10 @@ from hf_mmcoa.evaluation.defended_results import LABELS, load_defended
 from hf_mmcoa.evaluation.results import load_result, upgraded
 from hf_mmcoa.evaluation.uncertainty import accuracy_interval
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
+from hf_mmcoa.report.conditions import attacks_texts, describe, interval_sentence, measured_kinds
 from hf_mmcoa.report.defence_tables import describe_defended
 from hf_mmcoa.report.markdown import Verbatim, markdown_lines
-from hf_mmcoa.report.table import accuracy_estimate, describe, interval_sentence, markdown_table
+from hf_mmcoa.report.table import accuracy_estimate, markdown_table
 from hf_mmcoa.report.task_table import percent_cell
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,21 +49,10 @@ def table(name: str) -> str:
     runs = next(iter(results.values()))
     first = runs[0]
     seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
-    intervals = interval_sentence(averaged=len(runs) > 1)
-    note = f"{describe(first['attack_spec'])}. {first['num_samples']} test samples, {seeds}. {intervals}"
+    intervals = interval_sentence(averaged=len(runs) > 1, texts=attacks_texts(runs))
+    threats = describe(first["attack_spec"], measured=measured_kinds(first))
+    note = f"{threats}. {first['num_samples']} test samples, {seeds}. {intervals}"
     return f"{markdown_table(results)}\n\n{note}"
-
-
-def pictures_only(name: str) -> str:
-    """The table of docs/results/<name>, in which no text is attacked, so that every interval is over images."""
-    results = read(RESULTS / name)
-    runs = next(iter(results.values()))
-    spec = runs[0]["attack_spec"]
-    said = f"Images {spec['norm']} {spec['epsilon']:g}, {', '.join(spec['image_attacks'])}, {spec['num_steps']} steps"
-    return (
-        f"{markdown_table(results)}\n\n{said}. {runs[0]['num_samples']} test samples, {len(runs)} seeds. "
-        "95% intervals, over seeds and images."
-    )
 
 
 def severities(name: str) -> str:
@@ -157,9 +147,8 @@ def no_training() -> str:
             rows.append([label, *(Verbatim(no_training_cell(results, field)) for field in NO_TRAINING.values())])
     table = "\n".join(markdown_lines(["", *NO_TRAINING], rows))
     first = results[0]
-    parts = describe(first["attack_spec"]).split("; ")
-    attacks = "; ".join(part for part in parts if part.startswith(("text", "adversar")))  # no image is attacked
-    note = f"{attacks}. {first['num_samples']} test samples, {len(results)} seeds."
+    threats = describe(first["attack_spec"], measured=measured_kinds(first))
+    note = f"{threats}. {first['num_samples']} test samples, {len(results)} seeds."
     return f"{table}\n\n{note} {interval_sentence(averaged=len(results) > 1)}"
 
 
@@ -200,9 +189,10 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
     )
     repeated = f"{seeds} seed{'' if seeds == '1' else 's'}" + (f", {splits} word splits" if splits > 1 else "")
     return (
-        f"{describe(result['attack_spec'])}. {result['num_samples']} test samples, {repeated}; {steps} gradient "
+        f"{describe(result['attack_spec'], measured=measured_kinds(result))}. {result['num_samples']} test samples, "
+        f"{repeated}; {steps} gradient "
         f"steps{f' with {attack}' if attack else ''}. "
-        f"{interval_sentence(averaged=seeds != '1', split_words=splits > 1)}"
+        f"{interval_sentence(averaged=seeds != '1', split_words=splits > 1, texts=attacks_texts([result]))}"
     )
 
 
@@ -298,7 +288,7 @@ UNSEEN = (
 )
 ATTACKS, LLAVA = ROOT / "docs" / "attacks.md", ROOT / "docs" / "howto" / "llava.md"
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and what stands there
-    "beyond": (ATTACKS, partial(pictures_only, "beyond")),
+    "beyond": (ATTACKS, partial(table, "beyond")),
     "beyond-severities": (ATTACKS, partial(severities, "beyond")),
     "llava": (LLAVA, partial(shares, "llava")),
     "test-time": (ROOT / "docs" / "test-time.md", test_time),

@@ -57,8 +57,7 @@ STEPS = (
         commands=(
             (
                 "",
-                "hf-mmcoa compare examples/comparisons/digits.yaml "
-                f"--output {WORK}/comparisons/digits",
+                f"hf-mmcoa compare examples/comparisons/digits.yaml --output {WORK}/comparisons/digits",
             ),
         ),
         kept=tuple(

@@ -29,7 +29,7 @@ from hf_mmcoa.data.benchmarks import BENCHMARKS
 from hf_mmcoa.data.load import load_benchmark
 from hf_mmcoa.evaluation import ThreatModel, evaluate_retrieval, evaluate_robustness, sanity_images
 from hf_mmcoa.evaluation.threat_model import BEYOND_ATTACKS, IMAGE_ATTACKS, MULTIMODAL_ATTACKS, PRESETS, TEXT_ATTACKS
-from hf_mmcoa.report.table import fraction
+from hf_mmcoa.report.conditions import fraction
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "howto").glob("*.md"))]

@@ -72,7 +72,8 @@ def _show(results: Mapping[Cell, dict[str, Any]], cells: Sequence[Cell], args: a
     from ..evaluation.defended_results import defended_table
     from ..evaluation.recalls import retrieval_table
     from ..report.class_tables import class_lines
-    from ..report.table import interval_sentence, robustness_table
+    from ..report.conditions import attacks_texts, interval_sentence
+    from ..report.table import robustness_table
 
     if not results:
         return
@@ -83,7 +84,7 @@ def _show(results: Mapping[Cell, dict[str, Any]], cells: Sequence[Cell], args: a
         heading = f"{cell}\n" if len(cells) > 1 else ""
         print(heading + (robustness_table({Path(cell.model).name: result}) if single is None else single(result)))
     if single is None:
-        print(interval_sentence(averaged=False))
+        print(interval_sentence(averaged=False, texts=attacks_texts(results.values())))
     if single is None and len(cells) == 1:
         print(printable("\n".join(["", *class_lines(*results.values())])))
     named = args.threat_model or args.preset or "standard"

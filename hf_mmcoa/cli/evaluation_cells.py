@@ -27,7 +27,7 @@ class Cell:
     @property
     def epsilon(self) -> str:
         """Return the radius as people write it: "4/255", or "0.15"."""
-        from ..report.table import fraction
+        from ..report.conditions import fraction
 
         return fraction(self.threat_model.pixel_radius)
 

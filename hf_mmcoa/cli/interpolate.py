@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.sanity import failed
     from ..models.weights import interpolate
     from ..protocols.interpolation import sweep, write_summary
-    from ..report.table import interval_sentence, robustness_table
+    from ..report.conditions import attacks_texts, interval_sentence
+    from ..report.table import robustness_table
 
     names = (args.pretrained, args.robust or args.adapter)
     try:
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     findings = [(alpha, finding) for alpha, result in results.items() for finding in failed(result["sanity"])]
     if accelerator.is_main_process:
         print(robustness_table({f"alpha {alpha:g}": result for alpha, result in results.items()}))
-        print(interval_sentence(averaged=False))
+        print(interval_sentence(averaged=False, texts=attacks_texts(results.values())))
         for alpha, finding in findings:
             what = printable(f"{finding['check']}: {finding['detail']}")
             print(f"alpha {alpha:g}: sanity check failed: {what}", file=sys.stderr)

@@ -19,9 +19,9 @@ from ..data.labels import read_labels
 from ..data.prompts import clean_class_name
 from ..data.rows import ImageRows
 from ..evaluation.threat_model import ThreatModel
+from ..report.conditions import fraction
 from ..report.gallery import to_picture
 from ..report.picture import SHARP_BELOW
-from ..report.table import fraction
 from ..substitutes.source import CandidateSource
 from .inputs import MAX_BYTES, MAX_CLASSES, parse_class_names, read_picture
 from .panels import STYLE, comparison_html, message_html

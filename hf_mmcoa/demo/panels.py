@@ -11,9 +11,9 @@ import html
 import numpy as np
 
 from ..io import printable
+from ..report.conditions import count, fraction
 from ..report.gallery import to_base64, word_differences
 from ..report.picture import RIGHT, SHARP_BELOW, WRONG
-from ..report.table import count, fraction
 from .side_by_side import Comparison, Reading
 
 SHOWN_CLASSES = 5

@@ -23,17 +23,10 @@ from .._version import __version__
 from ..config import MMCoAConfig, resolved_text_attack
 from ..data.benchmarks import find_benchmark
 from ..file_names import PICTURE_FILE
+from ..report.conditions import attacks_texts, describe, fraction, interval_sentence, measured_kinds, most_candidates
 from ..report.markdown import Verbatim, escape_markdown
 from ..report.picture import threat_sentence
-from ..report.table import (
-    accuracies,
-    describe,
-    estimate,
-    fraction,
-    interval_sentence,
-    markdown_table,
-    most_candidates,
-)
+from ..report.table import accuracies, estimate, markdown_table
 from ..report.titles import title_parts
 from .evaluate_command import dataset_and_split, evaluate_command, one_line, shell
 from .limitations import limits
@@ -142,7 +135,9 @@ def card_of(
             name=name,
             summary=Verbatim(" ".join(filter(None, (_summary(checkpoint, base, dataset), note)))),
             inside=Verbatim(_inside(checkpoint)),
-            intervals=interval_sentence(averaged=False),
+            intervals=interval_sentence(
+                averaged=False, texts=attacks_texts(section.result for section in measured.sections)
+            ),
             usage=Verbatim(_usage(checkpoint, measured, where, base)),
             sections=[_section_context(*each) for each in zip(measured.sections, titles, strict=True)],
             retrievals=[
@@ -266,7 +261,8 @@ def _section_context(section: Section, title: Sequence[str]) -> dict[str, Any]:
         "summary": Verbatim(_entities(", ".join(title))),
         "table": Verbatim(markdown_table(section.columns)),
         "caption": Verbatim(
-            f"{threat_sentence(spec)} {escape_markdown(describe(spec, most_candidates(section.result)))}. "
+            f"{threat_sentence(spec)} "
+            f"{escape_markdown(describe(spec, most_candidates(section.result), measured_kinds(section.result)))}. "
             f"{section.result['num_samples']} samples. "
             f"Measured on this checkpoint: {escape_markdown(section.own)}."
         ),

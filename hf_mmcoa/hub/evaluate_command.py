@@ -13,7 +13,7 @@ from ..attacks.settings import pixels
 from ..evaluation.prepare import ATTACKS
 from ..evaluation.threat_model import IMAGE_ATTACKS, PRESETS, ThreatModel
 from ..io import printable
-from ..report.table import fraction
+from ..report.conditions import fraction
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
 from ..substitutes.masked_lm import MASKED_LM

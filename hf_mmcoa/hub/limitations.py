@@ -10,8 +10,9 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..evaluation.threat_model import ThreatModel
+from ..report.conditions import count, fraction
 from ..report.markdown import escape_markdown
-from ..report.table import ADVERSARIES, BEYOND_LABEL, accuracies, accuracy_parts, count, fraction
+from ..report.table import ADVERSARIES, BEYOND_LABEL, accuracies, accuracy_parts
 from ..report.titles import radius
 
 FALLEN = 0.5  # share of the clean accuracy; a model with less accuracy under an attack is called not robust to it

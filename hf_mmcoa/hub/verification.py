@@ -20,7 +20,7 @@ from ..evaluation.runner import evaluating
 from ..file_names import CARD_FILE
 from ..io import write_json
 from ..models.encoder import load_clip
-from ..report.table import fraction
+from ..report.conditions import fraction
 from ..zero_shot import ZeroShotClassifier
 from .card_claims import check_card
 from .measurements import Measurements, measurements

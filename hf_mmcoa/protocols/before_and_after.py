@@ -26,9 +26,10 @@ from ..evaluation.threat_model import ThreatModel
 from ..file_names import CARD_FILE, PICTURE_FILE, ROBUSTNESS_FILE
 from ..io import write_json
 from ..models.lora import merge
+from ..report.conditions import attacks_texts, interval_sentence
 from ..report.gallery import attack_gallery, gallery_path, save_gallery
 from ..report.picture import save_picture
-from ..report.table import interval_sentence, robustness_table
+from ..report.table import robustness_table
 from ..report.what_remains import what_remains
 from ..substitutes.embedded import EMBEDDED, synonym_table
 from ..substitutes.held_out import known_and_unseen
@@ -218,7 +219,9 @@ def _tiny_clip(run: RunArguments, args: MMCoAConfig, data: Any, table: SynonymTa
 def _shown(results: dict[str, dict[str, Any]], has_classes: bool) -> str:
     """Return the tables of the results, for a terminal."""
     if has_classes:
-        return f"{robustness_table(results)}\n{interval_sentence(averaged=False)}"
+        return (
+            f"{robustness_table(results)}\n{interval_sentence(averaged=False, texts=attacks_texts(results.values()))}"
+        )
     return "\n\n".join(f"{name}\n{retrieval_table(result)}" for name, result in results.items())
 
 

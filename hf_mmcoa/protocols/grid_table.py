@@ -9,16 +9,9 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..evaluation.uncertainty import Repetition
+from ..report.conditions import attacks_texts, describe, interval_sentence, measured_kinds
 from ..report.markdown import Verbatim, escape_markdown, markdown_lines
-from ..report.table import (
-    accuracies,
-    accuracy_parts,
-    adversary_notes,
-    describe,
-    estimate,
-    interval_sentence,
-    main_columns,
-)
+from ..report.table import accuracies, accuracy_parts, adversary_notes, estimate, main_columns
 from .cell import UNSEEN, WHOLE, Cell, shots_name
 from .protocol import Protocol
 
@@ -218,9 +211,10 @@ def _shots(name: str) -> str:
 def _specification(protocol: Protocol, finished: Finished) -> list[str]:
     """State the conditions under which the numbers were measured."""
     seeds, splits = ({getattr(cell, name) for cell, _ in finished} for name in ("seed", "word_split"))
+    texts = attacks_texts(result for _, result in finished)
     lines = [
-        f"Accuracy in percent. {interval_sentence(len(seeds) > 1, len(splits) > 1)} Image, text and multimodal are the "
-        "worst case per sample over that kind's attacks.",
+        f"Accuracy in percent. {interval_sentence(len(seeds) > 1, len(splits) > 1, texts)} Image, text and multimodal "
+        "are the worst case per sample over that kind's attacks.",
         "",
     ]
     seen: dict[str, Mapping[str, Any]] = {}
@@ -230,7 +224,7 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
         spec = result["attack_spec"]
         lines.append(
             f"- {name}: {result['num_samples']} test images of {escape_markdown(str(result['dataset']))}; "
-            f"{escape_markdown(describe(spec))}; budget at {spec['perturb_at']} size; "
+            f"{escape_markdown(describe(spec, measured=measured_kinds(result)))}; budget at {spec['perturb_at']} size; "
             f'prompt "{escape_markdown(str(spec["template"]))}".'
         )
     lines += [f"- adversary {note}." for note in adversary_notes(list(seen.values()))]

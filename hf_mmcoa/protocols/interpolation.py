@@ -15,8 +15,9 @@ from ..evaluation.evaluator import evaluate_robustness
 from ..io import write_bytes, write_json, write_text
 from ..models.weights import check_mixable, interpolate
 from ..report.charts import Series, interpolation_chart
+from ..report.conditions import attacks_texts, describe, interval_sentence, measured_kinds
 from ..report.markdown import escape_markdown
-from ..report.table import accuracies, describe, estimate, interval_sentence, markdown_table
+from ..report.table import accuracies, estimate, markdown_table
 
 
 def check_alphas(alphas: Sequence[float]) -> list[float]:
@@ -105,8 +106,9 @@ def write_summary(results: Mapping[float, Mapping[str, Any]], output: str | Path
             points[-1][f"{name}_interval_over"] = found.over
     shared = ("dataset", "num_samples", "attack_spec", "seed", "versions")
     summary = {"pretrained": names[0], "robust": names[1], "points": points, **{name: first[name] for name in shared}}
-    caption = f"{describe(first['attack_spec'])}. {first['num_samples']} samples of {first['dataset']}. "
-    caption += interval_sentence(averaged=False)
+    threats = describe(first["attack_spec"], measured=measured_kinds(first))
+    caption = f"{threats}. {first['num_samples']} samples of {first['dataset']}. "
+    caption += interval_sentence(averaged=False, texts=attacks_texts([first]))
     write_json(summary, files[0])
     title = f"# Between {escape_markdown(names[0])} and {escape_markdown(names[1])}"
     formula = "weights = (1 - alpha) pretrained + alpha robust; accuracies in percent"

@@ -18,7 +18,7 @@ from ..attacks.settings import THREATS
 from ..convert.robust_clips import find_robust_clip, is_robust
 from ..data.benchmarks import Source, find_benchmark
 from ..models import encoding
-from ..report.table import count
+from ..report.conditions import count
 from ..testbed.english_clip import english_clip
 from ..testbed.pictogram_clip import SHIPPED
 from ..testbed.tiny_clip import tiny_clip

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .table import Estimate, accuracies, estimate, fraction, main_columns
+from .conditions import fraction
+from .table import Estimate, accuracies, estimate, main_columns
 
 # Okabe and Ito's palette, told apart with every common colour vision, and lighter on a dark page; as in the page's CSS.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#b0578d", "#a87900", "#3a9bd0", "#5b6670")
 DARK_COLOURS = ("#f4904f", "#5bb5ec", "#35c79a", "#e39bc4", "#edc04c", "#8fd0f5", "#aab4bd")
 MARKERS = "osD^vPX"
-OVER = "accuracy, percent\n95% intervals over images (clean, image) or classes (all others)"  # and seeds, if several
+SCALE = "accuracy, percent, with 95% intervals"  # over what, the table beside it says
 NARROW = (4.4, 3.4)  # inches: the text of a wider chart is too small on a phone
 
 
@@ -118,7 +119,7 @@ def accuracy_chart(series: Sequence[Series], dark: bool = False) -> bytes:
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 20))
-        axes.set_xlabel(OVER)
+        axes.set_xlabel(SCALE)
         axes.grid(axis="y", visible=False)
 
     return _draw((6.4, 1.15 + len(labels) * (0.12 + 0.17 * len(series))), dark, draw)
@@ -192,7 +193,7 @@ def dot_chart(points: Mapping[str, Mapping[str, Estimate]], labels: Mapping[str,
         axes.set_ylim(-0.5, len(order) - 0.5)
         axes.set_xlim(-1.5, 101.5)
         axes.set_xticks(range(0, 101, 20))
-        axes.set_xlabel(OVER)
+        axes.set_xlabel(SCALE)
         axes.grid(axis="y", visible=False)
 
     return _draw((7.6, 1.25 + 0.42 * len(order)), dark, draw, columns=4)

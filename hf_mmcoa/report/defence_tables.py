@@ -9,8 +9,8 @@ from typing import Any
 from ..evaluation.defended_results import LABELS, load_defended
 from ..evaluation.sanity import failed
 from ..io import printable
+from .conditions import count, describe
 from .load import is_defended
-from .table import count, describe
 from .task_table import TaskTable, percent_cell, read_tables
 
 HEADER = ["defence", *LABELS.values()]
@@ -40,7 +40,7 @@ def defence_table(result: Mapping[str, Any], name: str | None = None) -> TaskTab
 def describe_defended(result: Mapping[str, Any]) -> str:
     """Describe in one line how a defence was attacked and asked."""
     return (
-        f"{describe(result['attack_spec'])}; adaptive: {', '.join(result['adaptive_attacks'])}, "
+        f"{describe(result['attack_spec'], measured=['image'])}; adaptive: {', '.join(result['adaptive_attacks'])}, "
         f"{count(result['adaptive_steps'], 'step')}, {count(result['eot_draws'], 'draw')} a step; "
         f"{count(result['draws'], 'answer')} to each sample"
     )

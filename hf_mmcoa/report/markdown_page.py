@@ -7,8 +7,8 @@ from typing import Any
 
 from .beyond_table import BEYOND_SENTENCE
 from .class_tables import CALIBRATION_SENTENCE, CLASS_SENTENCE, FAMILY_SENTENCE
+from .conditions import count
 from .markdown import escape_markdown, markdown_lines
-from .table import count, interval_sentence
 from .task_table import TaskTable
 from .text_attacks import CURVE_SENTENCE, MISLED_SENTENCE, SEARCH_SENTENCE, marked
 
@@ -55,7 +55,7 @@ def markdown_page(
             "",
             context["table"],
             "",
-            interval_sentence(context["averaged"]),
+            context["intervals"],
             "",
         ]
         lines += [f"![Accuracy under each threat](accuracy-{number}.png)", ""]

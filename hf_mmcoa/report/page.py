@@ -34,24 +34,12 @@ from .class_tables import (
     FAMILY_SENTENCE,
     class_context,
 )
+from .conditions import attacks_texts, count, describe, fraction, interval_sentence, measured_kinds, most_candidates
 from .gallery import THREATS, Gallery, to_picture, word_differences
 from .load import LoadedResult, load_results, tell_models_apart
 from .markdown_page import difference_sentence, markdown_page
 from .picture import HEADS, SHARP_BELOW, save_picture, threat_sentence
-from .table import (
-    Estimate,
-    accuracies,
-    count,
-    describe,
-    estimate,
-    fraction,
-    interval_sentence,
-    main_columns,
-    markdown_table,
-    most_candidates,
-    notes,
-    setting_differences,
-)
+from .table import Estimate, accuracies, estimate, main_columns, markdown_table, notes, setting_differences
 from .task_tables import task_tables
 from .text_attacks import (
     CURVE_SENTENCE,
@@ -273,12 +261,14 @@ def _section_context(section: Section, number: int, title: str) -> dict[str, Any
     return {
         "number": number,
         "title": title,
-        "summary": describe(spec, most_candidates(section.first)),
+        "summary": describe(spec, most_candidates(section.first), measured_kinds(section.first)),
         "differences": section.differences,
         "models": [{"place": one.place, "name": one.name, "count": len(one.results)} for one in series],
         "rows": rows,
         "table": markdown_table({one.name: one.results for one in series}),
-        "averaged": any(len(one.results) > 1 for one in series),
+        "intervals": interval_sentence(
+            averaged=any(len(one.results) > 1 for one in series), texts=attacks_texts(results)
+        ),
         "num_samples": section.first["num_samples"],
         "tradeoff": tradeoff,
         "by_adversary": _adversary_context(series),
@@ -485,7 +475,6 @@ def _environment() -> Any:
     )
     environment.globals.update(
         difference_sentence=difference_sentence,
-        interval_sentence=interval_sentence,
         count=count,
         calibration_sentence=CALIBRATION_SENTENCE,
         class_sentence=CLASS_SENTENCE,

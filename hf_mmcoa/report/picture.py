@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from ..io import printable, write_bytes
+from .conditions import count, fraction
 from .gallery import THREATS, Gallery, Sample, View, word_differences
-from .table import count, fraction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

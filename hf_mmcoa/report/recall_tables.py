@@ -9,8 +9,8 @@ from typing import Any
 from ..evaluation.recalls import DEPTHS, DIRECTIONS
 from ..evaluation.retrieval import load_retrieval
 from ..io import printable
+from .conditions import describe
 from .load import is_retrieval
-from .table import describe
 from .task_table import TaskTable, percent_cell, read_tables
 
 HEADER = ["recall under", *(f"{d.replace('_', ' ')} R@{k}" for d in DIRECTIONS for k in DEPTHS)]

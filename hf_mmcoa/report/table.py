@@ -1,7 +1,7 @@
 """Show results as one table, for a terminal or in Markdown: every accuracy with its interval.
 
 A column shows one result, or the mean of several of one model (seeds). What an interval generalises over is in
-`interval_sentence`. Columns of different threat models are refused:
+`conditions.interval_sentence`. Columns of different threat models are refused:
 side by side they would be read as a comparison.
 """
 
@@ -16,9 +16,9 @@ from ..attacks.settings import TEXT_ADVERSARIES
 from ..evaluation.attack_names import BEYOND, AttackName, worst_cases, worst_outcome
 from ..evaluation.clusters import cluster_interval
 from ..evaluation.nonsense import NUM_WORDS
-from ..evaluation.threat_model import preset_of
 from ..evaluation.uncertainty import Repetition, accuracy_interval, in_words
 from ..io import differences, fingerprint, printable
+from .conditions import BEYOND_LABEL
 from .markdown import Verbatim, escape_markdown, markdown_lines
 
 Result = Mapping[str, Any]
@@ -26,7 +26,6 @@ Results = Mapping[str, "Result | Sequence[Result]"]
 
 # Fields of the threat model that may differ between results: another seed is a repetition, not another threat.
 REPETITION = ("seed",)
-BEYOND_LABEL = "beyond balls"
 WITH_ADVERSARIES = ("text", "multimodal")
 WIDEST_NAME = 60  # characters of a column in a terminal
 ADVERSARIES = {
@@ -91,26 +90,6 @@ def estimate(
         found = cluster_interval(values, {"seeds": range(len(values))})
         low, high, over = found.low, found.high, "seeds"
     return Estimate(value=statistics.fmean(values), low=low, high=high, count=len(values), over=over)
-
-
-def interval_sentence(averaged: bool, split_words: bool = False) -> str:
-    """Say what the intervals of a table generalise over.
-
-    Args:
-        averaged: whether a number is the mean over several seeds.
-        split_words: whether it is the mean over several word splits.
-    """
-    seeds = "seeds and " if averaged else ""
-    agree = " Where all outcomes are the same, no seed differs and seeds are left out." if averaged else ""
-    words = f"{'seeds, ' if averaged else ''}word splits and " if split_words else seeds
-    once = (
-        " Clean and image accuracies, and those that no word split changes, are averaged over the word splits of a "
-        "seed first: one model measured under several splits is one result."
-    )
-    return (
-        f"95% intervals, of clean and image accuracies over {seeds}images, of all others over {words}classes: one "
-        f"attacked prompt decides all images of its class.{once if split_words else ''}{agree}"
-    )
 
 
 def accuracies(results: Sequence[Result]) -> dict[str, str]:
@@ -346,56 +325,6 @@ def _markdown(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     numbers = [[*row[:left], *(Verbatim(" ".join(cell.split())) for cell in row[left:])] for row in body]
     align = [*["left"] * left, *["right"] * (len(header) - left)]
     return "\n".join(markdown_lines([header[0] or "accuracy under", *header[1:]], numbers, align))
-
-
-def describe(spec: Mapping[str, Any], candidates: int | None = None) -> str:
-    """Describe a threat model in one line, for a caption, with its preset if it has one; all of it is `attack_spec`.
-
-    Args:
-        spec: the threat model.
-        candidates: most substitutes that a word had, see `most_candidates`; None if only the limit is known.
-    """
-    preset = preset_of(spec)
-    named = f"preset {preset}: " if preset else ""
-    norm = {"linf": "L∞", "l2": "L2"}.get(spec["norm"], str(spec["norm"]))
-    runs = f" x {spec['restarts']} restarts" if spec["restarts"] > 1 else ""
-    radius = fraction(float(spec["epsilon"]))
-    parts = [f"image {norm} {radius}, {', '.join(spec['image_attacks'])}, {spec['num_steps']} steps{runs}"]
-    budgets = {
-        "words": f"{count(spec['max_changes'], 'word')} of up to {count(_at_most(spec, candidates), 'candidate')}",
-        "characters": count(spec["max_edits"], "character"),
-        "embedding": f"token embeddings within {spec['rho']:g}",
-    }
-    if spec["text_attacks"]:
-        parts.append("text " + ", ".join(budgets.get(name, name) for name in spec["text_attacks"]))
-    if spec["text_attacks"] and (adversaries := spec.get("text_adversaries")):
-        parts.append(("adversary " if len(adversaries) == 1 else "adversaries ") + ", ".join(adversaries))
-    if spec["multimodal_attacks"]:
-        parts.append("multimodal " + ", ".join(spec["multimodal_attacks"]))
-    if spec.get("beyond"):
-        parts.append(f"{BEYOND_LABEL} " + ", ".join(name.partition(":")[0] for name in spec["beyond"]))
-    return named + "; ".join(parts)
-
-
-def _at_most(spec: Mapping[str, Any], candidates: int | None) -> int:
-    return int(spec["num_candidates"]) if candidates is None else min(candidates, int(spec["num_candidates"]))
-
-
-def most_candidates(result: Result) -> int | None:
-    """Return how many substitutes a word of the prompts had at most; None where the result does not say."""
-    found = result.get("candidates_a_word", {})
-    return max(found.values()) if found else None
-
-
-def count(number: int, what: str) -> str:
-    """Return a number with its noun: "one word", "2 words"."""
-    return f"one {what}" if number == 1 else f"{number} {what}s"
-
-
-def fraction(value: float) -> str:
-    """Write a length in pixels of [0, 1] as people do: 4/255, or 0.15."""
-    steps = value * 255
-    return f"{round(steps)}/255" if 0 < steps < 33 and abs(steps - round(steps)) < 1e-6 else f"{value:.4g}"
 
 
 def check_comparable(results: Sequence[Result]) -> None:

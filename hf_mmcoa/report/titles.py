@@ -7,7 +7,8 @@ from typing import Any
 
 from ..evaluation.threat_model import preset_of
 from ..schema import short
-from .table import REPETITION, fraction
+from .conditions import fraction
+from .table import REPETITION
 
 Result = Mapping[str, Any]
 _OF_THE_PRESET = ("epsilon", "norm", "step_size", *REPETITION)  # stated before, or following from what is stated

@@ -9,7 +9,8 @@ import pytest
 
 from hf_mmcoa.evaluation.clusters import paired_crossed_test
 from hf_mmcoa.evaluation.uncertainty import Repetition, accuracy_interval, difference_interval, paired_test
-from hf_mmcoa.report.table import estimate, interval_sentence
+from hf_mmcoa.report.conditions import interval_sentence
+from hf_mmcoa.report.table import estimate
 
 CLASSES, SIZE = 10, 4
 LABELS = [row // SIZE for row in range(CLASSES * SIZE)]

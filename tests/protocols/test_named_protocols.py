@@ -59,7 +59,15 @@ def test_there_is_one_for_each_task_and_number_of_shots():
 def test_every_defence_is_a_row_under_its_own_attack(name):
     protocol = read_protocol(name)
     objectives = get_args(get_type_hints(MMCoAConfig)["objective"])
-    newer = {"mat", "mat+", "advflyp", "saft", "sim-clip", "qt-aft", "agft"}  # than the paper: examples/comparisons/digits.yaml
+    newer = {
+        "mat",
+        "mat+",
+        "advflyp",
+        "saft",
+        "sim-clip",
+        "qt-aft",
+        "agft",
+    }  # than the paper: in digits.yaml
     assert {method.objective for method in protocol.objectives} == {"none", *objectives} - newer
     attacks = {method.name: protocol.arguments("unused", method, 0).text_attack for method in protocol.objectives}
     assert attacks["leaf"] == attacks["fare+leaf"] == "characters"  # LEAF's own, arXiv:2506.03355

@@ -8,13 +8,13 @@ from result_dicts import OUTCOMES, make_result
 from hf_mmcoa.evaluation import ThreatModel
 from hf_mmcoa.evaluation.clusters import cluster_interval
 from hf_mmcoa.evaluation.statistics import wilson_interval
+from hf_mmcoa.report.conditions import attacks_texts, describe, interval_sentence, measured_kinds
 from hf_mmcoa.report.table import ADVERSARIES as ADVERSARY_CHOICES
 from hf_mmcoa.report.table import (
     WORDS_NOTE,
     Estimate,
     accuracies,
     by_adversary,
-    describe,
     estimate,
     main_columns,
     markdown_table,
@@ -209,3 +209,16 @@ def test_the_table_says_what_known_and_unseen_words_are():
     unseen = make_result({**OUTCOMES, "text/words/all:unseen": "1000000000"})
     assert WORDS_NOTE in robustness_table({"before": unseen})
     assert WORDS_NOTE not in robustness_table({"before": make_result()})
+
+
+def test_what_was_not_attacked_is_not_described():
+    outcomes = {"clean": "1111", "image/pgd-ce": "1100"}
+    images = make_result(outcomes)
+    texts = make_result({"clean": "1111", "text/words/own": "1100"})
+    spec = images["attack_spec"]
+    assert measured_kinds(images) == ("image",) and measured_kinds(texts) == ("text",)
+    assert "text" not in describe(spec, measured=measured_kinds(images)) and "image" in describe(spec)
+    said = describe(spec, measured=measured_kinds(texts))
+    assert "L∞" not in said and "one word" in said and "multimodal" not in said
+    assert interval_sentence(averaged=False, texts=attacks_texts([images])) == "95% intervals, over images."
+    assert "over classes" in interval_sentence(averaged=False, texts=attacks_texts([images, texts]))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from result_dicts import make_result
 
 from hf_mmcoa.evaluation import ThreatModel
-from hf_mmcoa.report.table import describe, most_candidates
+from hf_mmcoa.report.conditions import describe, most_candidates
 from hf_mmcoa.report.titles import title_parts
 
 
