@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..file_names import WHAT_RAN
 from ..io import printable, read_yaml
 from ..protocols.run_arguments import GENERAL, SHIPPED_FOR, RunArguments, default_settings, digits_settings
+from .option_names import mistyped, unknown_options
 
 if TYPE_CHECKING:
     from ..config import MMCoAConfig
@@ -38,9 +39,13 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
         argv: the words after `hf-mmcoa train`.
 
     Raises:
-        SystemExit: if the file cannot be read or an option has a value of the wrong type; also after `--help`.
-        ValueError: if an option is unknown, a value out of range, or two options contradict each other.
+        SystemExit: if an option is unknown or has a value of the wrong type, or the file cannot be read; also after
+            `--help`.
+        ValueError: if a value is out of range, or two options contradict each other.
     """
+    if (problem := mistyped(argv)) is not None:
+        print(f"hf-mmcoa train: error: {problem}", file=sys.stderr)
+        raise SystemExit(2)
     given, asked = _asked_for(argv)
     from transformers import HfArgumentParser  # here: a wrong file is reported without waiting seconds for imports
     from transformers.hf_argparser import string_to_bool
@@ -60,7 +65,7 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
     actions["candidates"].help = f"{actions['candidates'].help}{CANDIDATES_HELP}"
     actions["targets"].help = f"{actions['targets'].help}{TARGETS_HELP}"
     if unknown := sorted(set(given) - set(actions)):
-        parser.error(f"--config {asked.config}: {_unknown(unknown, list(actions))}")
+        parser.error(f"--config {asked.config}: {unknown_options(unknown, list(actions))}")
     for action in parser._actions:
         if action.dest in given:
             _check_option(parser, asked.config, action, given[action.dest])
@@ -117,14 +122,6 @@ def _description(asked: argparse.Namespace, tiny: bool) -> str:
             f"settings of its own: {digits}. Add --help to the other options to see the defaults of that run"
         )
     return f"{DESCRIPTION}\nThe defaults below are those of {shown}.".replace("%", "%%")
-
-
-def _unknown(names: list[str], known: list[str]) -> str:
-    """Return a message that names unknown options with the nearest known ones."""
-    nearest = {name: difflib.get_close_matches(name, known, 1) for name in names}
-    return "unknown options " + ", ".join(
-        f"{name} (did you mean {found[0]}?)" if found else name for name, found in nearest.items()
-    )
 
 
 def _table(values: dict[str, Any]) -> str | None:

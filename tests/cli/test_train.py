@@ -11,12 +11,15 @@ from pathlib import Path
 
 import datasets
 import pytest
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor, HfArgumentParser
 
 from hf_mmcoa.cli import main
+from hf_mmcoa.cli.option_names import mistyped
 from hf_mmcoa.cli.train import main as train_main
 from hf_mmcoa.cli.train_arguments import parse
+from hf_mmcoa.config import MeasuredConfig
 from hf_mmcoa.data.digits import load_digits
+from hf_mmcoa.protocols.run_arguments import RunArguments
 from hf_mmcoa.protocols.run_data import suit_contrastive_loss, training_data
 from hf_mmcoa.testbed.tiny_clip import tiny_clip
 
@@ -47,6 +50,25 @@ def test_an_unknown_line_in_the_file_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse(["--config", str(file)])
     assert "unknown options epsilom" in capsys.readouterr().err
+
+
+def test_every_option_is_known_to_the_quick_check_and_a_mistyped_one_is_named_at_once(capsys):
+    """A fresh interpreter must not load torch or transformers for it: that is what took seconds."""
+    parser = HfArgumentParser([RunArguments, MeasuredConfig])
+    options = [word for action in parser._actions for word in action.option_strings if word.startswith("--")]
+    assert len(options) > 200 and mistyped(options) is None
+    assert mistyped(["--learn", "3e-3", "--no-do-eval", "--epsilon=1/255", "-h", "--", "--anything"]) is None
+    for words in (["--learnig_rate", "1"], ["--output_dir", "here", "--learnig-rate=1"]):
+        with pytest.raises(SystemExit) as stopped:
+            parse(words)
+        assert stopped.value.code == 2
+        assert "unknown options learnig_rate (did you mean learning_rate?)" in capsys.readouterr().err
+    code = (
+        "import sys; from hf_mmcoa.cli.option_names import mistyped; print(mistyped(['--nope', '--epsilom'])); "
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert shown[0] == "unknown options nope, epsilom (did you mean epsilon?)" and shown[1] == "set()"
 
 
 def test_a_missing_file_is_named():
