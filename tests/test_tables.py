@@ -13,6 +13,7 @@ from statistics import mean
 import pytest
 
 from hf_mmcoa.evaluation import load_result
+from hf_mmcoa.protocols import read_protocol
 from hf_mmcoa.protocols.comparison import read_rows, with_text_attacks
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
 from hf_mmcoa.report.table import main_columns
@@ -32,6 +33,29 @@ def by_seed(name, method, accuracy):
 def test_tables_are_made_from_the_result_files():
     done = subprocess.run([sys.executable, ROOT / "docs" / "make_tables.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_every_objective_trains_with_the_learning_rate_that_was_best_on_validation_data():
+    """Best by the mean of four accuracies, `docs/comparison.md`; a row without a rate has that of the test bed."""
+    chosen = json.loads((ROOT / "docs/results/digits-rates/comparison.json").read_text())
+    assert chosen["specification"]["unseen_words"] == "validation"
+    tried = {}
+    for method in chosen["methods"].values():
+        found = method["accuracies"]
+        names = ("clean", "image", "text_own", "text_own_unseen")
+        score = mean(found[f"{name}_accuracy"]["value"] for name in names)
+        settings = dict(method["settings"])
+        rate = settings.pop("learning_rate")
+        row = (method["objective"], settings.get("text_adversary", "blind"))
+        tried.setdefault(row, {})[rate] = score
+    protocol = read_protocol(ROOT / "examples/comparisons/digits.yaml")
+    rows = [method for method in protocol.objectives if method.trains]
+    assert len(rows) > 12 and min(len(rates) for rates in tried.values()) >= 3
+    for method in rows:
+        rates = tried[method.objective, method.settings.get("text_adversary", "blind")]
+        trained = protocol.arguments("unused", method, 0).learning_rate
+        assert rates[trained] == max(rates.values()), method.name
+    assert protocol.unseen_words == "test"  # the other half of the unseen words
 
 
 def test_training_in_a_ball_resists_a_universal_perturbation_and_no_strong_contrast():
