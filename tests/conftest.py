@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -30,6 +32,17 @@ TEXTS = [
     "This is a photo of a red car",
     "a picture of the small feline and a large hound near an automobile",
 ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Leave what is imported out of garbage collections: each `Trainer.train` asks for one, of 0.3 s otherwise."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
