@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    CLIPModel,
-    CLIPProcessor,
-    PreTrainedTokenizerFast,
-    SiglipConfig,
-    SiglipModel,
-    SiglipProcessor,
-    SiglipTextConfig,
-    SiglipVisionConfig,
-)
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from hf_mmcoa.testbed.tiny_clip import tiny_clip as build_tiny_clip
-
-torch.set_num_threads(1)  # two cores, several test processes: one thread each is faster, and the same sums every time
+if TYPE_CHECKING:  # xdist's own process, which runs no test, starts without them: 4 s earlier
+    from torch import Tensor
+    from transformers import CLIPModel, CLIPProcessor, SiglipModel, SiglipProcessor
 
 TEXTS = [
     "This is a photo of a cat",
@@ -32,9 +23,27 @@ TEXTS = [
 ]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Leave what is imported out of garbage collections: each `Trainer.train` asks for one, of 0.3 s otherwise.
+
+    And compute in one thread: with several test processes on two cores it is faster, and the same sums every time.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def _built() -> tuple[CLIPModel, CLIPProcessor]:
-    return build_tiny_clip(TEXTS, image_size=32, patch_size=8, width=32)
+    from hf_mmcoa.testbed.tiny_clip import tiny_clip as build
+
+    return build(TEXTS, image_size=32, patch_size=8, width=32)
 
 
 @pytest.fixture
@@ -55,6 +64,10 @@ def tiny_siglip_processor() -> SiglipProcessor:
 
     As that one it ends texts with `</s>`, pads with the same, writes no BOS and gives no mask unless asked.
     """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, SiglipProcessor
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
     words = sorted({f"▁{word}" for text in TEXTS for word in text.lower().split()})
     letters = ["▁", *"abcdefghijklmnopqrstuvwxyz"]
     vocabulary = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")]
@@ -79,6 +92,9 @@ def tiny_siglip_processor() -> SiglipProcessor:
 
 @pytest.fixture(scope="session")
 def _built_siglip(tiny_siglip_processor: SiglipProcessor) -> SiglipModel:
+    import torch
+    from transformers import SiglipConfig, SiglipModel, SiglipTextConfig, SiglipVisionConfig
+
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = SiglipTextConfig(
         **tower,
@@ -103,6 +119,8 @@ def tiny_siglip(_built_siglip: SiglipModel) -> SiglipModel:
 
 
 @pytest.fixture
-def images() -> torch.Tensor:
+def images() -> Tensor:
     """Four random images in [0, 1], (4, 3, 32, 32)."""
+    import torch
+
     return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))

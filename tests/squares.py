@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import datasets
 import numpy as np
@@ -41,8 +42,8 @@ def dataset() -> datasets.Dataset:
     return squares()
 
 
-@pytest.fixture(scope="session")
-def _trained() -> tuple[CLIPModel, CLIPProcessor]:
+@functools.cache
+def _train() -> tuple[CLIPModel, CLIPProcessor]:
     texts = [f"This is a photo of a {word}" for word in WORDS]
     model, processor = tiny_clip(texts, image_size=16, patch_size=8, width=32)
     classifier = ZeroShotClassifier(model, processor, CLASS_NAMES)
@@ -62,6 +63,11 @@ def _trained() -> tuple[CLIPModel, CLIPProcessor]:
         optimizer.step()
     model.zero_grad(set_to_none=True)
     return model.eval(), processor
+
+
+@pytest.fixture(scope="session")
+def _trained() -> tuple[CLIPModel, CLIPProcessor]:
+    return _train()  # three rooms have this fixture
 
 
 @pytest.fixture

@@ -18,12 +18,13 @@ from typing import Any, Protocol
 import datasets
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, extract_model_from_parallel, gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..data.benchmark_info import describe
 from ..io import printable
+from ..models.architectures import unwrapped
 from ..models.precision import measured_in_full_precision
 from ..models.sharding import is_sharded
 from .attacked_texts import AttackedTexts, FoundTexts
@@ -151,7 +152,7 @@ def evaluated_model(model: nn.Module, state: Any, accelerator: Any) -> nn.Module
     """
     if accelerator is not None:
         model = model.to(state.device)
-    model = extract_model_from_parallel(model)
+    model = unwrapped(model)
     if is_sharded(model):
         raise ValueError(
             "`model` has its weights spread over processes, which do not evaluate the same batches: pass "

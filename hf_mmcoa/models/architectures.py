@@ -20,6 +20,7 @@ from transformers import (
     CLIPProcessor,
     MetaClip2Config,
     MetaClip2Model,
+    PreTrainedModel,
     SiglipConfig,
     SiglipModel,
     SiglipProcessor,
@@ -231,6 +232,21 @@ ARCHITECTURES: tuple[type[Any], ...] = (CLIPTowers, MetaClip2Towers, SiglipTower
 MODELS = tuple(kind.model_class for kind in ARCHITECTURES)
 
 
+def unwrapped(model: nn.Module, keep_torch_compile: bool = True) -> Any:
+    """Return the model inside DDP, FSDP and DataParallel wrappers.
+
+    accelerate looks through all modules, and for deepspeed on the disk, even of a model without wrappers: 0.2 ms of a
+    ViT-B/32, and attacks ask in each of their steps.
+
+    Args:
+        model: a model, wrapped or not.
+        keep_torch_compile: whether a compiled model stays compiled.
+    """
+    if isinstance(model, PreTrainedModel | PeftModel) and "_orig_mod" not in vars(model):
+        return model
+    return extract_model_from_parallel(model, keep_torch_compile=keep_torch_compile)
+
+
 def towers_of(model: nn.Module) -> Towers:
     """Return the `Towers` of the dual encoder inside any wrappers (DDP, compile, PEFT).
 
@@ -239,7 +255,7 @@ def towers_of(model: nn.Module) -> Towers:
     Raises:
         ValueError: if the model is of a type that is known not to work.
     """
-    plain = extract_model_from_parallel(model, keep_torch_compile=False)
+    plain = unwrapped(model, keep_torch_compile=False)
     plain = plain.get_base_model() if isinstance(plain, PeftModel) else plain
     refuse(getattr(plain, "config", None))
     found: type[Any] = next((kind for kind in ARCHITECTURES if isinstance(plain, kind.model_class)), CLIPTowers)

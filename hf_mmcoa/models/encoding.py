@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.image_utils import PILImageResampling
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .architectures import Towers, towers_of
+from .architectures import Towers, towers_of, unwrapped
 from .sharding import is_sharded
 from .shared_prefix import SharedPrefix
 
@@ -45,7 +44,7 @@ RESIZES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: 
 
 def token_embedding_layer(model: nn.Module) -> nn.Module:
     """Return the layer that maps token ids to embeddings, also of a model inside DDP, compile and PEFT wrappers."""
-    return extract_model_from_parallel(model).text_model.get_input_embeddings()
+    return unwrapped(model).text_model.get_input_embeddings()
 
 
 def token_table(model: nn.Module) -> Tensor:

@@ -23,6 +23,7 @@ from ..data.rows import collate
 from ..data.templates import caption_templates
 from ..file_names import ARGUMENTS_FILE, WHAT_RAN
 from ..io import write_json, write_text
+from ..models.architectures import unwrapped
 from ..models.encoder import DualEncoder
 from ..models.precision import train_in_full_precision
 from ..objectives import Objective
@@ -260,11 +261,11 @@ class MMCoATrainer(PublishingTrainer):
         The unwrapped model itself; where FSDP or DeepSpeed ZeRO-3 spreads its weights, a plain copy that is brought up
         to date. Then every process must call it. This is what attacks and `evaluate_robustness` work on.
         """
-        model = self.accelerator.unwrap_model(self.model)
+        model = unwrapped(self.model)  # type: ignore[arg-type]
         return model if self._whole is None else self._whole.updated(model)
 
     def _unwrapped(self) -> nn.Module:
-        model = self.accelerator.unwrap_model(self.model)
+        model = unwrapped(self.model)  # type: ignore[arg-type]
         return model if self._whole is None else self._whole.of(model)
 
     # Evaluation

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import datasets
 import pytest
@@ -76,20 +77,28 @@ def test_a_missing_file_is_named():
         parse(["--config", "nowhere.yaml"])
 
 
-def test_the_whole_program(tmp_path, capsys):
-    assert main(["train", "--output_dir", str(tmp_path), *SMALL]) == 0
-    shown = capsys.readouterr()
-    results = json.loads((tmp_path / "robustness.json").read_text())
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a whole run, and what it printed."""
+    folder, out = tmp_path_factory.mktemp("trained"), io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["train", "--output_dir", str(folder), *SMALL]) == 0
+    return folder, out.getvalue()
+
+
+def test_the_whole_program(trained):
+    folder, shown = trained
+    results = json.loads((folder / "robustness.json").read_text())
     assert set(results) == {"before", "after"}
     for result in results.values():
         assert result["num_samples"] == 20 and result["attack_spec"]["epsilon"] == 0.15
         assert result["attack_spec"]["rho"] == 1.0  # whatever radius training finds best by itself
         assert {"text_accuracy", "text_unseen_accuracy", "multimodal_unseen_accuracy"} <= set(result)
     assert results["before"]["attack_spec"] == results["after"]["attack_spec"]
-    assert "before" in shown.out and "multimodal" in shown.out
-    assert (tmp_path / "attacks.png").read_bytes().startswith(b"\x89PNG")
-    CLIPProcessor.from_pretrained(tmp_path)
-    CLIPModel.from_pretrained(tmp_path)
+    assert "before" in shown and "multimodal" in shown
+    assert (folder / "attacks.png").read_bytes().startswith(b"\x89PNG")
+    CLIPProcessor.from_pretrained(folder)
+    CLIPModel.from_pretrained(folder)
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys):
@@ -130,18 +139,19 @@ def test_what_cannot_work_is_said_before_any_work(tmp_path, capsys, options, mes
     assert message in shown and "[1/" not in shown
 
 
-def test_the_saved_folder_needs_nothing_of_ours(tmp_path):
-    assert main(["train", "--output_dir", str(tmp_path), *SMALL]) == 0
+@pytest.mark.slow
+def test_the_saved_folder_needs_nothing_of_ours(trained, tmp_path):
+    folder, _ = trained
     code = (
         "import sys; from PIL import Image; from transformers import CLIPModel, CLIPProcessor, pipeline\n"
-        f"folder = {str(tmp_path)!r}\n"
+        f"folder = {str(folder)!r}\n"
         "CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)\n"
         "ask = pipeline('zero-shot-image-classification', model=folder)\n"
         "answer = ask(Image.new('RGB', (8, 8)), candidate_labels=['zero', 'one'])\n"
         "assert {each['label'] for each in answer} == {'zero', 'one'}\n"
         "assert not any(name.startswith('hf_mmcoa') for name in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(tmp_path).parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 # Other data than the digits

@@ -30,7 +30,7 @@ def result_of(text: str, seed: int = 0) -> dict[str, object]:
 
 @pytest.mark.parametrize("mean", [0.5, 0.2])
 def test_the_interval_of_a_text_accuracy_covers_and_the_one_over_images_does_not(mean: float) -> None:
-    generator, covered, naive, runs = np.random.default_rng(0), 0, 0, 200
+    generator, covered, naive, runs = np.random.default_rng(0), 0, 0, 100
     for _ in range(runs):
         result = result_of(simulated(generator, mean))
         (low, high), shown = result["text_accuracy_interval"], estimate([result], "text_accuracy")
@@ -44,7 +44,7 @@ def test_the_interval_of_a_text_accuracy_covers_and_the_one_over_images_does_not
 
 def test_the_interval_over_seeds_and_classes_covers_and_the_one_over_seeds_does_not() -> None:
     """Seeds that share their classes' difficulty agree with one another more than with the truth."""
-    generator, covered, over_seeds, runs = np.random.default_rng(1), 0, 0, 200
+    generator, covered, over_seeds, runs = np.random.default_rng(1), 0, 0, 100
     for _ in range(runs):
         rates = 0.5 + generator.uniform(-0.45, 0.45, CLASSES)
         texts = ["".join(str(int(s)) for s in generator.random(len(LABELS)) < rates[LABELS]) for _ in range(3)]
@@ -61,7 +61,7 @@ def test_the_interval_over_seeds_and_classes_covers_and_the_one_over_seeds_does_
 @pytest.mark.parametrize("mean", [0.02, 0.1])
 def test_few_prompts_that_stand_are_no_certainty(mean: float) -> None:
     """The plain cluster bootstrap covers 0.85 to 0.89 of these: its resamples often hold none of a few classes."""
-    generator, covered, runs = np.random.default_rng(2), 0, 200
+    generator, covered, runs = np.random.default_rng(2), 0, 100
     for _ in range(runs):
         low, high = interval_fields("text_accuracy", simulated(generator, mean), LABELS, TEXT)["text_accuracy_interval"]
         covered += low <= mean <= high

@@ -34,7 +34,7 @@ def covers(found, truth):
 
 
 def test_the_interval_over_splits_covers_and_those_that_leave_them_out_do_not():
-    generator, runs = np.random.default_rng(0), 60
+    generator, runs = np.random.default_rng(0), 40
     covered = one_split = as_seeds = 0
     for _ in range(runs):
         # The splits decide here: nothing but they and the pictures' noise varies.
@@ -53,7 +53,7 @@ def test_the_interval_over_splits_covers_and_those_that_leave_them_out_do_not():
 
 
 def test_all_levels_together_have_about_the_nominal_coverage_and_error():
-    generator, runs, covered, differ, wrong = np.random.default_rng(1), 60, 0, 0, 0
+    generator, runs, covered, differ, wrong = np.random.default_rng(1), 40, 0, 0, 0
     for _ in range(runs):
         one, other = simulated(generator), simulated(generator)
         covered += covers(accuracy_interval(one, LABELS, TEXT, GRID), 0.5)

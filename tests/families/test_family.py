@@ -86,9 +86,9 @@ def test_parts_share_no_instance_and_no_text_and_cover_all(name, kind):
         found = [pool[number] for pool in listed]
         assert set.union(*found) == everything and sum(map(len, found)) == len(everything)
     assert all(any(pool) for pool in listed)  # no part is empty
-    again = [pools(families_of(kind, part)[name], prompts) for part in PARTS]
-    assert again == listed
-    assert [pools(families_of(kind, part, seed=1)[name], prompts) for part in PARTS] != listed
+    few = [each[:10] for each in listed]
+    assert [pools(families_of(kind, part)[name], prompts[:10]) for part in PARTS] == few
+    assert [pools(families_of(kind, part, seed=1)[name], prompts[:10]) for part in PARTS] != few
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKED if name != "synonyms"])

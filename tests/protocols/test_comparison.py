@@ -235,10 +235,16 @@ SMALL = {
     "tiny": {"epochs": 1, "max_samples": 64, "text_tower": "captions"},
     "candidates": "digits",
     "training": {"num_steps": 1, "max_steps": 2, "per_device_train_batch_size": 16, "use_cpu": True, "warmup_steps": 0},
-    "threat_model": {"num_steps": 2, "restarts": 1, "num_text_steps": 1, "text_attacks": TEXT_ATTACKS},
+    "threat_model": {
+        "num_steps": 2,
+        "restarts": 1,
+        "num_text_steps": 1,
+        "image_attacks": ["pgd-ce"],
+        "text_attacks": TEXT_ATTACKS,
+    },
     "max_test_samples": 12,
     "batch_size": 4,
-}  # fmt: skip
+}
 
 
 def write(folder, **changes):

@@ -28,6 +28,7 @@ def test_any_text_can_be_written_without_the_end_token():
     assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
 
 
+@pytest.mark.slow
 def test_the_same_texts_make_the_same_tokenizer_in_another_process():
     code = (
         "from hf_mmcoa.testbed.tiny_clip import tiny_tokenizer; from hf_mmcoa.testbed.digits import vocabulary; "

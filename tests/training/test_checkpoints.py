@@ -62,20 +62,20 @@ def contents(folder):
     ],
     ids=["epoch's end", "uneven accumulation", "accumulation", "drawn text attack", "dropout"],
 )
-@pytest.mark.parametrize("step", [2, 4])
-def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(run, tmp_path, settings, step):
+def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(run, tmp_path, settings):
     whole = run(**settings)
     whole.train()
-    torch.manual_seed(12345)  # nothing may depend on where the generators happen to be
-    resumed = run(**settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / f"checkpoint-{step}"))
-    assert resumed.state.global_step == 6
-    same_weights(whole, resumed)
-    ours, theirs = resumed.optimizer.state_dict()["state"], whole.optimizer.state_dict()["state"]
-    for index, state in theirs.items():
-        for key, value in state.items():
-            assert torch.equal(value, ours[index][key])
-    assert resumed.lr_scheduler.state_dict() == whole.lr_scheduler.state_dict()
+    for step in (4, 2):  # a resumed run writes the later checkpoints anew
+        torch.manual_seed(12345)  # nothing may depend on where the generators happen to be
+        resumed = run(**settings)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "out" / f"checkpoint-{step}"))
+        assert resumed.state.global_step == 6
+        same_weights(whole, resumed)
+        ours, theirs = resumed.optimizer.state_dict()["state"], whole.optimizer.state_dict()["state"]
+        for index, state in theirs.items():
+            for key, value in state.items():
+                assert torch.equal(value, ours[index][key]), (step, key)
+        assert resumed.lr_scheduler.state_dict() == whole.lr_scheduler.state_dict()
 
 
 def test_a_resumed_run_on_a_stream_of_rows_ends_bit_for_bit(run, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from test_trainer import SUBSTITUTES, picture_rows
@@ -52,10 +54,16 @@ def trained(folder, seen=None, **settings):
     return torch.cat([(after[name].detach() - before[name]).flatten() for name in before])
 
 
+@pytest.fixture(scope="module")
+def whole_steps(tmp_path_factory):
+    """What a form trains in one piece; each form is trained once."""
+    return functools.cache(lambda form: trained(tmp_path_factory.mktemp("whole"), **FORMS[form]))
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("setting", [{"attack_batch_size": 4}, {"encode_batch_size": 4}])
-def test_a_step_in_pieces_is_the_step(tmp_path, form, setting):
-    whole = trained(tmp_path, **FORMS[form])
+def test_a_step_in_pieces_is_the_step(tmp_path, whole_steps, form, setting):
+    whole = whole_steps(form)
     seen: list[int] = []
     pieces = trained(tmp_path, seen, **FORMS[form], **setting)
     assert whole.norm() > 1e-4
@@ -100,8 +108,8 @@ def test_the_towers_are_left_as_they_were(encoder):
 
 
 @pytest.mark.parametrize("form", ["words", "iterates"])
-def test_an_attack_without_memory_is_halved_to_the_same_step(tmp_path, form, monkeypatch):
-    whole = trained(tmp_path, **FORMS[form])
+def test_an_attack_without_memory_is_halved_to_the_same_step(tmp_path, whole_steps, form, monkeypatch):
+    whole = whole_steps(form)
     encode, sizes = LiveEncoder.encode_images, []
 
     def short_of_memory(encoder, images):
