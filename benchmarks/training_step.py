@@ -1,7 +1,8 @@
 """One MMCoA training step on a ViT-B/32: ours against its own arithmetic, and against the published procedure.
 
     python benchmarks/training_step.py                        # batch 16; 100, 300 and 1,000 classes
-    python benchmarks/training_step.py --batch-size 256 --classes 100 1000 --steps-timed 1 --pieces 64 --runs 1
+    python benchmarks/training_step.py --batch-size 256 --classes 100 --steps-timed 1 --pieces 64 --runs 1
+    python benchmarks/training_step.py --batch-size 256 --runs 0                       # counted alone
 
 *Own arithmetic* is a bare loop of the arithmetic that our step does: class prompts once, ten forwards and
 input-gradient backwards, the forwards of the text attack, one forward and backward of the loss. It bounds what the
@@ -43,7 +44,7 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=16)
     options.add_argument("--classes", type=int, nargs="+", default=[100, 300, 1000])
     options.add_argument("--steps", type=int, default=10, help="of PGD")
-    options.add_argument("--steps-timed", type=int, help="of them timed of our side and its arithmetic, scaled")
+    options.add_argument("--steps-timed", type=int, help="of them timed of our side, scaled")
     options.add_argument(
         "--pieces", type=int, default=0, help="images at a time in attack and loss; 0: the whole batch"
     )
@@ -67,7 +68,7 @@ def main() -> None:
         },
         classes=results,
         target={"overhead": TARGETS["overhead"], "published": "7 for 16 images and 100 classes, 20 for 16 and 300"},
-        met=None if options.quick else all(met for one in results for met in one["met"].values()),
+        met=None if options.quick or not options.runs else all(met for one in results for met in one["met"].values()),
     )
     measure.save(result, options.output)
     print(show(result))
@@ -83,16 +84,19 @@ class Sides:
         batch_size: images.
         steps: of PGD.
         pieces: images at a time in attack and loss; 0: the whole batch.
+        device: where all of it is.
         **settings: more fields of `MMCoAConfig`.
     """
 
-    def __init__(self, measured: Subject, batch_size: int, steps: int, pieces: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, measured: Subject, batch_size: int, steps: int, pieces: int = 0, device: str = "cpu", **settings: Any
+    ) -> None:
         size = measured.model.config.vision_config.image_size
         draw = torch.Generator().manual_seed(0)
         coarse = torch.rand(batch_size, 3, 7, 7, generator=draw)
-        self.images = F.interpolate(coarse, (size, size), mode="bilinear")
+        self.images = F.interpolate(coarse, (size, size), mode="bilinear").to(device)
         classes = len(measured.class_names)
-        self.labels = torch.tensor(random.Random(0).choices(range(classes), k=batch_size))
+        self.labels = torch.tensor(random.Random(0).choices(range(classes), k=batch_size), device=device)
         self.prompts = class_prompts(measured.class_names)
         self.texts = [self.prompts[label] for label in self.labels.tolist()]
         args = MMCoAConfig(
@@ -103,7 +107,7 @@ class Sides:
             random_start=False,  # so that all sides attack from the same point
             perturb_at="model",
             report_to="none",
-            use_cpu=True,
+            use_cpu=device == "cpu",
             disable_tqdm=True,
             attack_batch_size=pieces,
             encode_batch_size=pieces,
@@ -132,7 +136,8 @@ class Sides:
         self.one_at_a_time = one = OneAtATime(self.encoder, measured.candidates, unchangeable, "text")
 
         def attack_text(text: str) -> str:
-            return one.attack(text, one.encode([text], 1)[0])[0]
+            with torch.no_grad():
+                return one.attack(text, one.encode([text], 1)[0])[0]
 
         self.attack_text = attack_text
         self.epsilon, self.step_size = float(str(args.epsilon)), float(str(args.step_size))
@@ -162,7 +167,7 @@ class Sides:
         batch = self.trainer._read(dict(self.batch))
         attack = self.trainer.attacker.image_attack
         self.trainer.attacker.image_attack = replace(attack, num_steps=steps)
-        adv_images, _ = self.trainer.attacker.attack_images(batch, torch.Generator())
+        adv_images, _ = self.trainer.attacker.attack_images(batch, torch.Generator(self.images.device))
         self.trainer.attacker.image_attack = attack
         return adv_images - self.images
 
@@ -211,16 +216,17 @@ class Sides:
         adv_image, image = output.image_embeds.chunk(2)
         text = output.text_embeds[[self.distinct.index(text) for text in self.texts]]
         adv_text = output.text_embeds[[len(self.distinct) + adv_distinct.index(text) for text in self.adv_texts]]
-        loss, targets = torch.zeros(()), torch.arange(len(self.images))
+        loss, targets = (
+            torch.zeros((), device=self.images.device),
+            torch.arange(len(self.images), device=self.images.device),
+        )
         for left, right in ((adv_image, text), (image, adv_text)):
             logits = encoder.logit_scale * left @ right.T
             loss = loss + 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets))
         loss.backward()
         return {"loss": loss.detach(), "adv_image_embeds": adv_image.detach()}
 
-    def published_parts(
-        self, steps: int, texts: int, seed: int, part: int
-    ) -> tuple[dict[str, float], Tensor, bool, float]:
+    def published_parts(self, steps: int, texts: int, seed: int, part: int) -> tuple[dict[str, float], Tensor, bool]:
         """Time a sample of the published step.
 
         Args:
@@ -231,7 +237,7 @@ class Sides:
 
         Returns:
             Seconds of the whole step; the perturbation after `steps` steps; whether the sampled texts became what ours
-            became; the mean number of texts that the attack of one text encodes.
+            became.
         """
         images, prompts = self.images[::part], self.prompts[::part]
         chosen = PublishedStep(self.encoder, prompts, self.attack_text, self.epsilon, self.step_size)
@@ -245,7 +251,6 @@ class Sides:
 
         delta, attacking = measure.timed(attack)
         sample = random.Random(seed).sample(range(len(self.texts)), texts)
-        self.one_at_a_time.encoded = 0
         found, replacing = measure.timed(lambda: chosen.attack_texts([self.texts[place] for place in sample]))
         same = found == [self.adv_texts[place] for place in sample]
         self.model.zero_grad()
@@ -258,73 +263,72 @@ class Sides:
             + replacing[clock] * len(self.texts) / texts
             for clock in ("wall", "cpu")
         }
-        return seconds, delta, same, self.one_at_a_time.encoded / texts
+        return seconds, delta, same
 
 
 def compare(classes: int, options: Any) -> dict[str, Any]:
-    """Every run's seconds at one number of classes, and the ratios."""
-    measured = subject(options.quick, classes)
-    sides = Sides(measured, options.batch_size, options.steps_timed, options.pieces)
-    fast = Sides(measured, options.batch_size, options.steps, options.pieces, attack_schedule="fast")
-    scaled = options.steps_timed < options.steps
-    if not scaled:
-        sides.ours(), sides.own_arithmetic()  # first calls are slower
-    anchors, runs, same_pixels, same_texts, tried = sides.anchors(), [], [], [], 0.0
+    """Every run's seconds at one number of classes, the ratios, and the counts; with no runs the counts alone."""
+    sides = Sides(subject(options.quick, classes), options.batch_size, options.steps_timed, options.pieces)
+    case = {"batch_size": options.batch_size, "classes": classes}
+    result: dict[str, Any] = {**case, "counted": counted(sides, options), "met": {}}
+    runs: list[dict[str, Any]] = []
     part = 1
     while 1.5 * options.batch_size + classes > FITS * part:
         part *= 2
-
-    def seconds(step: Any, attack: Any) -> tuple[Any, dict[str, float]]:
-        result, whole = measure.timed(step)
-        if scaled:
-            more = (options.steps - options.steps_timed) / options.steps_timed
-            _, attacking = measure.timed(attack)
-            whole = {clock: whole[clock] + more * attacking[clock] for clock in whole}
-        return result, whole
-
+    if whole := options.steps_timed == options.steps:
+        fast = Sides(subject(options.quick, classes), options.batch_size, options.steps, attack_schedule="fast")
+        if options.runs:
+            sides.ours(), sides.own_arithmetic()  # first calls are slower
+    same_pixels, same_texts = [], []
     for number in range(options.runs):
-        ours, ours_seconds = seconds(sides.ours, lambda: sides.our_attack(options.steps_timed))
-        own, own_seconds = seconds(sides.own_arithmetic, lambda: sides.bare_attack(anchors, options.steps_timed))
-        for name in ours:
-            if not torch.allclose(ours[name], own[name], atol=1e-3):
-                raise RuntimeError(f"{name} of the two sides differ: {ours[name]} and {own[name]}.")
-        run = {"batch_size": options.batch_size, "classes": classes}
-        run |= {"ours": ours_seconds, "own_arithmetic": own_seconds}
-        if not scaled:
+        ours, seconds = measure.timed(sides.ours)
+        run = {**case, "ours": seconds}
+        if whole:
+            own, run["own_arithmetic"] = measure.timed(sides.own_arithmetic)
+            for name in ours:
+                if not torch.allclose(ours[name], own[name], atol=1e-3):
+                    raise RuntimeError(f"{name} of the two sides differ: {ours[name]} and {own[name]}.")
             run["fast"] = measure.timed(fast.ours)[1]
+        else:
+            _, attacking = measure.timed(lambda: sides.our_attack(options.steps_timed))
+            more = (options.steps - options.steps_timed) / options.steps_timed
+            run["ours"] = {clock: seconds[clock] + more * attacking[clock] for clock in seconds}
         if steps := options.published_steps:
-            run["published"], delta, same, tried = sides.published_parts(steps, options.published_texts, number, part)
+            run["published"], delta, same = sides.published_parts(steps, options.published_texts, number, part)
             if part == 1:
                 same_pixels.append(float(((delta - sides.our_attack(steps)).abs() < 1e-6).float().mean()))
             same_texts.append(same)
         runs.append(run)
         print(f"{classes} classes, run {number + 1} of {options.runs}", file=sys.stderr, flush=True)
-    overhead = measure.ratio(runs, "ours", "own_arithmetic")
-    met = {"overhead": overhead["cpu"]["median"] <= TARGETS["overhead"]}  # type: ignore[operator]
-    result: dict[str, Any] = {"batch_size": options.batch_size, "classes": classes, "runs": runs, "overhead": overhead}
-    result["counted"] = counted(sides, options, tried)
-    if not scaled:
+    result["runs"], met = runs, result["met"]
+    if runs and whole:
+        result["overhead"] = measure.ratio(runs, "ours", "own_arithmetic")
         result["fast_speedup"] = measure.ratio(runs, "ours", "fast")
-    if options.published_steps:
+        met["overhead"] = result["overhead"]["cpu"]["median"] <= TARGETS["overhead"]  # type: ignore[operator]
+    if runs and options.published_steps:
         result["speedup"] = speedup = measure.ratio(runs, "published", "ours")
         result["published_part"], result["same_texts"] = part, sum(same_texts)
         result["same_pixels"] = min(same_pixels, default=None)
         target = TARGETS["published"].get((options.batch_size, classes))  # type: ignore[attr-defined]
         if target is not None:
             met["published"] = speedup["cpu"]["median"] >= target
-    return {**result, "met": met}
+    return result
 
 
-def counted(sides: Sides, options: Any, tried: float) -> dict[str, Any]:
-    """Multiplications of both sides, and their ratio; `tried` texts are encoded for each attacked one, as published."""
+def counted(sides: Sides, options: Any) -> dict[str, Any]:
+    """Multiplications of both sides as they are run, and their ratio."""
     batch_size, encoder = options.batch_size, sides.encoder
     distinct = [*sides.distinct, *dict.fromkeys(sides.adv_texts)]
-    of_batch = (distinct, batch_size, options.steps)
+    of_batch = (distinct, batch_size, options.steps, options.pieces > 0)
     ours = arithmetic.of_ours(encoder, sides.prompts, sides.encoded, *of_batch)
     count: dict[str, Any] = {"ours": ours, "ours_total": sum(ours.values())}
     if options.published_steps:
-        texts = round(tried * batch_size)
-        published = arithmetic.of_published(encoder, len(sides.prompts), batch_size, options.steps, texts)
+        sample = sides.texts[: options.published_texts]
+        sides.one_at_a_time.encoded = 0
+        for text in sample:
+            sides.attack_text(text)
+        tried = round(sides.one_at_a_time.encoded / len(sample) * batch_size)
+        published = arithmetic.of_published(encoder, len(sides.prompts), batch_size, options.steps, tried)
         count |= {"published": published, "published_total": sum(published.values())}
         count["published_over_ours"] = count["published_total"] / count["ours_total"]
     return count
@@ -332,40 +336,33 @@ def counted(sides: Sides, options: Any, tried: float) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     """The table for people."""
+    sides = ("ours", "own_arithmetic", "published")
     header = ["", "batch", "classes", "ours s", "own arithmetic s", "published s"]
     header += ["overhead", "by CPU s", "published/ours", "by CPU s", "counted"]
     rows = []
     for one in result["classes"]:
-        ratios = [one["overhead"], *([one["speedup"]] if "speedup" in one else [])]
+        case = [one["batch_size"], one["classes"]]
+        ratios = [one.get(name) for name in ("overhead", "speedup")]
         for number, run in enumerate(one["runs"]):
-            seconds = [run[side]["wall"] if side in run else "-" for side in ("ours", "own_arithmetic", "published")]
-            found = [ratio[clock]["runs"][number] for ratio in ratios for clock in ("wall", "cpu")]
-            found += ["-"] * (4 - len(found))
-            rows.append([f"run {number + 1}", one["batch_size"], one["classes"], *seconds, *found, ""])
-        medians = [ratio[clock]["median"] for ratio in ratios for clock in ("wall", "cpu")]
-        medians += ["-"] * (4 - len(medians))
-        count = one["counted"].get("published_over_ours", "-")
-        rows.append(["median", one["batch_size"], one["classes"], "", "", "", *medians, count])
+            seconds = [run[side]["wall"] if side in run else "-" for side in sides]
+            found = [ratio[clock]["runs"][number] if ratio else "-" for ratio in ratios for clock in ("wall", "cpu")]
+            rows.append([f"run {number + 1}", *case, *seconds, *found, ""])
+        medians = [ratio[clock]["median"] if ratio else "-" for ratio in ratios for clock in ("wall", "cpu")]
+        rows.append(["median", *case, "", "", "", *medians, one["counted"].get("published_over_ours", "-")])
     lines = [measure.table(header, rows)]
     for one in result["classes"]:
         case = f"batch {one['batch_size']}, {one['classes']} classes:"
         for side in ("ours", "published"):
             if side in one["counted"]:
                 parts = ", ".join(f"{name} {count / 1e9:,.1f}" for name, count in one["counted"][side].items())
-                total = one["counted"][f"{side}_total"] / 1e9
-                lines.append(f"{case} {side} {total:,.1f} G multiplications ({parts})")
+                lines.append(f"{case} {side} {one['counted'][f'{side}_total'] / 1e9:,.1f} G multiplications ({parts})")
         if "fast_speedup" in one:
-            fast = one["fast_speedup"]
-            lines.append(
-                f"{case} attack_schedule=fast is {fast['wall']['median']:.2f} times as fast, "
-                f"by CPU s {fast['cpu']['median']:.2f}"
-            )
+            wall, cpu = (one["fast_speedup"][clock]["median"] for clock in ("wall", "cpu"))
+            lines.append(f"{case} attack_schedule=fast is {wall:.2f} times as fast, by CPU s {cpu:.2f}")
         if "same_texts" in one:
             pixels = "-" if one["same_pixels"] is None else f"{one['same_pixels']:.2%}"
-            lines.append(
-                f"{case} {pixels} of the pixels attacked alike (worst run), "
-                f"texts the same in {one['same_texts']} of {len(one['runs'])} runs"
-            )
+            same = f"texts the same in {one['same_texts']} of {len(one['runs'])} runs"
+            lines.append(f"{case} {pixels} of the pixels attacked alike (worst run), {same}")
     return "\n".join([*lines, measure.verdict(result, "by CPU seconds, overhead and published/ours")])
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,16 +43,33 @@ def test_our_step_and_its_bare_loop_do_what_is_counted(modules: Any, pieces: int
 
 
 def test_the_published_step_does_what_is_counted(modules: Any) -> None:
-    subject, step, arithmetic = map(modules, ("subject", "training_step", "arithmetic"))
-    sides, seen = step.Sides(subject.subject(quick=True), 6, 1), {}
+    subject, step = map(modules, ("subject", "training_step"))
+    sides = step.Sides(subject.subject(quick=True), 6, 1)
+    options = SimpleNamespace(batch_size=6, steps=1, pieces=0, published_steps=1, published_texts=6)
+    count = step.counted(sides, options)
+    found = multiplications(lambda: sides.published_parts(1, texts=6, seed=0, part=1))
+    assert set(count["published"]) == {"image_attack", "text_attack", "loss"}
+    assert found == pytest.approx(count["published_total"], rel=NOT_ENCODERS)
+    assert count["published_over_ours"] == count["published_total"] / count["ours_total"] > 5
 
-    def whole() -> None:
-        seen["tried"] = 6 * sides.published_parts(1, texts=6, seed=0, part=1)[-1]
 
-    found = multiplications(whole)
-    count = arithmetic.of_published(sides.encoder, len(sides.prompts), 6, 1, round(seen["tried"]))
-    assert set(count) == {"image_attack", "text_attack", "loss"}
-    assert found == pytest.approx(sum(count.values()), rel=NOT_ENCODERS)
+def test_without_runs_a_step_is_counted_alone(modules: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    step = modules("training_step")
+    argv = [
+        "training_step.py",
+        "--quick",
+        "--batch-size",
+        "4",
+        "--runs",
+        "0",
+        "--output",
+        str(tmp_path / "result.json"),
+    ]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(step.Sides, "ours", None)  # nothing is run
+    step.main()
+    (case,) = json.loads((tmp_path / "result.json").read_text())["classes"]
+    assert case["counted"]["published_over_ours"] > 1 and not case["runs"]
 
 
 def test_a_forward_of_vit_b32_by_hand(modules: Any) -> None:
