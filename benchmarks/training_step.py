@@ -36,6 +36,7 @@ from hf_mmcoa.models.encoder import DualEncoder
 from hf_mmcoa.substitutes.words import STOP_WORDS
 
 TARGETS = {"overhead": 1.10, "published": {(16, 100): 7.0, (16, 300): 20.0}}  # issue 7
+PARTS = ("image_attack", "text_attack", "loss")
 FITS = 130  # class prompts of one published attack step that fit into memory; an image counts for one and a half
 
 
@@ -364,6 +365,19 @@ def show(result: dict[str, Any]) -> str:
             same = f"texts the same in {one['same_texts']} of {len(one['runs'])} runs"
             lines.append(f"{case} {pixels} of the pixels attacked alike (worst run), {same}")
     return "\n".join([*lines, measure.verdict(result, "by CPU seconds, overhead and published/ours")])
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    """The counted table of README.md, in T multiplications."""
+    lines = ["| batch | classes | ours | published | published/ours |", "|---|---|---|---|---|"]
+    for one in (one for result in results for one in result["classes"]):
+        count, sides = one["counted"], []
+        for side in ("ours", "published"):
+            parts = ", ".join(f"{count[side][part] / 1e12:.2f}" for part in PARTS)
+            sides.append(f"{count[f'{side}_total'] / 1e12:.1f} ({parts})")
+        case = f"{one['batch_size']} | {one['classes']:,}"
+        lines.append(f"| {case} | {' | '.join(sides)} | {count['published_over_ours']:.1f} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

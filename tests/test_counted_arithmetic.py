@@ -102,3 +102,10 @@ def test_a_part_of_the_published_step_is_scaled_to_the_whole(modules: Any, monke
     seconds, *_ = sides.published_parts(1, texts=2, seed=0, part=4)
     assert sizes == [(2, 3)]  # of 8 images and 12 prompts
     assert seconds == {"wall": 4 * (2 + 1) + 8 / 2, "cpu": 2 * (4 * (2 + 1) + 8 / 2)}
+
+
+def test_the_counted_table_is_that_of_the_files(modules: Any) -> None:
+    files = [BENCHMARKS / "results" / f"training_step_counted_{batch_size}.json" for batch_size in (16, 256)]
+    table = modules("training_step").markdown([json.loads(file.read_text(encoding="utf-8")) for file in files])
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    assert page.split("<!-- counted -->")[1].strip().split("\n\n")[0] == table
