@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -136,7 +136,7 @@ class _Generator:
         return REAL_GENERATOR("cpu")
 
 
-REAL_GENERATOR = torch.Generator
+REAL_GENERATOR, REAL_MOVE = torch.Generator, nn.Module.to
 
 
 def put_there(module: nn.Module) -> nn.Module:
@@ -151,9 +151,19 @@ def put_there(module: nn.Module) -> nn.Module:
     return module
 
 
+def _moved(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+    """Stand for `nn.Module.to`, which sets the data of weights: the data of a pretended tensor cannot be set."""
+    given = (*args, kwargs.get("device"))
+    return put_there(module) if any(map(_is_gpu, given)) else REAL_MOVE(module, *args, **kwargs)
+
+
 @contextmanager
 def pretended() -> Iterator[None]:
     """Let `device="cuda"` mean the pretended GPU while the block runs."""
-    nothing = mock.patch.object(torch.cuda, "_lazy_init", lambda: None)
-    with nothing, mock.patch.object(torch, "Generator", _Generator), _Functions(), _Factories():
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch.cuda, "_lazy_init", lambda: None))
+        stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
+        stack.enter_context(mock.patch.object(nn.Module, "to", _moved))
+        stack.enter_context(_Functions())
+        stack.enter_context(_Factories())
         yield
