@@ -98,8 +98,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def verdict(result: dict[str, Any], what: str) -> str:
-    """Whether the target was reached; a quick run says nothing about it."""
-    met = {True: "reached", False: "MISSED", None: "not judged, a quick run"}[result["met"]]
+    """Whether the target was reached; a quick run, or a count, says nothing about it."""
+    met = {True: "reached", False: "MISSED", None: "not judged: a quick run, or nothing timed"}[result["met"]]
     return f"target: {what} {result['target']}: {met}"
 
 

@@ -1,4 +1,4 @@
-"""What is measured: a CLIP of ViT-B/32's shape with random weights, 100 class prompts, and fixed substitutes.
+"""What is measured: a CLIP of a published shape with random weights, 100 class prompts, and fixed substitutes.
 
 Speed does not depend on the weights' values. The tokenizer is CLIP's own, so that texts have their true lengths.
 """
@@ -12,19 +12,39 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from hf_mmcoa import substitutes
 from hf_mmcoa.data.benchmarks import BENCHMARKS
 from hf_mmcoa.data.prompts import class_prompts
 from hf_mmcoa.substitutes.words import STOP_WORDS, split_words
-from hf_mmcoa.testbed.tiny_clip import tiny_clip
+from hf_mmcoa.testbed.tiny_clip import tiny_clip, tiny_tokenizer
 
 MERGES = 49152 - 256 - 2  # of CLIP's file of merges, those that it uses
 QUICK_CLASSES = 12
+NUM_OTHER_WORDS = 400
+SHAPES: dict[str, dict[str, Any]] = {
+    # transformers' defaults of both towers are ViT-B/32's.
+    "vit-b-32": {"text": {}, "vision": {}, "projection_dim": 512},
+    "vit-l-14": {
+        "text": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
+        "vision": {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "projection_dim": 768,
+        },
+        "projection_dim": 768,
+    },
+}
 COLOURS = ("red", "green", "blue", "black", "white", "yellow", "brown", "pink", "grey")
 
 
@@ -59,8 +79,14 @@ class Subject:
     candidates: FixedCandidates
 
 
-def subject(quick: bool = False, classes: int = 100) -> Subject:
-    """A ViT-B/32 for the 100 classes of CIFAR-100 and, above that, colours of them; `quick`: a tiny CLIP, few classes.
+def subject(quick: bool = False, classes: int = 100, shape: str = "", device: str = "cpu") -> Subject:
+    """A ViT-B/32 for the 100 classes of CIFAR-100 and, above that, colours of them.
+
+    Args:
+        quick: a tiny CLIP of few classes.
+        classes: how many.
+        shape: one of `SHAPES`, made anew on `device`; its tokenizer needs no package and no network.
+        device: of that model.
 
     Raises:
         ValueError: if there are fewer names than `classes`.
@@ -73,6 +99,8 @@ def subject(quick: bool = False, classes: int = 100) -> Subject:
         # The words of the other classes are the vocabulary that substitutes are drawn from.
         model, processor = tiny_clip(class_prompts(plain), image_size=32, patch_size=8, context_length=77)
         names = plain[:QUICK_CLASSES]
+    elif shape:
+        model, processor = random_clip(shape, plain_tokenizer(class_prompts(plain)), device)
     else:
         model, processor = _vit_b32()
     taken = STOP_WORDS | {word for name in names for word in name.split()}
@@ -84,7 +112,7 @@ def subject(quick: bool = False, classes: int = 100) -> Subject:
 @functools.cache
 def _vit_b32() -> tuple[CLIPModel, CLIPProcessor]:
     """One for all: several would fill the memory."""
-    return vit_b32(clip_tokenizer())
+    return random_clip("vit-b-32", clip_tokenizer())
 
 
 def clip_tokenizer() -> CLIPTokenizer:
@@ -107,13 +135,25 @@ def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)  # type: ignore[arg-type]
 
 
-def vit_b32(tokenizer: CLIPTokenizer) -> tuple[CLIPModel, CLIPProcessor]:
-    """An untrained CLIP of ViT-B/32's shape: 224 pixels, image tower 12 x 768, text tower 12 x 512, context 77."""
+def plain_tokenizer(texts: Sequence[str]) -> CLIPTokenizer:
+    """A tokenizer of CLIP's kind whose merges are learnt from some texts and `NUM_OTHER_WORDS` other English words."""
+    listed = gzip.decompress(files(substitutes).joinpath("english.txt.gz").read_bytes()).decode().split()
+    others = random.Random(0).sample([word for word in listed if 4 <= len(word) <= 8], NUM_OTHER_WORDS)
+    tokenizer = tiny_tokenizer([*texts, *others], num_merges=None)
+    tokenizer.model_max_length = 77
+    return tokenizer
+
+
+def random_clip(shape: str, tokenizer: CLIPTokenizer, device: str = "cpu") -> tuple[CLIPModel, CLIPProcessor]:
+    """An untrained CLIP for 224 pixels and 77 tokens, with CLIP's number of tokens."""
+    sizes = SHAPES[shape]
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    # transformers' defaults of both towers are ViT-B/32's.
-    text = CLIPTextConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **ends)
-    config = CLIPConfig(text_config=text.to_dict(), vision_config=CLIPVisionConfig().to_dict(), projection_dim=512)
-    with torch.random.fork_rng(devices=[]):
+    text = CLIPTextConfig(vocab_size=MERGES + 514, pad_token_id=tokenizer.pad_token_id, **ends, **sizes["text"])
+    vision = CLIPVisionConfig(**sizes["vision"])
+    config = CLIPConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=sizes["projection_dim"]
+    )
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         model = CLIPModel(config).eval()
     return model, CLIPProcessor(CLIPImageProcessorPil(), tokenizer)

@@ -27,8 +27,8 @@ OPTIONS = {
 }
 SIDES = {
     "text_attack_speed": {"ours", "per_text", "per_variant"},
-    "evaluation_speed": {"floor", "evaluator", "early_stopping"},
-    "training_step": {"ours", "floor", "fast", "published"},
+    "evaluation_speed": {"own_arithmetic", "evaluator", "early_stopping"},
+    "training_step": {"ours", "own_arithmetic", "fast", "published"},
     "exhaustive_speed": {"ours", "bare"},
 }
 Run = Callable[..., dict[str, Any]]

@@ -6,6 +6,7 @@ Among captions, the classes are the distinct captions of the batch.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,14 +27,21 @@ def log_odds_loss(logits: Tensor, labels: Tensor) -> Tensor:
     same direction. But in float32 that gradient loses the true class's logit at log-odds of -17 and is exactly zero at
     -104, which cosines multiplied by 100 can reach. The gradient of the log-odds never vanishes.
     """
-    own = F.one_hot(labels, logits.shape[1]).bool()
-    return logits.masked_fill(own, float("-inf")).logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
+    return logits.masked_fill(_own(logits, labels), float("-inf")).logsumexp(1) - logits.gather(
+        1, labels[:, None]
+    ).squeeze(1)
 
 
 def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return `max_{j != y} z_j - z_y`, (batch,): positive exactly if the sample is misclassified."""
-    own = F.one_hot(labels, logits.shape[1]).bool()
-    return logits.masked_fill(own, float("-inf")).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
+    return logits.masked_fill(_own(logits, labels), float("-inf")).amax(1) - logits.gather(1, labels[:, None]).squeeze(
+        1
+    )
+
+
+def _own(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return where each sample's true class is, (batch, classes); `F.one_hot` reads the labels on some devices."""
+    return labels[:, None] == torch.arange(logits.shape[1], device=logits.device)
 
 
 def targeted_margin_loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -43,8 +51,7 @@ def targeted_margin_loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Ten
 
 def likeliest_wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
     """Return each sample's wrong classes by decreasing logit, (batch, classes - 1): targets of a targeted attack."""
-    own = F.one_hot(labels, logits.shape[1]).bool()
-    return logits.masked_fill(own, float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :-1]
+    return logits.masked_fill(_own(logits, labels), float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
 def embedding_loss(embeds: Tensor, clean_embeds: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -208,10 +208,15 @@ def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
         top, left = (height - crop_height) // 2, (width - crop_width) // 2
         images = images[..., top : top + crop_height, left : left + crop_width]
     if image_processor.do_normalize:
-        mean = torch.tensor(image_processor.image_mean, dtype=images.dtype, device=images.device).view(3, 1, 1)
-        std = torch.tensor(image_processor.image_std, dtype=images.dtype, device=images.device).view(3, 1, 1)
-        images = (images - mean) / std
+        images = (images - _of_channels(image_processor.image_mean, images)) / _of_channels(
+            image_processor.image_std, images
+        )
     return images
+
+
+def _of_channels(values: Sequence[float], images: Tensor) -> Tensor:
+    """Return (channels, 1, 1), written on the device: a copy from the host would make it wait in every attack step."""
+    return torch.stack([images.new_full((1, 1), value) for value in values])
 
 
 def image_embeds(model: nn.Module, pixel_values: Tensor) -> Tensor:

@@ -41,9 +41,9 @@ class SharedPrefix:
             context: largest number of tokens of a row.
         """
         texts = len(input_ids)
-        longest = int(ends.max()) + 1
-        differs = (input_ids != input_ids[:1]).any(0).nonzero()
-        prefix = min(int(differs[0]) if len(differs) else longest, int(ends.min()))  # a rest keeps its end
+        common = (input_ids == input_ids[:1]).all(0).long().cumprod(0).sum()
+        longest, shortest, prefix = torch.stack([ends.max() + 1, ends.min(), common]).tolist()  # the host waits once
+        prefix = min(prefix, shortest)  # a rest keeps its end
         slot = longest - prefix
         slots = min((context - prefix) // slot, texts)
         shared = cls(prefix=prefix, slot=slot, slots=slots, texts=texts)

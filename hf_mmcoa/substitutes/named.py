@@ -29,7 +29,7 @@ def candidate_source(
         name: "neighbours", "hotflip", "wordnet" or "masked-lm".
         model: dual encoder whose vocabulary "neighbours" and "hotflip" use.
         tokenizer: the dual encoder's tokenizer.
-        masked_lm: folder or Hub id of the masked language model that "masked-lm" uses.
+        masked_lm: folder or Hub id of the masked language model that "masked-lm" uses; it runs where `model` does.
         align_to_cls: see `MaskedLMCandidates`.
         wordnet_root: folder that "wordnet" reads; nltk's data when None.
 
@@ -43,5 +43,7 @@ def candidate_source(
     if name == "wordnet":
         return WordNetCandidates(wordnet_root)
     if name == "masked-lm":
-        return MaskedLMCandidates.from_pretrained(masked_lm, align_to_cls=align_to_cls)
+        source = MaskedLMCandidates.from_pretrained(masked_lm, align_to_cls=align_to_cls)
+        source.model.to(next(model.parameters()).device)
+        return source
     raise ValueError(f"`candidates` must be neighbours, hotflip, wordnet or masked-lm, got {name!r}.")

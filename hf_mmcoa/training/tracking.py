@@ -84,7 +84,7 @@ def attack_figures(
                 ).sum(1)
                 attacked = clean.scatter(1, own[:, None], to_text[:, None])
             right = clean.argmax(1) == own
-            figures[f"{modality}_attack_success"] = _mean((attacked.argmax(1) != own)[right])
+            figures[f"{modality}_attack_success"] = _mean(attacked.argmax(1) != own, right)
     adv_images, adv_texts = adversarial.images, adversarial.texts
     if adv_images is not None:
         norm = getattr(trainer.attacker.image_attack, "norm", trainer.args.norm)
@@ -133,9 +133,10 @@ def _cosines(features: Tensor, anchors: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=-1) @ anchors.T  # (batch, anchors)
 
 
-def _mean(values: Tensor) -> Tensor:
-    """Return the sum and the count, (2,), which can be added up over processes and steps."""
-    return torch.stack([values.float().sum(), torch.tensor(float(len(values)), device=values.device)])
+def _mean(values: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Return the sum and the count, (2,), of all values or the counted, to be added up over processes and steps."""
+    counted = torch.ones_like(values, dtype=torch.bool) if counted is None else counted
+    return torch.stack([torch.where(counted, values.float(), 0).sum(), counted.sum().float()])
 
 
 class AttackedImages(TrainerCallback):

@@ -17,6 +17,7 @@ from hf_mmcoa.losses import coordinate_kl
 from hf_mmcoa.models import encoding
 from hf_mmcoa.substitutes.english import is_english
 from hf_mmcoa.substitutes.masked_lm import MaskedLMCandidates
+from hf_mmcoa.substitutes.named import candidate_source
 from hf_mmcoa.substitutes.synonyms import SynonymTable
 from hf_mmcoa.substitutes.vocabulary import HotFlipCandidates, NeighbourCandidates
 from hf_mmcoa.substitutes.wordnet import WordNetCandidates
@@ -377,3 +378,13 @@ def test_wordnet_gives_synonyms_then_hyponyms_as_single_words():
     (found,) = source(["a Polar Bear, a t shirt"], [[1, 4]], 40)
     assert "ice bear" in found[1, 3] and "jersey" in found[4, 6], "phrases are looked up with spaces and hyphens"
     assert all(len(each.split()) <= 2 for each in found[1, 3])
+
+
+def test_a_masked_lm_runs_where_the_model_under_attack_does(monkeypatch, wordpiece):
+    masked = nn.Linear(1, 1)
+    monkeypatch.setattr(
+        MaskedLMCandidates, "from_pretrained", lambda name, align_to_cls: MaskedLMCandidates(masked, wordpiece)
+    )
+    attacked = nn.Linear(1, 1, device="meta")  # a GPU, as far as a CPU can tell
+    source = candidate_source("masked-lm", attacked, wordpiece)
+    assert source.model is masked and masked.weight.device.type == "meta"
