@@ -251,7 +251,7 @@ def test_time() -> str:
 
 README, DEFENCES = ROOT / "README.md", ROOT / "docs" / "defences.md"
 FORMER = ("none", "clean", "tecoa", "fare", "pmg-aft", "tga-zsr", "leaf", "fare+leaf", "mmcoa")
-OBJECTIVES = (*FORMER[:-1], "advflyp", "saft", "sim-clip", "qt-aft", "agft", "mmcoa")
+OBJECTIVES = (*FORMER[:-1], "advflyp", "saft", "qt-aft", "agft", "mmcoa", "mmcoa-own", "mmcoa-all")
 DIFFERENT = ("clean", "image", "text (unseen), own", "text (unseen), all", "multimodal (known), own")
 SHORT = (
     "clean", "image", "text (known), own", "text (known), all", "text (unseen), own", "text (unseen), all",
