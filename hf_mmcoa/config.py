@@ -131,6 +131,13 @@ class MMCoAConfig(TrainingArguments):
             "help": "`fast`: 3 steps of 2.5 epsilon / 3, without `num_steps` and `step_size` (docs/defences.md)."
         },
     )
+    attack_check_every: int = field(
+        default=0,
+        metadata={
+            "help": "Steps between two checks of the image attack against PGD-10, on 16 images; where it is too weak, "
+            "it takes twice as many steps from then on (docs/defences.md). 0: none."
+        },
+    )
     attack_early_stop: bool = field(
         default=False,
         metadata={
@@ -275,7 +282,7 @@ class MMCoAConfig(TrainingArguments):
         """
         _check_text_attack(self.text_attack)
         self.temperature = self.attack_settings.temperature  # validates every setting of the attacks
-        for name in (*LAMBDAS, "log_images_every", "attack_batch_size", "encode_batch_size"):
+        for name in (*LAMBDAS, "log_images_every", "attack_check_every", "attack_batch_size", "encode_batch_size"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.text_attack == "none" and (
