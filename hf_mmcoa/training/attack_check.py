@@ -58,7 +58,7 @@ class AttackCheck(TrainerCallback):
         """Give the attack the steps that it had where a resumed run stopped; a new run begins with its own."""
         attacker = self.trainer.attacker
         logged = [entry[LOGGED] for entry in state.log_history if LOGGED in entry]
-        factor = round(logged[-1] / self.trainer.args.attack_steps[0]) if logged else 1
+        factor = max(1, round(logged[-1] / self.trainer.args.attack_steps[0])) if logged else 1
         if factor != attacker.step_factor:
             attacker.step_factor = factor
             attacker.start()

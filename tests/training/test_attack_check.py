@@ -80,6 +80,9 @@ def test_a_resumed_run_goes_on_with_as_many_steps_bit_for_bit(sure, tmp_path):
         resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     ours, theirs = snapshot(resumed.model), snapshot(whole.model)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    longer = sure(**settings | {"num_steps": 12, "attack_check_every": 0})  # than what the stopped run had come to
+    longer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    assert longer.attacker.image_attack.num_steps == 12
 
 
 def test_an_attack_of_the_users_own_and_one_as_long_as_the_check_are_only_reported(sure):
