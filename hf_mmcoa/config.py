@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from .attacks.settings import AttackSettings, pixels, with_attack_settings
 from .data.prompts import DEFAULT_TEMPLATE
 from .families.names import chosen_families
-from .models.lora import check_lora
+from .models.lora import check_adapters
 from .objectives import Objective
 from .objectives.named import named_objective
 from .objectives.unread import OWNERS, unread_settings
@@ -129,6 +129,13 @@ class MMCoAConfig(TrainingArguments):
         default="pgd",
         metadata={
             "help": "`fast`: 3 steps of 2.5 epsilon / 3, without `num_steps` and `step_size` (docs/defences.md)."
+        },
+    )
+    attack_check_every: int = field(
+        default=0,
+        metadata={
+            "help": "Steps between two checks of the image attack against PGD-10, on 16 images; where it is too weak, "
+            "it takes twice as many steps from then on (docs/defences.md). 0: none."
         },
     )
     attack_early_stop: bool = field(
@@ -275,7 +282,7 @@ class MMCoAConfig(TrainingArguments):
         """
         _check_text_attack(self.text_attack)
         self.temperature = self.attack_settings.temperature  # validates every setting of the attacks
-        for name in (*LAMBDAS, "log_images_every", "attack_batch_size", "encode_batch_size"):
+        for name in (*LAMBDAS, "log_images_every", "attack_check_every", "attack_batch_size", "encode_batch_size"):
             if not getattr(self, name) >= 0:  # written so that NaN fails too
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.text_attack == "none" and (
@@ -302,7 +309,7 @@ class MMCoAConfig(TrainingArguments):
             raise ValueError(f"{', '.join(f'`{name}`' for name in LAMBDAS)} are all 0: there is nothing to minimise.")
         if not (self.train_image_encoder or self.train_text_encoder):
             raise ValueError("`train_image_encoder` and `train_text_encoder` are both off: nothing would train.")
-        self._check_adapters()
+        check_adapters(self)
         for name, (accepted, reason) in _REFUSED.items():
             if (value := getattr(self, name)) not in accepted:
                 raise ValueError(f"`{name}` is not supported, got {value!r}: {reason}.")
@@ -398,24 +405,6 @@ class MMCoAConfig(TrainingArguments):
             raise ValueError(
                 f"`{idle[0]}` belongs to `text_attack=families`; {self.text_attack!r} does not read it: add families."
             )
-
-    def _check_adapters(self) -> None:
-        if self.last_blocks is not None and self.last_blocks < 0:
-            raise ValueError(f"`last_blocks` must not be negative, got {self.last_blocks}.")
-        if self.lora == "none":
-            names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save")
-            if idle := [name for name in names if getattr(self, name) != getattr(MMCoAConfig, name)]:
-                raise ValueError(f'`{idle[0]}` has no effect with `lora="none"`: set `lora` to image, text or both.')
-            return
-        check_lora(self.lora, self.lora_rank, self.lora_alpha, self.lora_dropout, prefix="lora_")
-        if self.last_blocks is not None:
-            raise ValueError(f'`lora="{self.lora}"` trains adapters and `last_blocks` trains blocks: choose one.')
-        for tower, trains in (("image", self.train_image_encoder), ("text", self.train_text_encoder)):
-            if self.lora in (tower, "both") and not trains:
-                raise ValueError(
-                    f'`lora="{self.lora}"` puts adapters on the {tower} tower and `train_{tower}_encoder` is off: '
-                    "choose one."
-                )
 
     def to_yaml(self) -> str:
         """Return every argument that was given or changed, no token, as YAML that `hf-mmcoa train --config` reads."""

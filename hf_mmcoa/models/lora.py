@@ -148,6 +148,31 @@ def load_adapted(model: CLIPModel, folder: str | Path) -> PeftModel:
         raise ValueError(f"the adapter in {folder} does not fit the model: {error}") from error
 
 
+def check_adapters(args: Any) -> None:
+    """Raise ValueError if the settings of adapters and of what else trains, of an `MMCoAConfig`, contradict each other.
+
+    Args:
+        args: with `lora`, `last_blocks`, the fields that begin with `lora_`, and `train_image_encoder` and
+            `train_text_encoder`.
+    """
+    if args.last_blocks is not None and args.last_blocks < 0:
+        raise ValueError(f"`last_blocks` must not be negative, got {args.last_blocks}.")
+    if args.lora == "none":
+        names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save")
+        if idle := [name for name in names if getattr(args, name) != getattr(type(args), name)]:
+            raise ValueError(f'`{idle[0]}` has no effect with `lora="none"`: set `lora` to image, text or both.')
+        return
+    check_lora(args.lora, args.lora_rank, args.lora_alpha, args.lora_dropout, prefix="lora_")
+    if args.last_blocks is not None:
+        raise ValueError(f'`lora="{args.lora}"` trains adapters and `last_blocks` trains blocks: choose one.')
+    for tower, trains in (("image", args.train_image_encoder), ("text", args.train_text_encoder)):
+        if args.lora in (tower, "both") and not trains:
+            raise ValueError(
+                f'`lora="{args.lora}"` puts adapters on the {tower} tower and `train_{tower}_encoder` is off: '
+                "choose one."
+            )
+
+
 def check_lora(towers: str, rank: int, alpha: float, dropout: float, prefix: str = "") -> None:
     """Raise ValueError if a setting is out of range for every model; the message puts `prefix` before the names."""
     if towers not in (*TOWERS, "both"):

@@ -12,7 +12,8 @@ from ..families.names import chosen_families
 from .base import Objective, View
 
 IMAGE_ATTACK = ("norm", "epsilon", "step_size", "num_steps", "restarts", "attack_schedule", "attack_batch_size")
-CLASS_ATTACK = ("attack_early_stop", "compile_attack")  # of an image attack that knows the image's class
+# Of an image attack that knows the image's class:
+CLASS_ATTACK = ("attack_early_stop", "compile_attack", "attack_check_every")
 WORDS = ("candidates", "num_candidates", "max_changes", "protect_template", "align_to_cls", "masked_lm")
 EMBEDDING = ("rho", "num_text_steps")
 FAMILIES = ("families", "leave_out_family", "num_variants")
@@ -63,6 +64,7 @@ def unread_settings(args: Any, objective: Objective, evaluates: bool = False) ->
     no_texts = "no text is attacked: take an objective that attacks texts (mmcoa with `lambda_text`, leaf)"
     unless(on_images, IMAGE_ATTACK, no_images)
     unless(on_images, CLASS_ATTACK, no_images)
+    unless("adv_images" in views, CLASS_ATTACK[-1:], no_images)
     unless(on_texts or args.text_attack == "none", ("text_attack",), no_texts)
     unless(on_texts, TEXT_ATTACK[1:], no_texts)
     unless(

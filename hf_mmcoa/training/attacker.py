@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..attacks import factory
 from ..attacks.contracts import ImageAttack, TextAttack
-from ..attacks.engine import climb
+from ..attacks.engine import Victim, climb
 from ..attacks.enumeration import legal_texts
 from ..attacks.image_losses import log_odds_loss
 from ..attacks.out_of_memory import HalvingOnOutOfMemory
@@ -38,7 +38,7 @@ from .victims import image_victim
 
 MAX_POOLED = 20_000
 """Texts that a step encodes at most: a thousand classes with twenty substitutes each."""
-STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "embedding": 4, "families": 5}
+STREAMS = {"images": 0, "evaluated images": 1, "characters": 2, "choice": 3, "embedding": 4, "families": 5, "check": 6}
 """Numbers of the random streams: each kind of draw has its own."""
 
 
@@ -116,18 +116,31 @@ class Attacker:
         self._source: tuple[Any, CandidateSource] | None = None
         self._halving = HalvingOnOutOfMemory()
         self.step, self.batch_of_step = -1, 0
+        self.step_factor = 1
+        """How many steps, each as much shorter, the image attack takes in place of one (`AttackCheck`)."""
         self.start()
 
     def start(self) -> None:
         """Build the attacks from the arguments as they are now, on the model as it is now."""
         settings = self.args.attack_settings
-        self.image_attack: Any = self._given["image"] or factory.training_image_attack(settings)
+        self.image_attack: Any = self._given["image"] or factory.training_image_attack(self.image_settings)
         self.text_attacks = self._text_attackers(settings)
         self._text_attacks_in = {
             template: self._text_attackers(replace(settings, template=template)) for template in self.templates
         }
         self._model = self.encoder.dual.model
         self._pools: TextPools | None = None
+
+    @property
+    def builds_image_attack(self) -> bool:
+        """Return whether the image attack is the arguments', and not an object that was given."""
+        return self._given["image"] is None
+
+    @property
+    def image_settings(self) -> AttackSettings:
+        """Return the settings of the image attack, in as many steps as it takes now."""
+        settings, (num_steps, step_size) = self.args.attack_settings, self.args.attack_steps
+        return replace(settings, num_steps=num_steps * self.step_factor, step_size=step_size / self.step_factor)
 
     def _text_attackers(self, settings: AttackSettings) -> dict[str, TextAttacker]:
         """Return the text attacks by kind; attacks on words know class prompts by the template of the settings."""
@@ -192,7 +205,7 @@ class Attacker:
         adv_images, _ = climb(
             self.image_attack,
             batch.images,
-            image_victim(self.objective, self.encoder, batch, self.attacked_scale),
+            self.victim(batch),
             generator,
             stop=self.args.attack_early_stop,
             batch_size=self.args.attack_batch_size,
@@ -200,6 +213,10 @@ class Attacker:
             iterates=iterates if "attack_iterates" in self.objective.views else None,
         )
         return adv_images, iterates
+
+    def victim(self, batch: Batch) -> Victim:
+        """Return what the image attack on a batch is run against."""
+        return image_victim(self.objective, self.encoder, batch, self.attacked_scale)
 
     @property
     def attacked_scale(self) -> Tensor:

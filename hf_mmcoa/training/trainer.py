@@ -30,6 +30,7 @@ from ..objectives import Objective
 from ..objectives.named import named_objective
 from ..substitutes.source import CandidateSource
 from .argument_changes import ArgumentChanges
+from .attack_check import AttackCheck
 from .attacker import Attacker
 from .batch import Batch, BatchReader
 from .checkpoints import CheckpointWriter, check_writable, checkpoint_to_resume
@@ -189,6 +190,8 @@ class MMCoATrainer(PublishingTrainer):
             templates,
         )
         self.attacker.teacher = self.teacher
+        self._attack_check = AttackCheck(self)
+        self.add_callback(self._attack_check)
         self._monitor = Monitor(self.attacker, self.teacher, self.prompts, args)
         self._predicts = False
         self._sums = LoggedSums()
@@ -230,12 +233,13 @@ class MMCoATrainer(PublishingTrainer):
         batch = self._read(inputs)
 
         adversarial = self.attacker.attack(batch)  # 1. I', t': constants for the loss
+        checked = self._attack_check(batch, adversarial.images)
         embeds = encode_views(model, batch, adversarial, self.reader, self.teacher, self.args)  # 2. one forward
         loss, terms = self._objective(embeds)  # 3. the equation: `objectives.mmcoa` for the default
 
         if not torch.isfinite(loss):
             self._stop_non_finite(loss, inputs)
-        self._sums.add(terms, attack_figures(self, batch, embeds, adversarial))
+        self._sums.add(terms, attack_figures(self, batch, embeds, adversarial) | checked)
         return (loss, embeds) if return_outputs else loss
 
     def _read(self, inputs: Mapping[str, Any]) -> Batch:

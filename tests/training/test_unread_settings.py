@@ -37,6 +37,7 @@ CHANGED = {
     "train_text_encoder": False,
     "train_logit_scale": False,
     "attack_schedule": "fast",
+    "attack_check_every": 2,
     "attack_early_stop": True,
     "attack_batch_size": 2,
     "compile_attack": True,
@@ -65,7 +66,7 @@ CHANGED = {
     "num_text_steps": 2,
 }
 # Ways to compute the same numbers, pictures of what is done, and adapters, which every objective trains.
-SAME_NUMBERS = ("attack_batch_size", "compile_attack", "encode_batch_size", "log_images_every")
+SAME_NUMBERS = ("attack_check_every", "attack_batch_size", "compile_attack", "encode_batch_size", "log_images_every")
 FREE = ("objective", "encode_batch_size", "log_images_every", "last_blocks", "lora")
 WITHOUT_LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save")
 
@@ -79,7 +80,7 @@ IMAGE = {
     "attack_schedule",
     "attack_batch_size",
 }
-ON_CLASSES = IMAGE | {"attack_early_stop", "compile_attack", "temperature", "template"}
+ON_CLASSES = IMAGE | {"attack_check_every", "attack_early_stop", "compile_attack", "temperature", "template"}
 WORDS = {"candidates", "num_candidates", "max_changes", "protect_template", "forbid_class_names", "align_to_cls"}
 LOSS = {f"lambda_{name}" for name in ("image", "text", "clean", "class", "distill")} | {
     "accumulate_attack_gradients",
