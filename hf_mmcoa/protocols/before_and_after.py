@@ -169,7 +169,7 @@ def train_and_measure(run: RunArguments, args: MMCoAConfig) -> dict[str, dict[st
     trainer.create_model_card()
     stages.end()
     if args.should_save and has_classes:
-        print(what_remains(after))
+        print(what_remains(after, before))
     trainer.accelerator.end_training()  # or the first process to exit closes the group while others still use it
     return results
 

@@ -203,6 +203,10 @@ def test_what_remains_is_every_attack_at_chance_or_below():
     assert said == "Still broken, at chance (50.0%) or below: image 40.0, multimodal, all 20.0, worst case 20.0."
     whole = make_result(dict.fromkeys(OUTCOMES, "1" * 10))
     assert what_remains(whole) == "No attack that was measured leaves the model at chance (50.0%) or below."
+    after = make_result(nonsense_images=0.5)
+    assert "Worse" not in what_remains(after) + what_remains(after, make_result(nonsense_images=0.5))
+    said = what_remains(after, make_result(nonsense_images=0.25))
+    assert said.endswith("Worse than before: a nonsense word beats every class on 50.0% of the images (25.0%).")
 
 
 def test_the_table_says_what_known_and_unseen_words_are():
