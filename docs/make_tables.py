@@ -315,6 +315,11 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
         DEFENCES,
         partial(differences, "digits-words", UNSEEN, ("none", "mmcoa-all", "mmcoa-own")),
     ),
+    "words-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-words", UNSEEN)),
+    "words-fashion-mnist-differences": (
+        DEFENCES,
+        partial(differences, "fashion-mnist-words", UNSEEN, ("none", "mmcoa-all", "mmcoa-own")),
+    ),
     "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
     "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),
     "no-training": (DEFENCES, no_training),
