@@ -38,6 +38,19 @@ class Step:
     kept: tuple[tuple[str, str], ...]
 
 
+def comparison(name: str, file: str, tables: tuple[str, ...], options: str = "--reference mmcoa") -> Step:
+    """Return the step that runs a file of `examples/comparisons` and keeps its tables and results."""
+    output = f"comparisons/{file}"
+    return Step(
+        name=name,
+        tables=tables,
+        commands=(("", f"hf-mmcoa compare examples/{output}.yaml --output {WORK}/{output} {options}"),),
+        kept=tuple(
+            (f"{output}/{files}", output) for files in ("comparison.*", "specification.json", "cells/*/result.json")
+        ),
+    )
+
+
 STEPS = (
     Step(
         name="digits",
@@ -52,18 +65,16 @@ STEPS = (
         kept=tuple((f"digits-{seed}/robustness.json", f"digits/seed-{seed}.json") for seed in SEEDS),
     ),
     Step(
-        name="objectives",
-        tables=("objectives", "objectives-digits"),
+        name="rates",  # chose the learning rates of the next one
+        tables=("digits-rates",),
         commands=(
-            (
-                "",
-                f"hf-mmcoa compare examples/comparisons/digits.yaml --output {WORK}/comparisons/digits",
-            ),
+            ("", f"hf-mmcoa compare examples/comparisons/digits-rates.yaml --output {WORK}/digits-rates --choose"),
         ),
-        kept=tuple(
-            (f"comparisons/digits/{files}", "comparisons/digits")
-            for files in ("comparison.*", "specification.json", "cells/*/result.json")
-        ),
+        kept=(("digits-rates/choice/comparison.*", "digits-rates"),),
+    ),
+    comparison("objectives", "digits", ("objectives", "objectives-digits", "objectives-digits-differences")),
+    comparison(
+        "words", "digits-words", ("words-digits", "words-digits-differences"), "--reference mmcoa --seeds 0 1 2"
     ),
     Step(
         name="no-training",  # needs the models of the first step

@@ -38,7 +38,7 @@ def test_tables_are_made_from_the_result_files(monkeypatch, capsys):
 
 def test_every_objective_trains_with_the_learning_rate_that_was_best_on_validation_data():
     """Best by the mean of four accuracies, `docs/comparison.md`; a row without a rate has that of the test bed."""
-    chosen = json.loads((ROOT / "docs/results/digits-rates/comparison.json").read_text())
+    chosen = json.loads((ROOT / "docs/results/digits-rates/choice/comparison.json").read_text())
     assert chosen["specification"]["unseen_words"] == "validation"
     tried = {}
     for method in chosen["methods"].values():

@@ -27,16 +27,14 @@ def log_odds_loss(logits: Tensor, labels: Tensor) -> Tensor:
     same direction. But in float32 that gradient loses the true class's logit at log-odds of -17 and is exactly zero at
     -104, which cosines multiplied by 100 can reach. The gradient of the log-odds never vanishes.
     """
-    return logits.masked_fill(_own(logits, labels), float("-inf")).logsumexp(1) - logits.gather(
-        1, labels[:, None]
-    ).squeeze(1)
+    own = _own(logits, labels)
+    return logits.masked_fill(own, float("-inf")).logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return `max_{j != y} z_j - z_y`, (batch,): positive exactly if the sample is misclassified."""
-    return logits.masked_fill(_own(logits, labels), float("-inf")).amax(1) - logits.gather(1, labels[:, None]).squeeze(
-        1
-    )
+    own = _own(logits, labels)
+    return logits.masked_fill(own, float("-inf")).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def _own(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,7 +49,8 @@ def targeted_margin_loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Ten
 
 def likeliest_wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
     """Return each sample's wrong classes by decreasing logit, (batch, classes - 1): targets of a targeted attack."""
-    return logits.masked_fill(_own(logits, labels), float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :-1]
+    own = _own(logits, labels)
+    return logits.masked_fill(own, float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
 def embedding_loss(embeds: Tensor, clean_embeds: Tensor) -> Tensor:

@@ -208,9 +208,8 @@ def pixel_values(images: Tensor, image_processor: Any) -> Tensor:
         top, left = (height - crop_height) // 2, (width - crop_width) // 2
         images = images[..., top : top + crop_height, left : left + crop_width]
     if image_processor.do_normalize:
-        images = (images - _of_channels(image_processor.image_mean, images)) / _of_channels(
-            image_processor.image_std, images
-        )
+        mean, std = (_of_channels(values, images) for values in (image_processor.image_mean, image_processor.image_std))
+        images = (images - mean) / std
     return images
 
 

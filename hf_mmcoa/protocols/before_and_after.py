@@ -219,9 +219,8 @@ def _tiny_clip(run: RunArguments, args: MMCoAConfig, data: Any, table: SynonymTa
 def _shown(results: dict[str, dict[str, Any]], has_classes: bool) -> str:
     """Return the tables of the results, for a terminal."""
     if has_classes:
-        return (
-            f"{robustness_table(results)}\n{interval_sentence(averaged=False, texts=attacks_texts(results.values()))}"
-        )
+        intervals = interval_sentence(averaged=False, texts=attacks_texts(results.values()))
+        return f"{robustness_table(results)}\n{intervals}"
     return "\n\n".join(f"{name}\n{retrieval_table(result)}" for name, result in results.items())
 
 

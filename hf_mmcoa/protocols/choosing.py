@@ -22,13 +22,12 @@ def to_choose_by(protocol: Protocol) -> Protocol:
     Where data have no validation split, a tenth of the training rows is measured, and no training sees it, the
     pretraining of a tiny CLIP included.
     """
-    train_on = protocol.train_on
     return dataclasses.replace(
         protocol,
         unseen_words=VALIDATION,
         datasets=tuple(map(_without_test, protocol.datasets)),
         evaluate_on=tuple(map(_without_test, protocol.evaluate_on)),
-        train_on=train_on and dataclasses.replace(train_on, train_split=_without_test(train_on).train_split),
+        train_on=_without_test(protocol.train_on) if protocol.train_on in protocol.evaluate_on else protocol.train_on,
     )
 
 
