@@ -19,12 +19,13 @@ VALIDATION: Literal["validation"] = "validation"
 def to_choose_by(protocol: Protocol) -> Protocol:
     """Return the same comparison on validation images and validation words, which share none with the test's.
 
+    Where no text is attacked, words are not divided: lists too short for it are no error.
     Where data have no validation split, a tenth of the training rows is measured, and no training sees it, the
     pretraining of a tiny CLIP included.
     """
     return dataclasses.replace(
         protocol,
-        unseen_words=VALIDATION,
+        unseen_words=VALIDATION if {"text", "multimodal"} & set(protocol.measure) else protocol.unseen_words,
         datasets=tuple(map(_without_test, protocol.datasets)),
         evaluate_on=tuple(map(_without_test, protocol.evaluate_on)),
         train_on=_without_test(protocol.train_on) if protocol.train_on in protocol.evaluate_on else protocol.train_on,

@@ -82,6 +82,15 @@ def test_a_plan_says_what_the_parts_of_a_benchmark_hold_without_reading_it(tmp_p
     assert "fashion-mnist/train[kept]" in plan_protocol(chosen, tmp_path)
 
 
+def test_without_attacked_texts_short_lists_of_words_do_not_matter(fruit):
+    (fruit.parent / "table.json").write_text('{"apple": ["pome"]}')  # no half of it can be halved
+    content = yaml.safe_load(fruit.read_text()) | {"candidates": "table.json", "objectives": ["none"]}
+    for measure, status in ((["clean", "image"], 0), (["clean", "text"], 1)):
+        file = fruit.parent / f"{measure[1]}.yaml"
+        file.write_text(yaml.safe_dump({**content, "unseen_words": "all", "measure": measure}))
+        assert main(["compare", str(file), "--output", str(fruit.parent / measure[1]), "--choose"]) == status
+
+
 def test_the_option_measures_held_out_rows(fruit, capsys):
     output = fruit.parent / "out"
     assert main(["compare", str(fruit), "--output", str(output), "--choose"]) == 0
