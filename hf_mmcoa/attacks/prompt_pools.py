@@ -61,6 +61,21 @@ class PromptPools:
         own, _, rivals, _ = self._worst(image_embeds, labels, others)
         return own > rivals.scatter(1, labels.unsqueeze(1), float("-inf")).amax(1)
 
+    @torch.no_grad()
+    def average_correct(self, image_embeds: Tensor, labels: Tensor) -> Tensor:
+        """Return for each sample the share of its class's substitutes under which it is classified correctly, (batch,).
+
+        One substitute stands for the own class's prompt at a time, all other prompts are clean. A class without any is
+        judged with its clean prompt.
+        """
+        shares = torch.empty(len(labels), device=labels.device)
+        rivals = self._clean_cosines(image_embeds).scatter(1, labels.unsqueeze(1), float("-inf")).amax(1, keepdim=True)
+        for label in labels.unique().tolist():
+            rows = (labels == label).nonzero().squeeze(1)
+            texts = self._rows[label][1:] if len(self._rows[label]) > 1 else self._rows[label]
+            shares[rows] = ((image_embeds[rows] @ self.embeds[texts].T).float() > rivals[rows]).float().mean(1)
+        return shares
+
     def choose(self, image_embeds: Tensor, labels: Tensor, others: bool) -> Tensor:
         """Return the number of the worst text in each class's pool, (batch, C)."""
         _, own_at, _, rivals_at = self._worst(image_embeds, labels, others)
@@ -98,13 +113,16 @@ class PromptPools:
             parts = [self._of_block(*rows) for rows in zip(image_embeds.split(step), labels.split(step), strict=True)]
             own, own_at, rivals, rivals_at = (torch.cat(each) for each in zip(*parts, strict=True))
             return own, own_at, rivals, rivals_at
-        clean = torch.stack([rows[0] for rows in self._rows])
-        rivals = _not_finite_as((image_embeds @ self.embeds[clean].T).float(), float("inf"))
+        rivals = self._clean_cosines(image_embeds)
         for label in labels.unique().tolist():
             rows = (labels == label).nonzero().squeeze(1)
             cosines = (image_embeds[rows] @ self.embeds[self._rows[label]].T).float()
             own[rows], own_at[rows] = _not_finite_as(cosines, float("-inf")).min(1)
         return own, own_at, rivals, torch.zeros_like(rivals, dtype=torch.long)
+
+    def _clean_cosines(self, image_embeds: Tensor) -> Tensor:
+        clean = torch.stack([rows[0] for rows in self._rows])
+        return _not_finite_as((image_embeds @ self.embeds[clean].T).float(), float("inf"))
 
     def _of_block(self, image_embeds: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         cosines = (image_embeds @ self.embeds.T).float()  # a text of two pools has one cosine: it ties with itself

@@ -66,6 +66,7 @@ def evaluate_batch(
         "witnesses": run.witnesses,
         "controls": run.controls,
         "nonsense": run.nonsense,
+        "average_case": run.average_case,
         "written": run.written,
         "embedding_lengths": run.embedding_lengths,
         "curve": run.curve,
@@ -104,6 +105,8 @@ class _Batch:
         """How far a token was moved at most at each of them, in mean row norms of the token table."""
         self.nonsense: tuple[int, int] | None = None
         """Pairs with a nonsense word and images that such a word beats, see `nonsense.beaten`."""
+        self.average_case: dict[str, float] = {}
+        """By attack that lists its texts: samples that are correct under one of their class's, drawn at random."""
         self.controls: dict[str, dict[str, Any]] = {}
         """Robust samples under random texts, by attack, see `controls.judge`."""
         self.written: dict[str, list[str]] = {}
@@ -142,6 +145,8 @@ class _Batch:
             self._add_texts(name, name, self.clean, prompts, self.embeds, self.outcomes[name])
         by_image = [adversary for adversary in self.spec.text_adversaries if adversary in ("own", "all")]
         for name, pools in self.texts.pools_by_attack().items():
+            if self.texts.found.searches[name] == "exhaustive":  # a beam keeps the worst texts alone
+                self.average_case[name] = pools.average_correct(self.embeds, self.labels).sum().item()
             for adversary in by_image:
                 key = str(AttackName.parse(name)._replace(adversary=adversary))
                 others = adversary == "all"

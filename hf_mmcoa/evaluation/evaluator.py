@@ -103,6 +103,7 @@ def evaluate_robustness(
         `image_accuracy_interval_over`, and its success rate among the correctly classified, as in
         `image_attack_success_rate` (None if there are none); `nonsense_images`, the share of clean images to which one
         of 200 nonsense words is nearer than every class, and `nonsense_pairs`, the share of (image, word) pairs;
+        `average_case`, by attack that lists its texts the accuracy under one text of the true class drawn at random;
         `attacks/<name>` and `outcomes`, one sign a sample, of
         every attack; `attack_spec`, `sanity` and what else is needed to judge and redo it.
 
@@ -191,6 +192,7 @@ class ZeroShotTask:
             **{f"attacks/{name}": outcome.count("1") / total for name, outcome in outcomes.items()},
             **self._embedding_curve(records, total),
             **self._nonsense(records, total),
+            **self._average_case(records, total),
             **{
                 name: sum(record["severities"][name] for record in records) / total
                 for name in records[0].get("severities", {})  # a run that an older version began has none
@@ -227,6 +229,14 @@ class ZeroShotTask:
             return {}
         pairs, images = (sum(column) for column in zip(*counts, strict=True))
         return {"nonsense_pairs": pairs / (total * NUM_WORDS), "nonsense_images": images / total}
+
+    def _average_case(self, records: Sequence[Record], total: int) -> dict[str, dict[str, float]]:
+        """Return the mean accuracy over the texts that each attack lists for the true class, one at a time."""
+        if not all(record.get("average_case") for record in records):  # none listed, or an older version began the run
+            return {}
+        names = records[0]["average_case"]
+        sums = {name: sum(record["average_case"][name] for record in records) for name in names}
+        return {"average_case": {name: correct / total for name, correct in sums.items()}}
 
     def _embedding_curve(self, records: Sequence[Record], total: int) -> dict[str, Any]:
         """Return the accuracy over the radius of the image-aware embedding attack, and what the radius amounts to."""

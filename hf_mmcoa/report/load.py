@@ -153,6 +153,7 @@ def _check_shown(result: Mapping[str, Any]) -> None:
         "sanity": list[_Finding],
         "embedding_curve": _Curve,
         "nonsense_images": float,
+        "average_case": dict[str, float],
         "witnesses": dict[str, list[list[str] | None]],
     }
     check_fields(result, {**types, **dict.fromkeys(rates, float | None), **dict.fromkeys(families, float)})

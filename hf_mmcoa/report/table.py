@@ -239,7 +239,7 @@ def adversary_notes(results: Sequence[Result]) -> list[str]:
 
 
 def notes(results: Results, name_of: Callable[[str], str] = printable) -> list[str]:
-    """Say what belongs under a table: what each adversary may choose, which words are known, what nonsense words win.
+    """Say what belongs under a table: adversaries, which words are known, what a random text leaves, nonsense words.
 
     Args:
         results: the columns of the table.
@@ -247,7 +247,29 @@ def notes(results: Results, name_of: Callable[[str], str] = printable) -> list[s
     """
     flat = _flat(results)
     split = any(accuracy_parts(name).source == "unseen" for name in _accuracy_names(flat))
-    return [*adversary_notes(flat), *[WORDS_NOTE] * split, *_nonsense_notes(results, name_of)]
+    return [
+        *adversary_notes(flat),
+        *[WORDS_NOTE] * split,
+        *_average_notes(results, name_of),
+        *_nonsense_notes(results, name_of),
+    ]
+
+
+def _average_notes(results: Results, name_of: Callable[[str], str]) -> list[str]:
+    """Say what one text of the true class leaves that is drawn at random, beside the worst one: for each attack."""
+    columns, flat = _columns(results), _flat(results)
+    measured = dict.fromkeys(name for result in flat for name in result.get("average_case", {}))
+    said = []
+    for name in measured:
+        parts = AttackName.parse(name)
+        means = {
+            column: statistics.mean(run["average_case"][name] for run in runs)
+            for column, runs in columns.items()
+            if runs and all(name in run.get("average_case", {}) for run in runs)
+        }
+        if means:
+            said.append(f"{text_attack_label(parts.attack, parts.source, flat)} {_shares(means, name_of)}")
+    return [f"one text of the true class, drawn at random, leaves: {'; '.join(said)}"] if said else []
 
 
 def _nonsense_notes(results: Results, name_of: Callable[[str], str]) -> list[str]:
@@ -257,10 +279,17 @@ def _nonsense_notes(results: Results, name_of: Callable[[str], str]) -> list[str
         for name, runs in _columns(results).items()
         if runs and all("nonsense_images" in run for run in runs)
     }
-    said = [f"{100 * share:.1f}%{f' ({name_of(name)})' if len(shares) > 1 else ''}" for name, share in shares.items()]
-    if not said:
+    if not shares:
         return []
-    return [f"nonsense: one of {NUM_WORDS} such words in a prompt beats every class on {', '.join(said)} of the images"]
+    said = _shares(shares, name_of)
+    return [f"nonsense: one of {NUM_WORDS} such words in a prompt beats every class on {said} of the images"]
+
+
+def _shares(shares: Mapping[str, float], name_of: Callable[[str], str]) -> str:
+    """Return "3.8% (before), 60.3% (after)"; a sole column needs no name."""
+    return ", ".join(
+        f"{100 * share:.1f}%{f' ({name_of(name)})' if len(shares) > 1 else ''}" for name, share in shares.items()
+    )
 
 
 def robustness_table(results: Results) -> str:
