@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..file_names import WHAT_RAN
 from ..io import printable, read_yaml
 from ..protocols.run_arguments import GENERAL, SHIPPED_FOR, RunArguments, default_settings, digits_settings
-from .option_names import mistyped, unknown_options
+from .early_options import check_attack_settings, mistyped, no_number, unknown_options
 
 if TYPE_CHECKING:
     from ..config import MMCoAConfig
@@ -43,11 +43,12 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
             `--help`.
         ValueError: if a value is out of range, or two options contradict each other.
     """
-    if (problem := mistyped(argv)) is not None:
+    if (problem := mistyped(argv) or no_number(argv)) is not None:
         print(f"hf-mmcoa train: error: {problem}", file=sys.stderr)
         raise SystemExit(2)
     given, asked = _asked_for(argv)
-    from transformers import HfArgumentParser  # here: a wrong file is reported without waiting seconds for imports
+    check_attack_settings(argv, given)
+    from transformers import HfArgumentParser  # here: what is wrong so far is reported without seconds of imports
     from transformers.hf_argparser import string_to_bool
 
     from ..config import MeasuredConfig

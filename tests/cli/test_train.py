@@ -15,7 +15,7 @@ import pytest
 from transformers import CLIPModel, CLIPProcessor, HfArgumentParser
 
 from hf_mmcoa.cli import main
-from hf_mmcoa.cli.option_names import mistyped
+from hf_mmcoa.cli.early_options import check_attack_settings, mistyped, no_number
 from hf_mmcoa.cli.train import main as train_main
 from hf_mmcoa.cli.train_arguments import parse
 from hf_mmcoa.config import MeasuredConfig
@@ -65,11 +65,55 @@ def test_every_option_is_known_to_the_quick_check_and_a_mistyped_one_is_named_at
         assert stopped.value.code == 2
         assert "unknown options learnig_rate (did you mean learning_rate?)" in capsys.readouterr().err
     code = (
-        "import sys; from hf_mmcoa.cli.option_names import mistyped; print(mistyped(['--nope', '--epsilom'])); "
+        "import sys; from hf_mmcoa.cli.early_options import mistyped; print(mistyped(['--nope', '--epsilom'])); "
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert shown[0] == "unknown options nope, epsilom (did you mean epsilon?)" and shown[1] == "set()"
+
+
+def test_a_wrong_value_is_reported_before_torch_is_imported(tmp_path):
+    code = (
+        "import sys; from hf_mmcoa.cli.train import main\n"
+        "try:\n    status = main(sys.argv[1:])\nexcept SystemExit as stopped:\n    status = stopped.code\n"
+        "print(status, {'torch', 'transformers'} & set(sys.modules))"
+    )
+    euclidean = tmp_path / "run.yaml"
+    euclidean.write_text("norm: l2\n")
+    for words, said in (
+        (["--max_steps", "five"], "argument --max_steps: invalid int value: 'five'"),
+        (["--learning-rate=fast"], "argument --learning_rate: invalid float value: 'fast'"),
+        (["--epsilon", "3"], "`epsilon` is in [0, 1] pixel units, got 3. Did you mean 3/255?"),
+        (["--norm", "l3"], "`norm` must be one of linf, l2, got 'l3'."),
+        (
+            ["--config", str(euclidean), "--epsilon", "3", "--rho", "-1"],
+            "`rho` must not be negative or infinite, got -1",
+        ),
+    ):
+        ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert said in ran.stderr and ran.stdout.split()[1:] == ["set()"] and ran.stdout[0] in "12"
+
+
+def test_an_early_check_says_nothing_of_what_is_right_or_not_its_own(tmp_path):
+    right = [
+        "--epsilon",
+        "1/255",
+        "--num_steps=3",
+        "--lr",
+        "x",
+        "--candidates",
+        "mine.json",
+        "--output_dir",
+        "5",
+        "--",
+        "--rho",
+    ]
+    assert no_number(right) is None
+    check_attack_settings(right, {"norm": "l2", "num_candidates": 4})
+    check_attack_settings(["--epsilon", "3"], {"norm": "l2"})
+    check_attack_settings(["--epsilon", "1/255"], {"num_steps": "five"})  # the file's, reported with its name
+    with pytest.raises(ValueError, match="`num_steps` must not be negative"):
+        check_attack_settings(["--num_steps", "3", "--num_steps=-1"], {})
 
 
 def test_a_missing_file_is_named():
