@@ -211,6 +211,11 @@ class Cell:
     word_split: int = 0
 
     @property
+    def trained_or_measured_on(self) -> Data:
+        """Return the data set of the training, or without one that of the measurement."""
+        return self.train_on or self.data
+
+    @property
     def name(self) -> str:
         """Return the name of the cell, which is its folder; the first word split is not named in it."""
         drawn = f"seed{self.seed}" + (f"_words{self.word_split}" if self.word_split else "")

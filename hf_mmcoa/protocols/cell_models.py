@@ -44,8 +44,8 @@ def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
     """Return the folder of the tiny CLIP that a cell starts from; None where the protocol names a model."""
     if protocol.tiny is None:
         return None
-    name = (cell.train_on or cell.data).name if protocol.task == "iid" else protocol.name
-    read = [protocol.described_candidates(data) for data in protocol.pretrained_on(cell.train_on or cell.data)]
+    name = cell.trained_or_measured_on.name if protocol.task == "iid" else protocol.name
+    read = [protocol.described_candidates(data) for data in protocol.pretrained_on(cell.trained_or_measured_on)]
     # Besides its own settings, the sources of its vocabulary and the resolution of its images determine it.
     decisive = [cell.settings["model"], read, *map(protocol.training.get, ("template", "perturb_at"))]
     return output / "models" / f"pretrained_{name}_seed{cell.seed}-{short_fingerprint(decisive)}"
@@ -88,7 +88,7 @@ def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
     tiny = protocol.tiny or {}
     read = [
         (data, _drawn(data.load(data.train_split), tiny.get("max_samples")))
-        for data in protocol.pretrained_on(cell.train_on or cell.data)
+        for data in protocol.pretrained_on(cell.trained_or_measured_on)
     ]
     english = tiny.get("text_tower") == ENGLISH
     if english and len(read) == 1:

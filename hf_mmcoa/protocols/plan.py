@@ -239,24 +239,28 @@ def _time(
     processes: int,
 ) -> list[str]:
     """Return lines about the work of the trainings and the time of everything."""
-    sizes = {
-        (data.name, split): split_size(data, split)
-        for cell in waiting
-        for data, split in {(cell.data, cell.data.test_split), (cell.train_on or cell.data, cell.data.train_split)}
+    named = {
+        (data.name, split): data  # each is read once, however many cells have it
+        for cell in [*waiting, *trained]
+        for data, split in (
+            (cell.data, cell.data.test_split),
+            (cell.trained_or_measured_on, cell.trained_or_measured_on.train_split),
+        )
     }
+    sizes = {(name, split): split_size(data, split) for (name, split), data in named.items()}
     unknown: set[str] = set()
     works: dict[str, list[tuple[int, Work]]] = {}
     pretraining = training = evaluation = 0.0
     measured: list[Rate] = []
     if protocol.tiny is not None and waiting:
-        first = waiting[0].train_on or waiting[0].data
+        first = waiting[0].trained_or_measured_on
         pictures = sizes[first.name, first.train_split].rows or 0
         pictures = min(pictures, protocol.tiny.get("max_samples") or pictures)
         # Forward and backward through both towers, weights too: at most two image gradients.
         pretraining = num_bases * protocol.tiny["epochs"] * pictures * 2 * speed.image_gradient
     for cell in trained:
         assert cell.train_on is not None
-        size = split_size(cell.train_on, cell.train_on.train_split)
+        size = sizes[cell.train_on.name, cell.train_on.train_split]
         rows = size.classes * cell.shots if cell.shots is not None and size.classes else size.rows
         if rows is None:
             unknown.add(f"{cell.train_on.name}/{cell.train_on.train_split}")

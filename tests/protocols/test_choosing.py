@@ -11,9 +11,10 @@ import yaml
 from PIL import Image
 
 from hf_mmcoa.cli import main
-from hf_mmcoa.data import describe
+from hf_mmcoa.data import describe, load_benchmark
 from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.protocols import read_protocol
+from hf_mmcoa.protocols.cell import Data
 from hf_mmcoa.protocols.choosing import to_choose_by
 from hf_mmcoa.protocols.plan import plan_protocol
 from hf_mmcoa.protocols.split_sizes import split_size
@@ -75,11 +76,14 @@ def test_a_validation_split_that_is_there_is_taken(fruit, tmp_path):
     assert (chosen.train_split, chosen.test_split) == ("train", "validation")
 
 
-def test_a_plan_says_what_the_parts_of_a_benchmark_hold_without_reading_it(tmp_path):
+def test_a_plan_says_what_the_parts_of_a_benchmark_hold_and_reads_each_once(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(Data, "load", lambda data, split: read.append(split) or load_benchmark("digits", split="train"))
     chosen = to_choose_by(read_protocol(ROOT / "examples/comparisons/fashion-mnist.yaml"))
     data = chosen.datasets[0]
     assert (data.train_split, data.test_split) == ("train[kept]", "train[held-out]")
     assert "fashion-mnist/train[kept]" in plan_protocol(chosen, tmp_path)
+    assert sorted(read) == ["train[held-out]", "train[kept]"]  # however many cells: 60,000 pictures each time
 
 
 def test_without_attacked_texts_short_lists_of_words_do_not_matter(fruit):
