@@ -52,7 +52,7 @@ def main() -> None:
     """Build the tower and print what it reaches on the validation design."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to write, an image tower")
-    parser.add_argument("--steps", type=int, default=8000, help="gradient steps")
+    parser.add_argument("--steps", type=int, default=20000, help="gradient steps")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="the largest")
     parser.add_argument("--seed", type=int, default=0)
