@@ -303,7 +303,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     ),
     "objectives-digits-differences": (DEFENCES, partial(differences, "digits", DIFFERENT)),
     "objectives-captions": (DEFENCES, partial(compared, "digits-captions", SHORT)),
-    "objectives-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist")),
+    "objectives-fashion-mnist-captions": (DEFENCES, partial(compared, "fashion-mnist-captions")),
     "forms-digits": (DEFENCES, partial(compared, "digits-lab", LAB)),
     "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", BLIND_LAB)),
     "forms-digits-differences": (DEFENCES, partial(differences, "digits-lab", LAB, FORMS)),
@@ -325,7 +325,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "no-training": (DEFENCES, no_training),
     "faults-digits": (DEFENCES, partial(differences, "digits-faults", FAULTED, FAULTS)),
     "robust-clips": (ROOT / "docs" / "convert.md", known_robust_clips),
-    "faults-fashion-mnist": (DEFENCES, partial(differences, "fashion-mnist", FAULTED, ("mmcoa-accumulated",))),
+    "faults-fashion-mnist": (DEFENCES, partial(differences, "fashion-mnist-captions", FAULTED, ("mmcoa-accumulated",))),
 }
 
 

@@ -79,7 +79,7 @@ def test_a_validation_split_that_is_there_is_taken(fruit, tmp_path):
 def test_a_plan_says_what_the_parts_of_a_benchmark_hold_and_reads_each_once(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(Data, "load", lambda data, split: read.append(split) or load_benchmark("digits", split="train"))
-    chosen = to_choose_by(read_protocol(ROOT / "examples/comparisons/fashion-mnist.yaml"))
+    chosen = to_choose_by(read_protocol(ROOT / "examples/comparisons/fashion-mnist-captions.yaml"))
     data = chosen.datasets[0]
     assert (data.train_split, data.test_split) == ("train[kept]", "train[held-out]")
     assert "fashion-mnist/train[kept]" in plan_protocol(chosen, tmp_path)
