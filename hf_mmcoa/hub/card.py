@@ -5,6 +5,7 @@ Names in those files are untrusted: the template escapes everything it prints, e
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -140,9 +141,8 @@ def card_of(
             ),
             usage=Verbatim(_usage(checkpoint, measured, where, base)),
             sections=[_section_context(*each) for each in zip(measured.sections, titles, strict=True)],
-            retrievals=[
-                {"title": one.title, "table": Verbatim("\n".join(one.markdown())), "summary": one.summary}
-                for one in measured.retrievals
+            tables=[
+                {**dataclasses.asdict(one), "table": Verbatim("\n".join(one.markdown()))} for one in measured.tables
             ],
             picture=PICTURE_FILE in measured.files,
             measure=Verbatim(f"hf-mmcoa evaluate --model {shell(where)} --dataset cifar10 --output cifar10.json"),

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.retrieval import load_retrieval
 from ..file_names import PICTURE_FILE, RESULTS_FOLDER, ROBUSTNESS_FILE
 from ..report.gallery import gallery_path
-from ..report.load import is_retrieval, named_path, read_results
-from ..report.recall_tables import recall_table
+from ..report.load import named_path, read_results
 from ..report.table import setting_differences
 from ..report.task_table import TaskTable
+from ..report.task_tables import task_table
 
 _Loaded = tuple[str, Path, dict[str, Any]]  # name of a column, file, result
 
@@ -46,13 +45,13 @@ class Measurements:
 
     Args:
         sections: one for each threat model and data set.
-        retrievals: tables of retrieval results on the checkpoint.
+        tables: of retrieval and of test-time defences, measured on the checkpoint.
         files: path in the repository -> the file there, for all files that the results come from.
         left_out: a message for each file of the folder that is not used, with the reason.
     """
 
     sections: list[Section] = field(default_factory=list)
-    retrievals: list[TaskTable] = field(default_factory=list)
+    tables: list[TaskTable] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
@@ -72,17 +71,17 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
     """
     loaded: list[_Loaded] = []
     left_out: list[str] = []
-    retrievals: dict[Path, TaskTable] = {}
+    tables: dict[Path, TaskTable] = {}
     for one in given or sorted(folder.glob(ROBUSTNESS_FILE)) + sorted((folder / RESULTS_FOLDER).glob("*.json")):
         name, file = named_path(one)
         if file.name.endswith(".gallery.json"):
             continue
         try:
-            if is_retrieval(file):
-                retrieval = load_retrieval(file)
-                if retrieval["fingerprints"]["model"] not in fingerprints:
+            if (found_table := task_table(file, name)) is not None:
+                weights, table = found_table
+                if weights not in fingerprints:
                     raise ValueError(f"{file} was measured on other weights than those in {folder}.")
-                retrievals[file] = recall_table(retrieval, name)
+                tables[file] = table
                 continue
             found = read_results(file)
         except (ValueError, OSError) as error:
@@ -96,7 +95,7 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
         ]
     sections = [section for group in _groups(loaded) if (section := _section(group, fingerprints))]
     used = [result for section in sections for result in section.columns.values()]
-    files = {_place(folder, file): file for file in retrievals}
+    files = {_place(folder, file): file for file in tables}
     for file in dict.fromkeys(file for _, file, _ in loaded):
         if any(result in used for _, source, result in loaded if source == file):
             place = _place(folder, file)
@@ -114,7 +113,7 @@ def measurements(folder: Path, given: Sequence[str | Path], fingerprints: set[st
                 f"`hf-mmcoa evaluate --model {folder}`."
             )
         left_out.append(f"{problem}: it is left out.")
-    return Measurements(sections=sections, retrievals=list(retrievals.values()), files=files, left_out=left_out)
+    return Measurements(sections=sections, tables=list(tables.values()), files=files, left_out=left_out)
 
 
 def _groups(loaded: Sequence[_Loaded]) -> list[list[tuple[str, dict[str, Any]]]]:

@@ -99,7 +99,7 @@ def verify(
         "verdict": _verdict(results, rules),
         "results": results,
         "rules": rules,
-        "not_measured": [f"{one.title}: results of retrieval are not measured again" for one in measured.retrievals],
+        "not_measured": [f"{one.title}: retrieval and defences are not measured again" for one in measured.tables],
     }
     write_json(content, Path(output) / FILE)
     return content
@@ -133,7 +133,7 @@ def _check_weights(measured: Measurements, fingerprints: set[str]) -> list[Findi
     """Check that the result files can be read, do not contradict themselves, and belong to these weights."""
     if measured.left_out:
         return [finding(WEIGHTS, False, problem) for problem in measured.left_out]
-    count = len(measured.sections) + len(measured.retrievals)
+    count = len(measured.sections) + len(measured.tables)
     if not count:
         return [finding(WEIGHTS, None, "not checked: the folder holds no result files")]
     return [finding(WEIGHTS, True, f"fingerprint {' or '.join(sorted(fingerprints))}")]

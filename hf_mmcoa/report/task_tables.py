@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .defence_tables import defence_tables
-from .recall_tables import recall_tables
+from ..evaluation.defended_results import load_defended
+from ..evaluation.retrieval import load_retrieval
+from .defence_tables import defence_table, defence_tables
+from .load import is_defended, is_retrieval
+from .recall_tables import recall_table, recall_tables
 from .task_table import TaskTable
 
 
@@ -18,3 +21,22 @@ def task_tables(given: Sequence[str | Path]) -> tuple[list[TaskTable], list[str]
     """
     (recalls, damaged), (defences, left_out) = recall_tables(given), defence_tables(given)
     return [*recalls, *defences], [*damaged, *left_out]
+
+
+def task_table(file: Path, name: str | None = None) -> tuple[str, TaskTable] | None:
+    """Return the fingerprint of the weights that a result of retrieval or of a defence was measured on, and its table.
+
+    Args:
+        file: a result file; of plain accuracy, or none, gives None.
+        name: replaces the model's own.
+
+    Raises:
+        ValueError: if it says that it is such a result, and is not.
+    """
+    if is_retrieval(file):
+        recalls = load_retrieval(file)
+        return recalls["fingerprints"]["model"], recall_table(recalls, name)
+    if is_defended(file):
+        defended = load_defended(file)
+        return defended["fingerprints"]["model"], defence_table(defended, name)
+    return None

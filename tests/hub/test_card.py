@@ -29,7 +29,7 @@ from hf_mmcoa.hub.card import model_card
 from hf_mmcoa.hub.evaluate_command import evaluate_command
 from hf_mmcoa.hub.limitations import limits
 from hf_mmcoa.hub.model_folder import read_checkpoint
-from hf_mmcoa.io import write_json
+from hf_mmcoa.io import read_json, write_json
 from hf_mmcoa.protocols.before_and_after import run_settings
 from hf_mmcoa.report.table import markdown_table
 
@@ -364,3 +364,23 @@ def test_a_retrieval_result_on_these_weights_is_in_the_card(checkpoint, tmp_path
     write_json(result | {"fingerprints": {"model": "others"}}, tmp_path / "retrieval.json")
     with pytest.raises(ValueError, match=r"retrieval\.json was measured on other weights"):
         model_card(checkpoint, [tmp_path / "retrieval.json"])
+
+
+def test_a_defence_on_these_weights_is_in_the_card_with_both_columns_and_its_failed_checks(checkpoint, tmp_path):
+    own = read_checkpoint(checkpoint).fingerprints().pop()
+    stored = read_json(Path(__file__).parents[2] / "docs/results/test-time/mmcoa-quantise.json")
+    checks = [{"check": "as strong as static", "passed": False, "detail": "83 and 81%"}]
+    write_json(stored | {"fingerprints": {"model": own}, "sanity": checks}, tmp_path / "defended.json")
+    text = str(model_card(checkpoint, [tmp_path / "defended.json"]))
+    assert "### Test-time defence: mmcoa on" in text and "Quantise(levels=4)" in text
+    assert "| undefended: clean | undefended: attacked | clean | static | adaptive | worst |" in text
+    for name in ("undefended_static_accuracy", "static_accuracy", "adaptive_accuracy", "robust_accuracy"):
+        assert f"| {100 * stored[name]:.1f} [" in text
+    assert (
+        "adaptive ones through it" in text
+        and "A sanity check of the measurement failed" in text
+        and "83 and 81%" in text
+    )
+    write_json(stored, tmp_path / "others.json")
+    with pytest.raises(ValueError, match=r"others\.json was measured on other weights"):
+        model_card(checkpoint, [tmp_path / "others.json"])
