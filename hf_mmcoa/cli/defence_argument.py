@@ -65,7 +65,7 @@ def check_defence(args: argparse.Namespace) -> None:
         raise ValueError(
             f"`--defence` is measured under attacks on images, and {', '.join(other)} attacks are asked for."
         )
-    written = {"gallery": args.gallery, "export": args.export, "csv": args.csv, "templates": args.templates}
+    written = {"gallery": args.gallery, "export": args.export, "csv": args.csv}
     if unfit := [name for name, value in written.items() if value is not None]:
         raise ValueError(f"`--{unfit[0]}` is for a model without a defence: leave it or `--defence` out.")
     named_defence(args.defence, args.defence_settings or ())  # raises

@@ -18,7 +18,7 @@ from ..attacks.contracts import ImageAttack
 from ..attacks.engine import ImageAttacker, Measured, attack_images, seeded_generator
 from ..attacks.image_losses import log_odds_loss, margin_loss
 from ..data.columns import AUTO
-from ..defences.defence import Defence
+from ..defences.defence import Defence, ImageDefence
 from ..gradients import gradient
 from .adaptive import DefendedModel, over_draws
 from .defended_results import COLUMNS, DEFENDED_FORMAT, TASK, accuracies_of, load_defended, save_defended
@@ -101,7 +101,8 @@ def evaluate_defence(
 
     Raises:
         ValueError: as `evaluate_robustness`; if a number of steps or draws is below 1, the threat model has several
-            templates, none of its image attacks can be averaged over draws, or the defence has no gradient.
+            templates and the defence is no `ImageDefence`, none of its image attacks can be averaged over draws, or the
+            defence has no gradient.
 
     Example:
         >>> from hf_mmcoa.defences import TTC
@@ -113,8 +114,11 @@ def evaluate_defence(
     for name, value in (("adaptive_steps", adaptive_steps), ("eot_draws", eot_draws), ("draws", draws)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    if spec.templates is not None:
-        raise ValueError("`templates` is an ensemble, and a defence reads one prompt a class: give one `template`.")
+    if spec.templates is not None and not isinstance(defence, ImageDefence):
+        raise ValueError(
+            "`templates` is an ensemble, and a defence that changes more than images reads one prompt a class: give "
+            "one `template`."
+        )
     state = process_state(accelerator, model)
     model = evaluated_model(model, state, accelerator)
     evaluation = prepare(

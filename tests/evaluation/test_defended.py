@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from hf_mmcoa.attacks import PGD
 from hf_mmcoa.data.rows import ImageRows, collate
 from hf_mmcoa.defences import RTPT, TTC, GaussianNoise, Quantise
 from hf_mmcoa.defences.defence import classify
-from hf_mmcoa.evaluation import ThreatModel, adaptive, evaluate_defence, load_defended
+from hf_mmcoa.evaluation import ThreatModel, adaptive, evaluate_defence, evaluate_robustness, load_defended
 from hf_mmcoa.evaluation.defended_results import COLUMNS, LABELS, accuracies_of, defended_table, save_defended
 from hf_mmcoa.models.encoder import DualEncoder
 
@@ -169,3 +169,31 @@ def test_accuracy_is_the_share_of_right_answers():
     assert numbers["undefended_clean_accuracy"] == 0.5 and numbers["adaptive_accuracy"] == 0.5
     low, high = numbers["adaptive_accuracy_interval"]
     assert low < 0.5 < high
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """An `ImageDefence` that changes nothing."""
+
+    def purify(self, images, model, generator=None):
+        return images
+
+    def __call__(self, images, texts, model, generator=None):
+        return classify(images, texts, model)
+
+
+def test_a_prompt_ensemble_stands_behind_a_defence_of_images(model, processor, dataset):
+    templates = ("a photo of a {}", *(f"{{}} {name}" for name in CLASS_NAMES[:2]))
+    weak = replace(SPEC, epsilon=0.035)
+    spec = replace(weak, template=None, templates=templates)
+    plain = evaluate_robustness(
+        model, processor, dataset, ["clean", "image"], threat_model=spec, batch_size=12, sanity=False, progress=False
+    )
+    one = measure(model, processor, dataset, Untouched(), threat_model=replace(weak, template=templates[0]))
+    assert 0 < plain["image_accuracy"] != one["static_accuracy"], "an ensemble that decides nothing tests nothing"
+    result = measure(model, processor, dataset, Untouched(), threat_model=spec)
+    assert result["clean_accuracy"] == result["undefended_clean_accuracy"] == plain["clean_accuracy"]
+    assert result["static_accuracy"] == result["undefended_static_accuracy"] == plain["image_accuracy"]
+    assert result["attack_spec"]["templates"] == list(templates)
+    with pytest.raises(ValueError, match="`templates` is an ensemble"):
+        measure(model, processor, dataset, Nothing(), threat_model=spec)
