@@ -366,6 +366,7 @@ def check_fields(result: dict[str, Any], documented: list[str]) -> None:
     assert not absent
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_sanity_checks_are_all_explained(digits_clip):
     result = evaluate_robustness(

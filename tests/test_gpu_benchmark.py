@@ -75,6 +75,7 @@ def test_a_section_that_hangs_keeps_what_it_found(modules: Any, monkeypatch: pyt
     assert gpu.in_process("reads", -1, options(gpu))["ended"] == "not begun: no time was left"
 
 
+@pytest.mark.slow
 def test_a_section_that_fails_stops_no_other(
     modules: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -288,6 +288,7 @@ def test_columns_of_any_name_are_read(small_clip, parquet):
     assert data[3]["text"].startswith("a scan of ") and data.features["label"].names == ["even one", "odd one"]
 
 
+@pytest.mark.slow
 def test_a_stream_is_read_shuffled(small_clip, parquet):
     run, args = given(small_clip, parquet, *COLUMNS, "--streaming")
     data, _ = training_data(run, args)

@@ -87,6 +87,7 @@ def test_words_are_those_of_a_brute_force(model, processor, dataset, adversary):
     assert result[f"text_{adversary}_accuracy"] == found.count("1") / 24
 
 
+@pytest.mark.slow
 def test_characters_are_all_strings_one_edit_away(model, processor, dataset):
     data = dataset.select(range(9))
     result = evaluate(model, processor, data, text_attacks=("characters",), forbid_class_names=False)
@@ -176,6 +177,7 @@ def test_names_of_adversaries_are_no_names_of_sources(model, processor, dataset)
         evaluate(model, processor, dataset, candidates={"known": UNSEEN, "own": UNSEEN})
 
 
+@pytest.mark.slow
 def test_the_search_by_another_process_or_before_an_interruption_gives_the_same_outcomes(
     model, processor, dataset, tmp_path, monkeypatch
 ):

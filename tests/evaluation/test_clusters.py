@@ -24,6 +24,7 @@ def simulated(generator: np.random.Generator, clusters: int, size: int, mean: fl
     return outcomes.ravel(), np.repeat(np.arange(clusters), size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clusters", "mean"), [(10, 0.5), (20, 0.3)])
 def test_the_interval_covers_what_the_naive_one_does_not(clusters: int, mean: float) -> None:
     generator, covered, naive, runs = np.random.default_rng(0), 0, 0, 400
@@ -37,6 +38,7 @@ def test_the_interval_covers_what_the_naive_one_does_not(clusters: int, mean: fl
     assert naive / runs < 0.5
 
 
+@pytest.mark.slow
 def test_crossed_classes_and_seeds_are_covered() -> None:
     generator, covered, classes_alone, runs = np.random.default_rng(1), 0, 0, 300
     classes, seeds = (part.ravel() for part in np.meshgrid(np.arange(12), np.arange(4), indexing="ij"))

@@ -28,6 +28,7 @@ def result_of(text: str, seed: int = 0) -> dict[str, object]:
     return make_result({"clean": "1" * len(text), "text/words": text}, seed=seed, labels=LABELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", [0.5, 0.2])
 def test_the_interval_of_a_text_accuracy_covers_and_the_one_over_images_does_not(mean: float) -> None:
     generator, covered, naive, runs = np.random.default_rng(0), 0, 0, 100
@@ -42,6 +43,7 @@ def test_the_interval_of_a_text_accuracy_covers_and_the_one_over_images_does_not
     assert naive / runs < 0.4
 
 
+@pytest.mark.slow
 def test_the_interval_over_seeds_and_classes_covers_and_the_one_over_seeds_does_not() -> None:
     """Seeds that share their classes' difficulty agree with one another more than with the truth."""
     generator, covered, over_seeds, runs = np.random.default_rng(1), 0, 0, 100

@@ -33,6 +33,7 @@ def covers(found, truth):
     return found.low <= truth <= found.high
 
 
+@pytest.mark.slow
 def test_the_interval_over_splits_covers_and_those_that_leave_them_out_do_not():
     generator, runs = np.random.default_rng(0), 40
     covered = one_split = as_seeds = 0
@@ -52,6 +53,7 @@ def test_the_interval_over_splits_covers_and_those_that_leave_them_out_do_not():
     assert one_split / runs < 0.75 and as_seeds / runs < 0.85
 
 
+@pytest.mark.slow
 def test_all_levels_together_have_about_the_nominal_coverage_and_error():
     generator, runs, covered, differ, wrong = np.random.default_rng(1), 40, 0, 0, 0
     for _ in range(runs):

@@ -115,6 +115,7 @@ def test_parts_of_words_share_no_substitute():
     assert not set(known(["four"], [[0]], 6)[0][0]) & found[2]
 
 
+@pytest.mark.slow
 def test_no_text_is_in_two_families():
     prompts = class_prompts(CLASS_NAMES, "a photo of a {}.")
     made = text_families(template="a photo of a {}.", characters=LevenshteinAttack(), class_names=CLASS_NAMES)

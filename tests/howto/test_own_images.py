@@ -42,6 +42,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_training_of_the_page_in_short(folder, capsys):
     write_pictures(folder, train=1, test=1, shapes=1)

@@ -386,6 +386,7 @@ def test_the_settings_are_options_and_survive_yaml(tmp_path):
 # The program
 
 
+@pytest.mark.slow
 def test_a_lora_run_of_the_program_writes_a_plain_clip_and_its_adapter(tmp_path, tiny_processor):
     small = ["--pretrain_epochs", "1", "--max_steps", "2", "--preset", "quick", "--max_test_samples", "20", "--use_cpu"]
     assert main(["train", "--lora", "both", "--output_dir", str(tmp_path), *small]) == 0

@@ -87,6 +87,7 @@ def test_few_shot_protocols_differ_from_the_papers_in_draws_alone():
         assert other.shots == (1, 2, 4, 8, 16) and other.seeds == (0, 1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IID + OOD)
 def test_every_split_of_a_named_protocol_exists_and_none_is_trained_and_tested_on(name):
     for cell in read_protocol(name).cells():
@@ -160,6 +161,7 @@ def test_training_on_the_whole_list_is_another_training_and_old_cells_keep_their
     assert Method.read(whole.method.to_json(), tmp_path) == whole.method
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_every_word_has_no_unseen_accuracy_in_the_table(write, tmp_path):
     rows = ["mmcoa", {"name": "everything", "objective": "mmcoa", "substitutes": "whole"}]
     protocol, output = read_protocol(write(objectives=rows)), tmp_path / "out"

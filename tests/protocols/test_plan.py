@@ -128,6 +128,7 @@ def test_the_dry_run_tells_the_work_of_each_data_set_and_of_all(protocol, tmp_pa
     assert "with 2 jobs" in said and "timed by steps of this folder" not in said
 
 
+@pytest.mark.slow
 def test_steps_are_what_the_trainer_takes_and_their_measured_rate_times_the_next(protocol, tmp_path):
     training = SMALL["training"] | {"num_train_epochs": 2}
     given, output = protocol(training=training), tmp_path / "out"

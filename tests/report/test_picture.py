@@ -71,6 +71,7 @@ def test_long_names_are_broken_and_not_cut():
     assert " ".join(lines) == "✗ herbaceous vegetation land, 100%" and size >= 6
 
 
+@pytest.mark.slow
 def test_large_noisy_images_stay_under_the_limit(tmp_path):
     gallery = make_gallery(size=96)
     save_picture(replace(gallery, samples=[*gallery.samples] * 5), tmp_path / "p.png")

@@ -44,6 +44,7 @@ def test_the_shirt_of_t_shirt_is_left_alone():
         assert part(["a photo of a t shirt top"], [[5, 6]], 20)[0] == {5: [], 6: list(dict(part.table)["top"])}
 
 
+@pytest.mark.slow
 def test_wordnet_has_the_words_in_the_senses_that_the_file_names():
     pytest.importorskip("nltk", reason="pip install nltk")
     try:

