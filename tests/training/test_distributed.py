@@ -101,6 +101,22 @@ def test_a_resumed_run_ends_in_the_same_weights(folders, case, wrapper):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_two_processes_read_a_stream_once_a_pass_and_go_on_within_a_shard(folders, wrapper):
+    folder = folders[wrapper] / "resumed stream"
+
+    def read(name):
+        parts = [(folder / f"{name}-{process}").read_text().splitlines() for process in range(2)]
+        return [[json.loads(line) for line in lines] for lines in parts]
+
+    whole, resumed = read("whole"), read("resumed")
+    assert [lines[3:] for lines in whole] == resumed  # of four batches the last, from checkpoint 3 on
+    one, two = ([row for batch in lines for row in batch] for lines in whole)  # four batches of five
+    assert len({*one[:12], *two[:12]}) == 24  # a pass, of which each has a half
+    assert len({*one[12:], *two[12:]}) == 16 and {*one[12:], *two[12:]} <= {*one[:12], *two[:12]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_two_processes_evaluate_as_one(folders, wrapper):
     one, two = (json.loads((folders[name] / "evaluations.json").read_text()) for name in ("one", wrapper))
     assert one["robustness, before"] == two["robustness, before"]
