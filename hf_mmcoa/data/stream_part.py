@@ -41,8 +41,8 @@ class StreamPart(IterableDataset[dict[str, Any]]):
         if processes > 1 and stream.rows.num_shards % processes and process == 0:
             warnings.warn(
                 f"the {stream.rows.num_shards} shards of the stream cannot be divided among {processes} processes: "
-                "each reads all rows and decodes its own. Store it in a multiple of as many files, or train with another "
-                "number of processes, to read only what is needed.",
+                "each reads all rows and decodes its own. Store it in a multiple of as many files, or train with "
+                "another number of processes, to read only what is needed.",
                 UserWarning,
                 stacklevel=2,
             )
