@@ -35,7 +35,16 @@ from .attacker import Attacker
 from .batch import Batch, BatchReader
 from .checkpoints import CheckpointWriter, check_writable, checkpoint_to_resume
 from .decoded_rows import DecodedRows, check_labels_for_objective, find_class_names
-from .distributed import WholeCopy, check_sharding, left_unprepared, load_scalars, own_rows, pad_rows, use_one_device
+from .distributed import (
+    WholeCopy,
+    check_sharding,
+    deepspeed_sends_scalars,
+    left_unprepared,
+    load_scalars,
+    own_rows,
+    pad_rows,
+    use_one_device,
+)
 from .forward import encode_views
 from .interruption import StopOnSignal
 from .live_encoder import LiveEncoder
@@ -355,7 +364,8 @@ class MMCoATrainer(PublishingTrainer):
         check_writable(str(self.args.output_dir))
         self._start()
         self._skipped = batches_before(checkpoint, self.args)
-        with self._stop_on_signal.listening() if self.stops_on_signals else nullcontext():
+        listening = self._stop_on_signal.listening() if self.stops_on_signals else nullcontext()
+        with listening, deepspeed_sends_scalars(self.accelerator):
             return super().train(checkpoint, *args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:

@@ -85,10 +85,17 @@ def processes() -> int:
 
 
 def trainer_of(
-    output_dir: str, wrapper: str, captions: bool = False, rows: Any = None, eval_dataset: Any = None, **settings: Any
+    output_dir: str,
+    wrapper: str,
+    captions: bool = False,
+    rows: Any = None,
+    eval_dataset: Any = None,
+    reset: bool = True,
+    **settings: Any,
 ) -> MMCoATrainer:
     """A trainer of a tiny CLIP whose two steps are the same however many processes share a batch of twelve."""
-    AcceleratorState._reset_state()
+    if reset:  # unless the launcher has said what is to be used
+        AcceleratorState._reset_state()
     os.environ.pop("ACCELERATE_USE_FSDP", None)  # accelerate sets it, and would shard the next model too
     texts = ["This is a photo of a cat dog red car feline hound scarlet"]
     model, processor = tiny_clip(texts, image_size=32, patch_size=8, width=32)
