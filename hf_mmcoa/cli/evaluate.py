@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _failed(str(error))
     results, problems = measure_all(cells, args, accelerator)
+    if computes_part(args):
+        return _parts(results, problems, args, accelerator)
     accelerator.end_training()  # without it the first process to exit may close the group while others still use it
     findings = [(cell, finding) for cell, result in results.items() for finding in failed(result["sanity"])]
     if accelerator.is_main_process:
@@ -65,6 +67,29 @@ def run(args: argparse.Namespace) -> int:
     for cell, problem in problems.items():
         _failed(f"{cell}: {problem}" if len(cells) > 1 else problem)
     return 1 if problems else SANITY_FAILED if findings else 0
+
+
+def computes_part(args: argparse.Namespace) -> bool:
+    """Return whether `--shard` asks for a part of the batches, which has no numbers yet."""
+    from ..evaluation.shards import Shard
+
+    return args.shard is not None and Shard.read(args.shard).number is not None
+
+
+def _parts(
+    parts: Mapping[Cell, dict[str, Any]], problems: Mapping[Cell, str], args: argparse.Namespace, accelerator: Any
+) -> int:
+    """Say which parts are done; return the exit status."""
+    accelerator.end_training()
+    for cell, part in parts.items() if accelerator.is_main_process else ():
+        if "shard" in part:
+            done = f"part {part['shard']} is done, {len(part['batches'])} of {part['num_batches']} batches"
+            print(f"{cell.output}: {done}. When all are: --shard merge/{args.shard.partition('/')[2]}")
+        else:
+            print(f"{cell.output}: merged already")
+    for cell, problem in problems.items():
+        _failed(f"{cell}: {problem}")
+    return 1 if problems else 0
 
 
 def _show(results: Mapping[Cell, dict[str, Any]], cells: Sequence[Cell], args: argparse.Namespace) -> None:
@@ -105,6 +130,12 @@ def _failed(problem: str) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError if options do not fit each other."""
     check_defence(args)
+    if args.shard is not None and (args.task == "retrieval" or args.defence is not None):
+        raise ValueError("`--shard` needs `--task zero-shot`, and no `--defence`.")
+    if args.shard is not None and args.output is None:
+        raise ValueError("`--shard` needs `--output`, beside which its part is kept.")
+    if computes_part(args) and (args.gallery is not None or args.csv is not None):
+        raise ValueError(f"`--shard {args.shard}` has no numbers yet: give `--gallery` and `--csv` with `merge`.")
     if args.templates and args.task == "retrieval":
         raise ValueError("`--templates` are class prompts, and captions have none: `--task zero-shot` has them.")
     if args.gallery is None:

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the result of another evaluation in --output")
     parser.add_argument(
+        "--shard",
+        metavar="K/N",
+        help="compute part K of N, for jobs that run apart, and keep it beside --output; once all N are there, the "
+        "same command with --shard merge/N writes the result",
+    )
+    parser.add_argument(
         "--gallery", type=int, metavar="N", help="also write N attacked samples beside --output, for the report"
     )
     parser.add_argument(

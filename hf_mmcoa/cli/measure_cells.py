@@ -88,6 +88,7 @@ def _measure(
         sanity=not args.no_sanity,
         export=_export_folder(cell, args),
         export_images=args.export_images,
+        shard=args.shard,
         **options,
     )
     if args.gallery and accelerator.is_main_process:

@@ -93,7 +93,8 @@ class ImageRows(Dataset[dict[str, Any]]):
 class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
     """A streamed data set as rows like those of `ImageRows`; `row_id` counts the rows of the stream.
 
-    Takes the arguments of `ImageRows`. Each DataLoader worker reads its own shards, so every row comes once; `row_id`
+    Takes the arguments of `ImageRows`; `rows` are the stored rows, and `reader` decodes one. A training reads a
+    `StreamPart` of it. Each DataLoader worker reads its own shards, so every row comes once; `row_id`
     counts per worker, so use at most one worker where `row_id` must be unique.
     """
 
@@ -109,18 +110,18 @@ class ImageStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         draw_captions: bool = False,
         num_captions: int = 1,
     ) -> None:
-        self._reader = RowReader(
+        self.reader = RowReader(
             resolve_columns(dataset, image_column, label_column, text_column),
             fitting=_fitting(dataset, perturb_at, image_size, image_processor),
             draw_captions=draw_captions,
             num_captions=num_captions,
         )
-        self.columns = self._reader.columns
-        self._rows = self._reader.undecoded(dataset).with_format(None)
+        self.columns = self.reader.columns
+        self.rows = self.reader.undecoded(dataset).with_format(None)
 
     def __iter__(self) -> Any:
-        for row_id, row in enumerate(self._rows):
-            yield self._reader(row, row_id)
+        for row_id, row in enumerate(self.rows):
+            yield self.reader(row, row_id)
 
 
 def _fitting(

@@ -30,6 +30,7 @@ from .prepare import ATTACKS, Evaluation, prepare
 from .results import load_result, save_result
 from .runner import Record, evaluated_model, process_state, result_names, run
 from .sanity import Finding, run_battery
+from .shards import Shard
 from .threat_model import ThreatModel
 from .uncertainty import interval_fields
 
@@ -59,6 +60,7 @@ def evaluate_robustness(
     training_seed: int | None = None,
     export: str | Path | None = None,
     export_images: ImageFormat = "png",
+    shard: str | None = None,
 ) -> dict[str, Any]:
     """Measure zero-shot accuracy under attack, with the outcome of every attack on every sample.
 
@@ -94,6 +96,8 @@ def evaluate_robustness(
             average results of one name only where they hold different training seeds.
         export: folder for the attacked images and texts, and the predictions under every attack.
         export_images: "png", rounded to 8 bits, or "safetensors", exact.
+        shard: "3/8" computes the third of eight parts, keeps it beside `output` and returns which batches it has, with
+            no numbers; "merge/8" returns and writes what one run would have, once all parts are there.
 
     Returns:
         A flat dictionary of JSON values: `clean_accuracy`; `image_accuracy`, `text_accuracy` and `multimodal_accuracy`,
@@ -117,7 +121,7 @@ def evaluate_robustness(
         >>> result = evaluate_robustness(model, processor, test_split, threat_model="quick")  # doctest: +SKIP
         >>> result["multimodal_accuracy"], result["attack_spec"]["epsilon"]  # doctest: +SKIP
     """
-    spec = ThreatModel.read(threat_model)
+    spec, part = ThreatModel.read(threat_model), None if shard is None else Shard.read(shard)
     state = process_state(accelerator, model)
     model = evaluated_model(model, state, accelerator)
     task = prepare(
@@ -149,6 +153,7 @@ def evaluate_robustness(
         load=load_result,
         save=save_result,
         export=exported,
+        shard=part,
     )
 
 

@@ -24,10 +24,11 @@ class PartialResults:
     Args:
         output: the result file that the evaluation will write, or None.
         header: what is evaluated: equal headers, and only those, may share a folder.
+        folder: another folder than that beside `output`.
     """
 
-    def __init__(self, output: str | Path | None, header: Mapping[str, Any]) -> None:
-        self.folder = None if output is None else partial_folder(output)
+    def __init__(self, output: str | Path | None, header: Mapping[str, Any], folder: Path | None = None) -> None:
+        self.folder = folder or (None if output is None else partial_folder(output))
         self.header: dict[str, Any] = json.loads(json.dumps(header))
 
     def open(self, overwrite: bool = False) -> None:

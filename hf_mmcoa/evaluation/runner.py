@@ -32,6 +32,7 @@ from .export import Export
 from .partial import PartialResults, header_differences
 from .results import MAX_NAME
 from .sanity import Finding, failed
+from .shards import Shard, batch_name
 
 Record = dict[str, Any]
 
@@ -77,6 +78,7 @@ def run(
     load: Callable[[str | Path], dict[str, Any]],
     save: Callable[[Mapping[str, Any], str | Path], None],
     export: Export | None = None,
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
     """Run a task, or return the result that lies in `output` already.
 
@@ -92,10 +94,13 @@ def run(
         load, save: read and write a result file of this task.
         export: also write attacked images, texts and predictions there; what a finished result lacks of it is attacked
             again.
+        shard: compute a part of the batches alone and return which, or merge the parts.
 
     Raises:
-        ValueError: if `output` belongs to another evaluation.
+        ValueError: if `output` belongs to another evaluation, or parts are missing.
     """
+    if shard is not None and (output is None or export is not None):
+        raise ValueError("`shard` needs `output`, beside which its part is kept, and cannot be combined with `export`.")
     header: dict[str, Any] = {}
     header.update(names)
     header.update(task.header())
@@ -103,21 +108,35 @@ def run(
     finished = _finished(output, partial.header, overwrite, load)
     if export is not None and not export.complete(partial.header):
         finished = None
+    merging = shard if shard is not None and shard.number is None else None
+    if merging is not None and finished is None:
+        merging.check(str(output), partial.header, task.num_batches)
     state.wait_for_everyone()  # every process has looked before the first one writes
     if finished is not None:
         if state.is_main_process:
             partial.remove()
+            if merging is not None:
+                merging.remove(str(output))
         return finished
+    if shard is not None and merging is None:
+        partial = shard.partial(str(output), partial.header)
     if state.is_main_process:
         if export is not None:
             export.open(partial.header, overwrite)
         partial.open(overwrite)
     state.wait_for_everyone()
     partial.check()
+    if merging is not None:
+        if state.is_main_process:
+            merging.fill(partial, str(output), task.num_batches)
+        state.wait_for_everyone()
 
+    batches = range(task.num_batches) if shard is None else shard.batches(task.num_batches)
     with evaluating(model), torch.no_grad():
         task.texts.use(_attacked_texts(task, partial, state))
-        records = _all_batches(task, partial, state, progress, export)
+        records = _all_batches(task, partial, state, progress, batches, export)
+        if shard is not None and merging is None:
+            return {"shard": str(shard), "batches": list(batches), "num_batches": task.num_batches}
         findings = _on_main_process(lambda: task.check(records), state) if sanity else []
         numbers = task.summary(records)
     last = (
@@ -140,6 +159,8 @@ def run(
             export.write(result, partial.header, records)
         if output is not None:
             partial.remove()
+        if merging is not None:
+            merging.remove(str(output))
     state.wait_for_everyone()
     return result
 
@@ -198,13 +219,13 @@ def _attacked_texts(task: Task, partial: PartialResults, state: Any) -> FoundTex
 
 
 def _all_batches(
-    task: Task, partial: PartialResults, state: Any, progress: bool, export: Export | None = None
+    task: Task, partial: PartialResults, state: Any, progress: bool, batches: range, export: Export | None = None
 ) -> list[Record]:
-    """Return every batch's record in order: read, or computed by the process whose turn it is."""
+    """Return the record of each of the batches in order: read, or computed by the process whose turn it is."""
     records: dict[int, Record] = {}
-    mine = range(state.process_index, task.num_batches, state.num_processes)
+    mine = batches[state.process_index :: state.num_processes]
     for index in mine:
-        record = partial.read(_batch_name(index))
+        record = partial.read(batch_name(index))
         if record is not None and (export is None or export.holds(record)):
             records[index] = record
     missing = [index for index in mine if index not in records]
@@ -224,17 +245,13 @@ def _all_batches(
             batch = ahead.result()  # type: ignore[union-attr]
             ahead = reader.submit(task.load, missing[place]) if place < len(missing) else None
             records[index] = record = task.attack(index, batch)
-            partial.write(_batch_name(index), record)
+            partial.write(batch_name(index), record)
             new.append(record)
             bar.set_postfix_str(task.progress(new), refresh=False)
             bar.update()
     if state.num_processes > 1:
         records = dict(gather_object(list(records.items())))
-    return [records[index] for index in range(task.num_batches)]
-
-
-def _batch_name(index: int) -> str:
-    return f"batch-{index:05d}"
+    return [records[index] for index in batches]
 
 
 def _finished(

@@ -179,12 +179,43 @@ def load_scalars(model: nn.Module, folder: str | Path) -> None:
 
 
 @contextlib.contextmanager
+def deepspeed_sends_scalars(accelerator: Accelerator) -> Iterator[None]:
+    """Let DeepSpeed start in the block with weights that are scalars, such as the temperature.
+
+    It sends every weight from process 0 as bytes, and torch views no scalar as bytes (DeepSpeed 0.19): here a scalar is
+    a vector of one element while it is sent.
+    """
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        yield
+        return
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    send = DeepSpeedEngine._broadcast_model
+
+    def send_vectors(engine: Any) -> None:
+        scalars = [weight for weight in engine.module.parameters() if weight.ndim == 0]
+        for weight in scalars:
+            weight.data = weight.data.reshape(1)
+        try:
+            send(engine)
+        finally:
+            for weight in scalars:
+                weight.data = weight.data.reshape(())
+
+    DeepSpeedEngine._broadcast_model = send_vectors
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._broadcast_model = send
+
+
+@contextlib.contextmanager
 def _gathered(weight: nn.Parameter) -> Iterator[Tensor]:
     """Yield one complete weight, on every process."""
     if hasattr(weight, "ds_id"):  # DeepSpeed ZeRO-3
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        with GatheredParameters([weight]):
+        with deepspeed.zero.GatheredParameters([weight]):
             yield weight
     else:
         yield weight.full_tensor() if isinstance(weight, DTensor) else weight

@@ -19,7 +19,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from ..attacks.contracts import ImageAttack, TextAttack
 from ..config import MMCoAConfig
 from ..data.prompts import class_prompts
-from ..data.rows import collate
+from ..data.rows import ImageStream, collate
 from ..data.templates import caption_templates
 from ..file_names import ARGUMENTS_FILE, WHAT_RAN
 from ..io import write_json, write_text
@@ -35,7 +35,16 @@ from .attacker import Attacker
 from .batch import Batch, BatchReader
 from .checkpoints import CheckpointWriter, check_writable, checkpoint_to_resume
 from .decoded_rows import DecodedRows, check_labels_for_objective, find_class_names
-from .distributed import WholeCopy, check_sharding, left_unprepared, load_scalars, own_rows, pad_rows, use_one_device
+from .distributed import (
+    WholeCopy,
+    check_sharding,
+    deepspeed_sends_scalars,
+    left_unprepared,
+    load_scalars,
+    own_rows,
+    pad_rows,
+    use_one_device,
+)
 from .forward import encode_views
 from .interruption import StopOnSignal
 from .live_encoder import LiveEncoder
@@ -43,6 +52,7 @@ from .logged_sums import LoggedSums
 from .logit_scale import ClampLogitScale
 from .monitor import THREATS, Monitor
 from .publishing import PublishingTrainer
+from .streams import batches_before, stream_loader
 from .teacher import Teacher
 from .tracking import AttackedImages, attack_figures
 from .trained_parts import freeze
@@ -194,6 +204,7 @@ class MMCoATrainer(PublishingTrainer):
         self.add_callback(self._attack_check)
         self._monitor = Monitor(self.attacker, self.teacher, self.prompts, args)
         self._predicts = False
+        self._skipped = 0  # batches that a resumed training has trained on
         self._sums = LoggedSums()
 
     # The objective
@@ -319,6 +330,14 @@ class MMCoATrainer(PublishingTrainer):
 
     # Methods of `Trainer`, with our data, terms and files
 
+    def get_train_dataloader(self) -> Any:
+        """Return the training loader; of a stream every process reads its own part (docs/distributed.md)."""
+        if not isinstance(self.train_dataset, ImageStream):
+            return super().get_train_dataloader()
+        return stream_loader(
+            self.accelerator, self.train_dataset, self.data_collator, self._train_batch_size, self.args, self._skipped
+        )
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Return the evaluation loader, also for a `datasets.Dataset`."""
         return super().get_eval_dataloader(
@@ -344,7 +363,9 @@ class MMCoATrainer(PublishingTrainer):
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
         check_writable(str(self.args.output_dir))
         self._start()
-        with self._stop_on_signal.listening() if self.stops_on_signals else nullcontext():
+        self._skipped = batches_before(checkpoint, self.args)
+        listening = self._stop_on_signal.listening() if self.stops_on_signals else nullcontext()
+        with listening, deepspeed_sends_scalars(self.accelerator):
             return super().train(checkpoint, *args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:

@@ -140,3 +140,41 @@ def test_options_that_do_not_fit(command, capsys, given, said):
     del command[where : where + 2]
     assert main(["evaluate", *command, *given]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_parts_are_computed_apart_and_merged(command, tmp_path, capsys):
+    output = tmp_path / "result.json"
+    command += ["--attacks", "image", "--batch_size", "2"]
+    assert main(["evaluate", *command, "--shard", "1/2"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{output}: part 1/2 is done, 2 of 3 batches. When all are: --shard merge/2" in printed
+    assert main(["evaluate", *command, "--shard", "merge/2"]) == 1
+    assert "2/2 is missing" in capsys.readouterr().err and not output.exists()
+    assert main(["evaluate", *command, "--shard", "2/2"]) == 0
+    assert main(["evaluate", *command, "--shard", "merge/2", "--csv"]) == 0
+    assert output.with_suffix(".csv").exists() and "image" in capsys.readouterr().out
+    merged = output.read_bytes()
+    assert main(["evaluate", *command, "--shard", "2/2"]) == 0 and "merged already" in capsys.readouterr().out
+    output.unlink()
+    assert main(["evaluate", *command]) == 0 and output.read_bytes() == merged
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shard", "3/2"], "is a part and how many there are"),
+        (["--shard", "1/2", "--csv"], "has no numbers yet"),
+        (["--shard", "1/2", "--gallery", "2"], "has no numbers yet"),
+        (["--shard", "1/2", "--task", "retrieval"], "`--shard` needs `--task zero-shot`"),
+        (["--shard", "1/2", "--defence", "ttc"], "`--shard` needs `--task zero-shot`, and no `--defence`"),
+        (["--shard", "1/2", "--export", "exported"], "cannot be combined with `export`"),
+    ],
+)
+def test_what_parts_cannot_do_is_said(command, options, message, capsys):
+    assert main(["evaluate", *command, *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_parts_without_a_file_are_refused(command, capsys):
+    assert main(["evaluate", *command[:-2], "--shard", "1/2"]) == 1
+    assert "`--shard` needs `--output`" in capsys.readouterr().err

@@ -172,13 +172,14 @@ def saved(model, processor, dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_file_of_one(saved):
+@pytest.mark.parametrize(("processes", "batches"), [(2, ["0, 2, 4", "1, 3, 5"]), (4, ["0, 4", "1, 5", "2", "3"])])
+def test_several_processes_give_the_file_of_one(saved, processes, batches):
     start(saved, "evaluate", "one.json")
-    printed = start(saved, "evaluate", "two.json", processes=2)
-    assert "process 0 of 2" in printed and "process 1 of 2" in printed
-    assert printed.count("batches 0, 2, 4") == printed.count("batches 1, 3, 5") == 1
-    assert (saved / "one.json").read_bytes() == (saved / "two.json").read_bytes()
-    assert content(saved / "one") == content(saved / "two") and len(content(saved / "one")) > 24  # and the same export
+    printed = start(saved, "evaluate", "many.json", processes=processes)
+    for process, own in enumerate(batches):
+        assert f"process {process} of {processes}, batches {own}\n" in printed
+    assert (saved / "one.json").read_bytes() == (saved / "many.json").read_bytes()
+    assert content(saved / "one") == content(saved / "many") and len(content(saved / "one")) > 24  # and the same export
 
 
 @pytest.mark.slow

@@ -78,13 +78,29 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(run, tmp
         assert resumed.lr_scheduler.state_dict() == whole.lr_scheduler.state_dict()
 
 
-def test_a_resumed_run_on_a_stream_of_rows_ends_bit_for_bit(run, tmp_path):
-    settings = {"per_device_train_batch_size": 2, "trainer": {"train_dataset": picture_rows().to_iterable_dataset()}}
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_resumed_run_on_a_stream_of_rows_ends_bit_for_bit(run, tmp_path, shuffled):
+    """Checkpoint 2 lies in the first pass over six rows, and checkpoint 4 in the second."""
+    rows = picture_rows(6).to_iterable_dataset(num_shards=2)
+    rows = rows.shuffle(seed=0, buffer_size=4) if shuffled else rows
+    settings = {"per_device_train_batch_size": 2, "trainer": {"train_dataset": rows}}
     whole = run(**settings)
     whole.train()
-    resumed = run(**settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
-    same_weights(whole, resumed)
+    for step in (4, 2):
+        resumed = run(**settings)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "out" / f"checkpoint-{step}"))
+        same_weights(whole, resumed)
+
+
+def test_a_stream_begins_anew_where_a_resumed_run_shall_not_skip(run, tmp_path):
+    rows = picture_rows(6).to_iterable_dataset()
+    settings = {"per_device_train_batch_size": 2, "trainer": {"train_dataset": rows}}
+    run(**settings).train()
+    resumed = run(**settings, ignore_data_skip=True)
+    read, seen = resumed._read, []
+    resumed._read = lambda inputs: seen.append(inputs["row_ids"].tolist()) or read(inputs)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
+    assert seen == [[0, 1], [2, 3]]
 
 
 def broken_by(what, folder):

@@ -19,7 +19,14 @@ from transformers import CLIPModel
 
 from hf_mmcoa.models.sharding import is_sharded
 from hf_mmcoa.testbed.tiny_clip import tiny_clip as build_tiny_clip
-from hf_mmcoa.training.distributed import WholeCopy, check_sharding, gather_rows, own_rows, pad_rows
+from hf_mmcoa.training.distributed import (
+    WholeCopy,
+    check_sharding,
+    deepspeed_sends_scalars,
+    gather_rows,
+    own_rows,
+    pad_rows,
+)
 
 SCRIPT = Path(__file__).with_name("training_steps.py")
 LOGGED = ("loss", "loss_image", "loss_text", "eval_loss", "image_attack_success", "text_attack_success")
@@ -101,6 +108,22 @@ def test_a_resumed_run_ends_in_the_same_weights(folders, case, wrapper):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_two_processes_read_a_stream_once_a_pass_and_go_on_within_a_shard(folders, wrapper):
+    folder = folders[wrapper] / "resumed stream"
+
+    def read(name):
+        parts = [(folder / f"{name}-{process}").read_text().splitlines() for process in range(2)]
+        return [[json.loads(line) for line in lines] for lines in parts]
+
+    whole, resumed = read("whole"), read("resumed")
+    assert [lines[3:] for lines in whole] == resumed  # of four batches the last, from checkpoint 3 on
+    one, two = ([row for batch in lines for row in batch] for lines in whole)  # four batches of five
+    assert len({*one[:12], *two[:12]}) == 24  # a pass, of which each has a half
+    assert len({*one[12:], *two[12:]}) == 16 and {*one[12:], *two[12:]} <= {*one[:12], *two[:12]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_two_processes_evaluate_as_one(folders, wrapper):
     one, two = (json.loads((folders[name] / "evaluations.json").read_text()) for name in ("one", wrapper))
     assert one["robustness, before"] == two["robustness, before"]
@@ -176,6 +199,27 @@ def test_fsdp_that_turns_into_ddp_is_said(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.warns(UserWarning, match="accelerate does not shard on a CPU"):
         assert not check_sharding(accelerator(DistributedType.MULTI_CPU))
+
+
+def test_deepspeed_is_given_scalars_as_vectors_and_is_as_before_afterwards(tiny_clip, monkeypatch):
+    class Engine:
+        """Sends weights as DeepSpeed 0.19 does."""
+
+        module = tiny_clip
+
+        def _broadcast_model(self):
+            for weight in self.module.parameters():
+                weight.data.view(torch.uint8)
+
+    send = Engine._broadcast_model
+    monkeypatch.setitem(sys.modules, "deepspeed.runtime.engine", SimpleNamespace(DeepSpeedEngine=Engine))
+    with pytest.raises(RuntimeError, match="cannot be 0"):
+        Engine()._broadcast_model()
+    with deepspeed_sends_scalars(accelerator(DistributedType.MULTI_GPU)):
+        assert Engine._broadcast_model is send
+    with deepspeed_sends_scalars(accelerator(DistributedType.DEEPSPEED)):
+        Engine()._broadcast_model()
+    assert Engine._broadcast_model is send and tiny_clip.logit_scale.shape == ()
 
 
 # What accelerate is not told

@@ -53,7 +53,11 @@ CASES: dict[str, tuple[bool, dict[str, Any]]] = {
     "qt-aft": (True, {"objective": "qt-aft"}),
     "agft": (False, {"objective": "agft"}),
 }
-RESUMED: dict[str, dict[str, Any]] = {"resumed": {}, "resumed lora": {"lora": "image", "lora_rank": 4}}
+RESUMED: dict[str, dict[str, Any]] = {
+    "resumed": {},
+    "resumed lora": {"lora": "image", "lora_rank": 4},
+    "resumed stream": {"per_device_train_batch_size": 5},  # of shards of six rows
+}
 ROWS = 24
 THREAT = ThreatModel(image_attacks=("pgd-ce",), text_attacks=("words",), num_steps=2, candidates="neighbours")
 
@@ -81,10 +85,17 @@ def processes() -> int:
 
 
 def trainer_of(
-    output_dir: str, wrapper: str, captions: bool = False, rows: Any = None, eval_dataset: Any = None, **settings: Any
+    output_dir: str,
+    wrapper: str,
+    captions: bool = False,
+    rows: Any = None,
+    eval_dataset: Any = None,
+    reset: bool = True,
+    **settings: Any,
 ) -> MMCoATrainer:
     """A trainer of a tiny CLIP whose two steps are the same however many processes share a batch of twelve."""
-    AcceleratorState._reset_state()
+    if reset:  # unless the launcher has said what is to be used
+        AcceleratorState._reset_state()
     os.environ.pop("ACCELERATE_USE_FSDP", None)  # accelerate sets it, and would shard the next model too
     texts = ["This is a photo of a cat dog red car feline hound scarlet"]
     model, processor = tiny_clip(texts, image_size=32, patch_size=8, width=32)
@@ -153,11 +164,29 @@ def resume(output_dir: str, wrapper: str) -> None:
     """Four steps at a stretch, and the last of them again from the checkpoint before."""
     for name, settings in RESUMED.items():
         folder = f"{output_dir}/{wrapper}/{name}"
-        settings |= {"optim": "adamw_torch", "learning_rate": 1e-3, "random_start": True, "max_steps": 4}
+        settings = settings | {"optim": "adamw_torch", "learning_rate": 1e-3, "random_start": True, "max_steps": 4}
+        if name == "resumed stream":
+            settings["rows"] = picture_rows(ROWS).to_iterable_dataset(num_shards=4).shuffle(seed=0, buffer_size=8)
         for restart in (None, f"{folder}/checkpoint-3"):
             trainer = trainer_of(folder, wrapper, save_strategy="steps", save_steps=3, **settings)
+            if name == "resumed stream":
+                note_rows(trainer, Path(folder, f"{'resumed' if restart else 'whole'}-{trainer.args.process_index}"))
             trainer.train(resume_from_checkpoint=restart)
             save(trainer, f"{folder}/{'resumed' if restart else 'model'}")
+
+
+def note_rows(trainer: MMCoATrainer, file: Path) -> None:
+    """Write down what a process reads of a stream, a line a batch: the sums of its pictures tell rows apart."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("")
+    read = trainer._read
+
+    def noted(inputs: Any) -> Any:
+        with file.open("a") as lines:
+            lines.write(json.dumps([image.double().sum().item() for image in inputs["images"]]) + "\n")
+        return read(inputs)
+
+    trainer._read = noted  # type: ignore[method-assign]
 
 
 def evaluate(output_dir: str, wrapper: str) -> None:
