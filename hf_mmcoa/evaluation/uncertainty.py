@@ -10,7 +10,7 @@ training is the same under every word split: what it says of images counts once,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -123,7 +123,9 @@ def accuracy_interval(
         stands, total = int(values.sum()), values.size
         low, high = wilson_interval(stands, total)
         return ClusterInterval(stands / total, low, high, total, ("images",), "Wilson")
-    return cluster_interval(values.ravel(), _levels(values, repetitions, labels, over))
+    found = cluster_interval(values.ravel(), _levels(values, repetitions, labels, over))
+    # Samples of one class alone: a single cluster varies over nothing, and counts as one class all the same.
+    return found if found.generalises_over else replace(found, generalises_over=(over,))
 
 
 def interval_fields(name: str, outcome: str, labels: Sequence[int], attacks: Iterable[str]) -> dict[str, Any]:

@@ -122,3 +122,11 @@ def test_each_number_says_what_it_generalises_over() -> None:
     fields = interval_fields("image_accuracy", outcome, LABELS, ["clean", "image/pgd-ce"])
     stands = wilson_interval(outcome.count("1"), len(outcome))
     assert fields == {"image_accuracy_interval": stands, "image_accuracy_interval_over": "images"}
+
+
+def test_samples_of_one_class_are_one_cluster_of_classes():
+    """A few rows drawn from a folder may all be of one class; tables and cards name what an interval is over."""
+    found = accuracy_interval(["1101111111"], [3] * 10, ["clean", "text/words"])
+    assert found.generalises_over == ("classes",) and found.low < 0.2 and found.high > 0.99
+    fields = interval_fields("text_accuracy", "1101111111", [3] * 10, ["clean", "text/words"])
+    assert fields["text_accuracy_interval_over"] == "classes"
