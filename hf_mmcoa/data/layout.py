@@ -119,6 +119,19 @@ def splits_with_classes(files: Files, split: str) -> Files:
     return {name: paths for name, paths in files.items() if name == split or _is_exact(name)}
 
 
+def have_class_folders(files: Files) -> bool:
+    """Return whether the folders of these splits are classes: pictures lie equally deep, in several folders of a split.
+
+    `datasets` looks at one split at a time, and gives no labels to one whose pictures are all of one class.
+    """
+    pictures = {name: [path for path in paths if not path.endswith(METADATA)] for name, paths in files.items()}
+    if pictures != files:
+        return False  # metadata may hold the labels
+    folders = {name: {path.rpartition("/")[0] for path in paths} for name, paths in pictures.items()}
+    depths = {folder.count("/") for found in folders.values() for folder in found}
+    return len(depths) == 1 and any(len(found) > 1 for found in folders.values())
+
+
 def _split_word(name: str) -> str | None:
     """Return the usual name of a split that `name` is, begins with or ends in: "train" for "cifar10-train".
 

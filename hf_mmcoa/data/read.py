@@ -13,7 +13,7 @@ import datasets
 from .benchmarks import Source
 from .hub_files import is_network_error
 from .idx import read_idx
-from .layout import Files, splits_with_classes
+from .layout import Files, have_class_folders, splits_with_classes
 
 
 def read_split(source: Source, hub_split: str, root: str, files: Files, streaming: bool) -> Any:
@@ -38,9 +38,10 @@ def read_split(source: Source, hub_split: str, root: str, files: Files, streamin
         saved = datasets.load_from_disk(*files[hub_split] or [root])
         dataset = saved[hub_split] if isinstance(saved, datasets.DatasetDict) else saved
     else:
-        wanted = (
-            splits_with_classes(files, hub_split) if source.format == "imagefolder" else {hub_split: files[hub_split]}
-        )
+        wanted, options = {hub_split: files[hub_split]}, {}
+        if source.format == "imagefolder":
+            wanted = splits_with_classes(files, hub_split)
+            options = {"drop_labels": False} if have_class_folders(wanted) else {}
         try:
             return datasets.load_dataset(
                 source.format,
@@ -48,6 +49,7 @@ def read_split(source: Source, hub_split: str, root: str, files: Files, streamin
                 split=re.sub(r"\W", "_", hub_split),
                 streaming=streaming,
                 verification_mode="no_checks",  # they want all splits; `Source.counts` checks the one in use
+                **options,
             )
         except ValueError as error:
             if "corresponds to no data" in str(error):

@@ -32,6 +32,18 @@ def test_class_folders_are_numbered_over_all_splits(tmp_path: Path) -> None:
     assert (info.name, info.perturb_at, info.template) == (str(tmp_path), "model", "This is a photo of a {}")
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_split_of_one_class_has_its_label(tmp_path: Path, streaming: bool) -> None:
+    image_folder(tmp_path / "train", cat=[1], dog=[2, 3], owl=[4])
+    image_folder(tmp_path / "test", dog=[5, 6])
+    dataset = load_benchmark(str(tmp_path), split="test", streaming=streaming)
+    assert dataset.features["label"].names == ["cat", "dog", "owl"]
+    assert [row["label"] for row in dataset] == [1, 1]
+    image_folder(tmp_path / "flat" / "train", cat=[1])
+    with pytest.raises(ValueError, match="label"):  # one class in all: what its folder is called says nothing
+        load_benchmark(str(tmp_path / "flat"), split="train").features["label"]
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     image_folder(tmp_path, train=[1], plane=[2])
     dataset = load_benchmark(str(tmp_path), split="train")
