@@ -20,8 +20,10 @@ from hf_mmcoa.evaluation.clusters import cluster_interval
 from hf_mmcoa.evaluation.defended_results import LABELS, load_defended
 from hf_mmcoa.evaluation.results import load_result, upgraded
 from hf_mmcoa.evaluation.uncertainty import accuracy_interval
+from hf_mmcoa.protocols.cells import read_result
+from hf_mmcoa.protocols.columns import of_recalls
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
-from hf_mmcoa.report.conditions import attacks_texts, describe, interval_sentence, measured_kinds
+from hf_mmcoa.report.conditions import attacks_texts, describe, interval_sentence, measured_kinds, recall_sentence
 from hf_mmcoa.report.defence_tables import describe_defended
 from hf_mmcoa.report.markdown import Verbatim, markdown_lines
 from hf_mmcoa.report.table import accuracy_estimate, markdown_table
@@ -177,7 +179,7 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
     """The threat model of a comparison, its samples, its training, and what the intervals generalise over."""
     methods = numbers["methods"].values()
     file = next(file for method in methods for file in method["files"].values())
-    result = load_result(RESULTS / "comparisons" / name / file)
+    result = read_result(RESULTS / "comparisons" / name / file)
     seeds = " or ".join(str(number) for number in sorted({len(method["seeds"]) for method in methods}))
     splits = max(len(method.get("word_splits", [0])) for method in methods)
     steps = " or ".join(str(number) for number in sorted({number for method in methods for number in method["steps"]}))
@@ -188,11 +190,16 @@ def conditions(name: str, numbers: dict[str, Any]) -> str:
         "the fast schedule" if fast else f"PGD-{training['num_steps']}" if alike and "num_steps" in training else ""
     )
     repeated = f"{seeds} seed{'' if seeds == '1' else 's'}" + (f", {splits} word splits" if splits > 1 else "")
+    averaged = seeds != "1"
+    intervals = (
+        recall_sentence(averaged)
+        if of_recalls(numbers["columns"])
+        else interval_sentence(averaged=averaged, split_words=splits > 1, texts=attacks_texts([result]))
+    )
     return (
         f"{describe(result['attack_spec'], measured=measured_kinds(result))}. {result['num_samples']} test samples, "
         f"{repeated}; {steps} gradient "
-        f"steps{f' with {attack}' if attack else ''}. "
-        f"{interval_sentence(averaged=seeds != '1', split_words=splits > 1, texts=attacks_texts([result]))}"
+        f"steps{f' with {attack}' if attack else ''}. {intervals}"
     )
 
 
@@ -265,6 +272,11 @@ BLIND_LAB = (
     "clean", "image", "words (known), blind", "words (unseen), blind", "characters, blind", "text embedding",
     "text, worst", "multimodal (known), blind", "multimodal (unseen), blind", "worst case",
 )  # fmt: skip
+RECALLS = tuple(
+    f"{threat}, {direction} R@1"
+    for threat in ("clean", "image", "text (known)", "text (unseen)", "worst case")
+    for direction in ("image to text", "text to image")
+)
 FAULTS = ("mmcoa-class", "mmcoa-accumulated", "mmcoa-misaligned", "mmcoa-embedding")
 FAULTED = (
     "clean",
@@ -304,6 +316,8 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     "objectives-digits-differences": (DEFENCES, partial(differences, "digits", DIFFERENT)),
     "objectives-captions": (DEFENCES, partial(compared, "digits-captions", SHORT)),
     "objectives-fashion-mnist-captions": (DEFENCES, partial(compared, "fashion-mnist-captions")),
+    "objectives-retrieval": (DEFENCES, partial(compared, "pictograms-captions", RECALLS)),
+    "objectives-retrieval-differences": (DEFENCES, partial(differences, "pictograms-captions", RECALLS)),
     "forms-digits": (DEFENCES, partial(compared, "digits-lab", LAB)),
     "forms-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-lab", BLIND_LAB)),
     "forms-digits-differences": (DEFENCES, partial(differences, "digits-lab", LAB, FORMS)),

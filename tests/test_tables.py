@@ -14,9 +14,9 @@ import pytest
 
 from hf_mmcoa.evaluation import load_result
 from hf_mmcoa.protocols import read_protocol
-from hf_mmcoa.protocols.comparison import read_rows, with_text_attacks
+from hf_mmcoa.protocols.columns import first_columns, with_columns
+from hf_mmcoa.protocols.comparison import read_rows
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
-from hf_mmcoa.report.table import main_columns
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARISONS = ROOT / "docs" / "results" / "comparisons"
@@ -102,12 +102,12 @@ def test_comparisons_are_what_their_result_files_say(folder):
         assert method["files"] == {str(seed): str(Path(f).relative_to(folder)) for seed, f in row.files.items()}
         of_seed = {}  # one result, or one for each word split
         for repetition, result in row.results.items():
-            of_seed.setdefault(str(repetition.seed), []).append(with_text_attacks(result))
+            of_seed.setdefault(str(repetition.seed), []).append(with_columns(result))
         for accuracy, found in method["accuracies"].items():
             expected = {seed: mean(result[accuracy] for result in results) for seed, results in of_seed.items()}
             assert found["by_seed"] == pytest.approx(expected), (name, accuracy)
     page = (folder / "comparison.md").read_text()
-    main = list(main_columns(numbers["columns"]).values())
+    main = list(first_columns(numbers["columns"]).values())
     assert accuracy_table(numbers, main) in page and difference_table(numbers, main) in page
     further = [label for label in numbers["columns"].values() if label not in main]
     assert not further or accuracy_table(numbers, further) in page

@@ -110,22 +110,41 @@ def recalls(ranks: Mapping[str, Sequence[int]], captions_of: Sequence[Sequence[i
     images, captions = (len(ranks[f"clean/{direction}"]) for direction in DIRECTIONS)
     if len(captions_of) != images or not all(0 <= place < captions for own in captions_of for place in own):
         raise ValueError(f"`captions_of` must name captions of {images} images, each in 0 to {captions - 1}.")
-    clusters = dict(zip(DIRECTIONS, _connected(captions_of, captions), strict=True))
-    attacks = list(dict.fromkeys(name.rpartition("/")[0] for name in ranks))
+    clusters = clusters_of_queries(captions_of, captions)
     numbers: dict[str, Any] = {}
-    for name, members in worst_case_attacks(attacks, by_adversary=False).items():
-        for direction in DIRECTIONS:
-            worst = [max(column) for column in zip(*(ranks[f"{one}/{direction}"] for one in members), strict=True)]
-            for depth in DEPTHS:
-                hits, key = sum(rank <= depth for rank in worst), f"{direction}_recall_at_{depth}"
-                numbers[f"{name.removesuffix('accuracy')}{key}"] = hits / len(worst)
-                interval = _interval([rank <= depth for rank in worst], clusters[direction])
-                numbers[f"{name.removesuffix('accuracy')}{key}_interval"] = interval
+    for (threat, direction), worst in worst_ranks(ranks).items():
+        for depth in DEPTHS:
+            hits, name = [rank <= depth for rank in worst], f"{threat}_{direction}_recall_at_{depth}"
+            numbers[name] = sum(hits) / len(worst)
+            numbers[f"{name}_interval"] = _interval(hits, clusters[direction])
     return numbers | {
         f"attacks/{name}_recall_at_{depth}": sum(rank <= depth for rank in found) / len(found)
         for name, found in ranks.items()
         for depth in DEPTHS
     }
+
+
+def worst_ranks(ranks: Mapping[str, Sequence[int]]) -> dict[tuple[str, str], list[int]]:
+    """Return the worst rank of every query over a threat's attacks, by threat ("clean", "text_unseen") and direction.
+
+    Example:
+        >>> ranks = {f"{name}/{d}": [rank] for name, rank in (("clean", 1), ("image/pgd-ce", 3)) for d in DIRECTIONS}
+        >>> worst_ranks(ranks)["image", "image_to_text"]
+        [3]
+    """
+    attacks = list(dict.fromkeys(name.rpartition("/")[0] for name in ranks))
+    return {
+        (name.removesuffix("_accuracy"), direction): [
+            max(column) for column in zip(*(ranks[f"{one}/{direction}"] for one in members), strict=True)
+        ]
+        for name, members in worst_case_attacks(attacks, by_adversary=False).items()
+        for direction in DIRECTIONS
+    }
+
+
+def clusters_of_queries(captions_of: Sequence[Sequence[int]], num_captions: int) -> dict[str, list[int]]:
+    """Return, for each direction, the number of the connected images and captions that every query belongs to."""
+    return dict(zip(DIRECTIONS, _connected(captions_of, num_captions), strict=True))
 
 
 def _interval(hits: Sequence[bool], clusters: Sequence[int]) -> list[float]:

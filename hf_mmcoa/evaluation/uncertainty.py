@@ -27,6 +27,8 @@ from .clusters import (
 from .statistics import mcnemar, wilson_interval
 
 Unit = Literal["images", "classes"]
+Drawn = Literal["images", "classes", "captioned images"]
+"""What is drawn anew: also images with the captions and the images that belong together, in retrieval."""
 
 
 class Repetition(NamedTuple):
@@ -93,6 +95,7 @@ def accuracy_interval(
     labels: Sequence[int],
     attacks: Iterable[str],
     repetitions: Sequence[Repetition] | None = None,
+    over: Drawn | None = None,
 ) -> ClusterInterval:
     """Return the 95% interval of an accuracy of one result, or of its mean over several results.
 
@@ -108,6 +111,7 @@ def accuracy_interval(
         labels: the class of each sample.
         attacks: names of the attacks that the outcomes are the worst case over.
         repetitions: the seed and the word split of each result; of several seeds and one word split when None.
+        over: what is drawn anew, of which `labels` are the numbers; by `attacks` when None.
 
     Returns:
         The interval; its `generalises_over` holds "images" or "classes", "seeds" and "word splits".
@@ -117,7 +121,7 @@ def accuracy_interval(
         >>> round(found.high, 3), found.generalises_over  # no prompt of ten stands: not none of 360
         (0.308, ('classes',))
     """
-    over = unit(attacks)
+    over = over or unit(attacks)
     (values,), repetitions = _independent([outcomes], repetitions, over)
     if len(values) == 1 and over == "images" and not (values % 1).any():
         stands, total = int(values.sum()), values.size
@@ -154,6 +158,7 @@ def paired_test(
     labels: Sequence[int],
     attacks: Iterable[str],
     repetitions: Sequence[Repetition] | None = None,
+    over: Drawn | None = None,
 ) -> PairedTest:
     """Test whether two models have the same accuracy, on the same samples, seeds and word splits.
 
@@ -166,9 +171,9 @@ def paired_test(
         second: the same of the other model.
         labels: the class of each sample.
         attacks: names of the attacks that the outcomes are the worst case over.
-        repetitions: as of `accuracy_interval`, which also says what is averaged over word splits first.
+        repetitions, over: as of `accuracy_interval`, which also says what is averaged over word splits first.
     """
-    over = unit(attacks)
+    over = over or unit(attacks)
     (one, other), repetitions = _independent([first, second], repetitions, over)
     only_first, only_second = int((one > other).sum()), int((one < other).sum())
     drawn: str = over
@@ -192,9 +197,10 @@ def difference_interval(
     labels: Sequence[int],
     attacks: Iterable[str],
     repetitions: Sequence[Repetition] | None = None,
+    over: Drawn | None = None,
 ) -> ClusterInterval:
     """Return the 95% interval of a difference in accuracy, second minus first; arguments as of `paired_test`."""
-    over = unit(attacks)
+    over = over or unit(attacks)
     (one, other), repetitions = _independent([first, second], repetitions, over)
     levels = _levels(other - one, repetitions, labels, over)
     return paired_cluster_interval(one.ravel(), other.ravel(), levels)
@@ -205,7 +211,7 @@ def _signs(outcomes: Sequence[str]) -> Array:
 
 
 def _independent(
-    models: Sequence[Sequence[str]], repetitions: Sequence[Repetition] | None, over: Unit
+    models: Sequence[Sequence[str]], repetitions: Sequence[Repetition] | None, over: Drawn
 ) -> tuple[list[Array], list[Repetition]]:
     """Return outcomes, (results, samples) for each model, and their repetitions, those that say the same as one.
 
@@ -225,12 +231,12 @@ def _independent(
     return list(values), given
 
 
-def _clusters(results: int, labels: Sequence[int], over: Unit) -> list[int]:
-    return [*(labels if over == "classes" else range(len(labels)))] * results
+def _clusters(results: int, labels: Sequence[int], over: Drawn) -> list[int]:
+    return [*(range(len(labels)) if over == "images" else labels)] * results
 
 
 def _levels(
-    values: Array, repetitions: Sequence[Repetition], labels: Sequence[int], over: Unit
+    values: Array, repetitions: Sequence[Repetition], labels: Sequence[int], over: Drawn
 ) -> dict[str, list[int]]:
     """Return the levels of outcomes, or of their differences, (results, samples), that stand result after result."""
     levels: dict[str, list[int]] = {}

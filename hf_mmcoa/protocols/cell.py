@@ -37,6 +37,7 @@ class Data:
         test_split: split to evaluate on; nothing is ever selected on it.
         image_column: column of the images, where it has no usual name.
         label_column: column of the labels, likewise.
+        text_column: column of the captions, for `task: retrieval`; of data without labels, usual names are found.
         accept_differences: load the data even if counts or names differ from the benchmark's row.
         candidates: source of substitutes for its class words; the protocol's when None.
         made_by: command that creates the folder `name` in `data_dir`, shown where it is missing.
@@ -49,6 +50,7 @@ class Data:
     test_split: str = "test"
     image_column: str | None = None
     label_column: str | None = None
+    text_column: str | None = None
     accept_differences: bool = False
     candidates: str | None = None
     made_by: str | None = None
@@ -68,6 +70,7 @@ class Data:
             data_dir=self.data_dir,
             image_column=self.image_column,
             label_column=self.label_column,
+            text_column=self.text_column,
             accept_differences=self.accept_differences,
         )
         if part is None:
@@ -79,7 +82,10 @@ class Data:
     def settings(self) -> dict[str, Any]:
         """Return what affects a result. File locations do not: results carry a fingerprint of the data."""
         values = dataclasses.asdict(self)
-        return {key: value for key, value in values.items() if key not in ("data_dir", "made_by", "candidates")}
+        left_out = ["data_dir", "made_by", "candidates"]
+        if self.text_column is None:  # as before there was a choice
+            left_out.append("text_column")
+        return {key: value for key, value in values.items() if key not in left_out}
 
 
 def divided(count: int) -> tuple[list[int], list[int]]:

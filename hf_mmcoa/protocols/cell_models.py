@@ -18,11 +18,13 @@ import datasets
 import torch
 from transformers import PrinterCallback, ProcessorMixin
 
+from ..config import MMCoAConfig
 from ..convert.load import load_whole
-from ..data.benchmark_info import describe
+from ..data.benchmark_info import attach_info, describe
 from ..data.few_shot import few_shot_indices
 from ..data.labels import read_labels
 from ..io import write_json
+from ..objectives.named import named_objective
 from ..substitutes.embedded import synonym_table
 from ..substitutes.held_out import known_and_unseen, measured_unseen
 from ..substitutes.named import candidate_source
@@ -34,17 +36,48 @@ from ..testbed.word_vectors import word_vectors
 from ..training.checkpoints import last_checkpoint
 from ..training.trainer import MMCoATrainer
 from .cell import KNOWN, SPLIT_SEED, UNSEEN, WHOLE, Cell, Data, Method, divided, short_fingerprint, shots_name
-from .protocol import ENGLISH, Protocol
+from .protocol import ENGLISH, RETRIEVAL, Protocol
 from .step_rates import write_rate
 
 TRAINING_FILE = "training.json"
+
+
+def load_rows(protocol: Protocol, data: Data, split: str) -> datasets.Dataset:
+    """Load one split for a protocol's task; for retrieval images and captions alone, without labels.
+
+    Raises:
+        ValueError: if retrieval is asked for and no caption was found.
+    """
+    dataset: datasets.Dataset = data.load(split)
+    if protocol.task != RETRIEVAL:
+        return dataset
+    info = describe(dataset)
+    if "text" not in dataset.column_names:
+        raise ValueError(
+            f"`datasets`: {data.name} has no captions in split {split!r}, and `task: {RETRIEVAL}` needs them. Name "
+            f"their column: {{name: {data.name}, text_column: ...}}; or leave `task` out, to compare on labels."
+        )
+    return attach_info(dataset.select_columns(["image", "text"]), info)
+
+
+def _check_captions(dataset: datasets.Dataset, cell: Cell, args: MMCoAConfig) -> None:
+    """Raise ValueError if an objective reads more captions of an image than any row has."""
+    if not named_objective(args).reads_captions:
+        return
+    texts = dataset.with_format(None)["text"][:]
+    most = max(len(each) if isinstance(each, list) else 1 for each in texts)
+    if args.captions_per_image > most:
+        raise ValueError(
+            f"`captions_per_image` is {args.captions_per_image} for {cell.method.name!r}, and no image of "
+            f"{cell.data.name} has more than {most}: set it to {most} or fewer in `training`."
+        )
 
 
 def base_folder(protocol: Protocol, cell: Cell, output: Path) -> Path | None:
     """Return the folder of the tiny CLIP that a cell starts from; None where the protocol names a model."""
     if protocol.tiny is None:
         return None
-    name = cell.trained_or_measured_on.name if protocol.task == "iid" else protocol.name
+    name = cell.trained_or_measured_on.name if protocol.task != "ood" else protocol.name
     read = [protocol.described_candidates(data) for data in protocol.pretrained_on(cell.trained_or_measured_on)]
     # Besides its own settings, the sources of its vocabulary and the resolution of its images determine it.
     decisive = [cell.settings["model"], read, *map(protocol.training.get, ("template", "perturb_at"))]
@@ -87,7 +120,7 @@ def _pretrain(protocol: Protocol, cell: Cell, folder: Path) -> None:
     """Pretrain a tiny CLIP by CLIP's own loss, on captions or under the English text tower; write it to `folder`."""
     tiny = protocol.tiny or {}
     read = [
-        (data, _drawn(data.load(data.train_split), tiny.get("max_samples")))
+        (data, _drawn(load_rows(protocol, data, data.train_split), tiny.get("max_samples")))
         for data in protocol.pretrained_on(cell.trained_or_measured_on)
     ]
     english = tiny.get("text_tower") == ENGLISH
@@ -127,10 +160,12 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
         return folder
     model, processor = start_model(protocol, cell, output)
     work = folder.with_name(folder.name + ".unfinished")
-    whole = cell.train_on.load(cell.train_on.train_split)
+    whole = load_rows(protocol, cell.train_on, cell.train_on.train_split)
     info = describe(whole)
     more = {} if "template" in cell.settings["training"] else {"template": info.template}
     args = protocol.arguments(work, cell.method, cell.seed, **more)
+    if protocol.task == RETRIEVAL:
+        _check_captions(whole, cell, args)
     rows, held_out = training_rows(whole, cell, args.eval_strategy != "no")
     taught = substitutes(protocol, cell.train_on, model, processor, cell.method, cell.word_split)
     trainer = MMCoATrainer(

@@ -13,11 +13,13 @@ from typing import Any
 from ..evaluation.evaluator import evaluate_robustness
 from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result, save_result
+from ..evaluation.retrieval import evaluate_retrieval, load_retrieval
 from ..evaluation.threat_model import ThreatModel
 from ..io import read_json, write_json
+from ..report.load import is_retrieval
 from .cell import Cell
-from .cell_models import TRAINING_FILE, load_model, start_model, substitutes, train_model
-from .protocol import Protocol
+from .cell_models import TRAINING_FILE, load_model, load_rows, start_model, substitutes, train_model
+from .protocol import RETRIEVAL, Protocol
 
 SETTINGS_FILE, RESULT_FILE, EVALUATION_FILE = "settings.json", "result.json", "evaluation.json"
 
@@ -30,6 +32,11 @@ def cell_folder(cell: Cell, output: Path) -> Path:
 def result_path(cell: Cell, output: Path) -> Path:
     """Return the path of the result file of a cell, which exists once the cell is finished."""
     return cell_folder(cell, output) / RESULT_FILE
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read the result of a cell, of `evaluate_robustness` or of `evaluate_retrieval`."""
+    return load_retrieval(path) if is_retrieval(path) else load_result(path)
 
 
 def check_settings(cell: Cell, output: Path) -> None:
@@ -63,12 +70,12 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
     check_settings(cell, output)
     finished = result_path(cell, output)
     if finished.exists():
-        return load_result(finished)
+        return read_result(finished)
     for scratch in finished.parent.glob("*.tmp"):  # left by a run that was killed while writing
         scratch.unlink()
     write_json(cell.settings, finished.with_name(SETTINGS_FILE))
 
-    test = cell.data.load(cell.data.test_split)
+    test = load_rows(protocol, cell.data, cell.data.test_split)
     start, processor = start_model(protocol, cell, output)
     lists = substitutes(protocol, cell.data, start, processor, word_split=cell.word_split)
     model, training = start, None
@@ -78,7 +85,8 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
         training = _mapping(folder / TRAINING_FILE)
     model.to(protocol.arguments("unused", "clean", 0).device)
     evaluation = finished.with_name(EVALUATION_FILE)
-    result = evaluate_robustness(
+    evaluate = evaluate_retrieval if protocol.task == RETRIEVAL else evaluate_robustness
+    result: dict[str, Any] = evaluate(  # type: ignore[operator]  # the arguments that both have
         model,
         processor,
         test,
@@ -94,6 +102,9 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
         training_seed=cell.seed,
     )
     result |= {"cell": dict(cell.settings), "training": training}
-    save_result(result, finished)
+    if protocol.task == RETRIEVAL:
+        write_json(result, finished)
+    else:
+        save_result(result, finished)
     evaluation.unlink()
     return result

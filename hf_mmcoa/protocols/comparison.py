@@ -14,25 +14,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.attack_names import AttackName, worst_cases, worst_outcome
 from ..evaluation.partial import header_differences
-from ..evaluation.results import load_result
-from ..evaluation.uncertainty import Repetition, difference_interval, in_words, interval_fields, paired_test
+from ..evaluation.retrieval import load_retrieval
+from ..evaluation.uncertainty import Repetition, difference_interval, in_words, paired_test
 from ..io import differences, read_json, write_bytes, write_json, write_text
 from ..report.charts import dot_chart
-from ..report.load import named_path, read_results, result_files
-from ..report.table import Estimate, accuracies, check_comparable, estimate, main_columns, text_attack_label
+from ..report.load import is_retrieval, named_path, read_results, result_files
+from ..report.table import Estimate, check_comparable, estimate_of_outcomes
 from .cell import Cell, Method
-from .cells import result_path
+from .cells import read_result, result_path
+from .columns import column_labels, plotted_columns, samples_of, with_columns
 from .grid import Failures, locked, run_cells
 from .grid_table import CHART_FILE, comparison_table
-from .protocol import Protocol
+from .protocol import RETRIEVAL, Protocol
 
 SPECIFICATION_FILE = "specification.json"
-WORST_TEXT = "worst_text_accuracy"  # not `text_worst_...`, which would be the accuracy of a source named "worst"
 SIGNIFICANT = 0.05
-RESOLVED = ("template", "perturb_at", "candidates")  # fields of a threat model that the evaluator resolves
-PLOTTED = ("clean_accuracy", "image_accuracy", "text", "multimodal", "worst_case_accuracy")
+# Fields of a threat model that the evaluators resolve; the second line is what captions leave no choice in.
+RESOLVED = ("template", "perturb_at", "candidates")
+RESOLVED_ON_CAPTIONS = ("protect_template", "forbid_class_names", "skip_fallen", "text_adversaries", "families")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def rows_of_cells(protocol: Protocol, output: Path, failures: Failures) -> list[
         cells = [cell for cell in finished_cells(protocol, output, failures) if cell.method == method]
         if cells:
             paths = {Repetition(cell.seed, cell.word_split): result_path(cell, output) for cell in cells}
-            results = {repetition: load_result(path) for repetition, path in paths.items()}
+            results = {repetition: read_result(path) for repetition, path in paths.items()}
             files = {repetition: str(path.relative_to(output)) for repetition, path in paths.items()}
             found.append(Row(name=method.name, results=results, files=files, method=method))
     return found
@@ -176,7 +176,7 @@ def read_rows(given: Sequence[str], taken: Sequence[str]) -> list[Row]:
     for one in given:
         name, path = named_path(one)
         files = sorted(path.glob("cells/*/result.json")) or result_files(path)
-        found = [(_label(key, result), file, result) for file in files for key, result in read_results(file).items()]
+        found = [(_label(key, result), file, result) for file in files for key, result in _results_in(file).items()]
         several = len({label for label, _, _ in found}) > 1
         for label, file, result in found:
             row = label if name is None else f"{name}: {label}" if several else name
@@ -190,6 +190,11 @@ def read_rows(given: Sequence[str], taken: Sequence[str]) -> list[Row]:
     return [Row(name=name, results=results, files=files) for name, (results, files) in rows.items()]
 
 
+def _results_in(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the results in a file by their names in it, of either task; one of retrieval is alone and has no name."""
+    return {"": load_retrieval(file)} if is_retrieval(file) else read_results(file)
+
+
 def _label(key: str, result: Mapping[str, Any]) -> str:
     """Return what to call a result without a given name: its method, its name in its file, or its model."""
     cell = result.get("cell") or {}
@@ -201,8 +206,16 @@ def _check_others(protocol: Protocol, others: Sequence[Row]) -> None:
     results = [result for row in others for result in row.results.values()]
     if not results:
         return
+    for row in others:
+        for repetition, result in row.results.items():
+            if (result.get("task") == RETRIEVAL) != (protocol.task == RETRIEVAL):
+                theirs, ours = ("captions", "labels") if result.get("task") == RETRIEVAL else ("labels", "captions")
+                raise ValueError(
+                    f"`results`: {row.files[repetition]} was measured on {theirs}, this comparison on {ours}. Measure "
+                    f"it by `hf-mmcoa evaluate{' --task retrieval' if ours == 'captions' else ''}`, or leave it out."
+                )
     check_comparable(results)
-    left_out = ("seed", *RESOLVED)
+    left_out = ("seed", *RESOLVED, *(RESOLVED_ON_CAPTIONS if protocol.task == RETRIEVAL else ()))
     then, now = (
         {key: value for key, value in spec.items() if key not in left_out}
         for spec in (results[0]["attack_spec"], protocol.attack_spec(0).to_dict())
@@ -231,7 +244,7 @@ def write_comparison(
         "failed": failures,
     }
     write_json(numbers, output / "comparison.json")
-    finished = [(cell, load_result(result_path(cell, output))) for cell in finished_cells(protocol, output, failures)]
+    finished = [(cell, read_result(result_path(cell, output))) for cell in finished_cells(protocol, output, failures)]
     write_text(comparison_table(protocol, numbers, finished, failures), output / "comparison.md")
     if rows:
         write_bytes(comparison_chart(numbers), output / CHART_FILE)
@@ -258,14 +271,14 @@ def compare_rows(rows: Sequence[Row], reference: str | None = None) -> dict[str,
     if not rows:
         return {"columns": {}, "methods": {}, "reference": None, "tests": {}, "best": {}, "versions": {}}
     rows = [
-        dataclasses.replace(row, results={each: with_text_attacks(row.results[each]) for each in sorted(row.results)})
+        dataclasses.replace(row, results={each: with_columns(row.results[each]) for each in sorted(row.results)})
         for row in rows
     ]
     results = [result for row in rows for result in row.results.values()]
     _check_same_conditions(rows)
     if len(pictures := {result.get("fingerprints", {}).get("data") for result in results}) > 1:
         raise ValueError(f"the results are of different pictures: data fingerprints {', '.join(map(str, pictures))}.")
-    columns = _columns(results)
+    columns = column_labels(results)
     trained = [row.name for row in rows if row.method is None or row.method.trains]
     named = {row.name: row for row in rows}
     against = named.get(reference if reference is not None else (trained or list(named))[0])
@@ -300,28 +313,11 @@ def _check_same_conditions(rows: Sequence[Row]) -> None:
     )
 
 
-def with_text_attacks(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result with `worst_text_accuracy` and, beside it, the accuracy under single text attacks.
-
-    `worst_text_accuracy` is the worst case per sample over all attacks on the text alone: words and characters of all
-    sources, and embeddings. Where a text accuracy is the worst case over words and characters, each of these is added
-    as `attacks/<name>`. A result with fewer than two such attacks is returned unchanged.
-    """
-    added = [WORST_TEXT, *_single_texts(result)] if len(_texts(result)) > 1 else []
-    found = dict(result)
-    for name in added:
-        attacks = _attacks(result)[name]
-        outcome = worst_outcome(result, attacks)
-        found[name] = outcome.count("1") / len(outcome)
-        found |= interval_fields(name, outcome, result["labels"], attacks)
-    return found
-
-
 def compare_with(row: Row, reference: Row, column: str) -> dict[str, Any] | None:
     """Compare a row with a reference on the same samples, seeds and word splits; return None if they share none.
 
     Args:
-        row: row to test, its results as `with_text_attacks` returns them.
+        row: row to test, its results as `with_columns` returns them.
         reference: row to test against, likewise.
         column: name of an accuracy.
 
@@ -338,11 +334,11 @@ def compare_with(row: Row, reference: Row, column: str) -> dict[str, Any] | None
     shared = [(row.results[each], reference.results[each]) for each in both]
     if not both or any(column not in result for pair in shared for result in pair):
         return None
-    attacks = _attacks(shared[0][0])[column]
-    labels = shared[0][0]["labels"]
-    ours, theirs = ([worst_outcome(pair[side], attacks) for pair in shared] for side in (0, 1))
-    found = paired_test(ours, theirs, labels, attacks, both)
-    interval = difference_interval(theirs, ours, labels, attacks, both)
+    measured = [[samples_of(pair[side], column) for pair in shared] for side in (0, 1)]
+    ours, theirs = ([each.outcome for each in side] for side in measured)
+    labels, over = measured[0][0].clusters, measured[0][0].over
+    found = paired_test(ours, theirs, labels, (), both, over)
+    interval = difference_interval(theirs, ours, labels, (), both, over)
     return {
         "seeds": _seeds(both),
         "word_splits": _word_splits(both),
@@ -368,56 +364,23 @@ def _word_splits(repetitions: Iterable[Repetition]) -> list[int]:
 
 def comparison_chart(numbers: Mapping[str, Any], dark: bool = False) -> bytes:
     """Draw the numbers of `compare_rows` as PNG: methods by their worst case, a dot with its interval per threat."""
-    columns = [name for name in main_columns(numbers["columns"]) if name.startswith(PLOTTED)]
+    columns = plotted_columns(numbers["columns"])
     points = {
-        name: {column: _estimate(found) for column, found in method["accuracies"].items() if column in columns}
+        name: {
+            drawn: Estimate(**{each.name: found[column][each.name] for each in dataclasses.fields(Estimate)})
+            for column, drawn in columns.items()
+            if column in (found := method["accuracies"])
+        }
         for name, method in numbers["methods"].items()
     }
-    return dot_chart(points, {column: numbers["columns"][column] for column in columns}, dark)
-
-
-def _estimate(found: Mapping[str, Any]) -> Estimate:
-    return Estimate(**{each.name: found[each.name] for each in dataclasses.fields(Estimate)})
+    return dot_chart(points, {drawn: numbers["columns"][column] for column, drawn in columns.items()}, dark)
 
 
 def _estimate_of(row: Row, column: str) -> Estimate:
-    results = list(row.results.values())
-    return estimate(results, column, _attacks(results[0])[column], list(row.results))
-
-
-def _attacks(result: Mapping[str, Any]) -> dict[str, list[str]]:
-    single = {name: ["clean", name.removeprefix("attacks/")] for name in _single_texts(result)}
-    return {**worst_cases(result), WORST_TEXT: ["clean", *_texts(result)], **single}
-
-
-def _texts(result: Mapping[str, Any]) -> list[str]:
-    return [name for name in result["outcomes"] if name.startswith("text/")]
-
-
-def _single_texts(result: Mapping[str, Any]) -> list[str]:
-    """Return the text attacks without a column of their own, which exist where characters are attacked beside words."""
-    parsed = {name: AttackName.parse(name) for name in _texts(result)}
-    if not any(parts.attack == "characters" for parts in parsed.values()):
-        return []
-    return [f"attacks/{name}" for name, parts in parsed.items() if parts.realised]
-
-
-def _columns(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return accuracies in reading order with labels: single text attacks before all texts, the worst text after."""
-    labels = accuracies(results)
-    if labels.pop(WORST_TEXT, None) is None:
-        return labels
-    names, single = list(labels), list(dict.fromkeys(name for each in results for name in _single_texts(each)))
-    texts = [names.index(name) for name in names if name.startswith(("text", "embedding"))]
-    order = [*names[: min(texts)], *single, *names[min(texts) : max(texts) + 1], WORST_TEXT, *names[max(texts) + 1 :]]
-    known = {**labels, WORST_TEXT: "text, worst"}
-    return {name: known.get(name) or _single_label(name, results) for name in order}
-
-
-def _single_label(name: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """Return "words (unseen), own" for "attacks/text/words/own:unseen"."""
-    parts = AttackName.parse(name.removeprefix("attacks/"))
-    return f"{text_attack_label(parts.attack, parts.source, results)}, {parts.adversary}"
+    measured = [samples_of(result, column) for result in row.results.values()]
+    first, values = measured[0], [result[column] for result in row.results.values()]
+    outcomes = [each.outcome for each in measured]
+    return estimate_of_outcomes(outcomes, first.clusters, first.over, list(row.results), values)
 
 
 def _row(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:

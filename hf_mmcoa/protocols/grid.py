@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
 from ..attacks.settings import THREATS
+from ..evaluation.recalls import DEPTHS, DIRECTIONS
 from ..evaluation.results import load_result
 from ..io import write_json, write_text
 from ..report.page import write_report
@@ -24,7 +25,7 @@ from .cell_models import base_folder, start_model
 from .cells import check_settings, result_path, run_cell
 from .grid_table import protocol_table
 from .jobs import environments, in_processes, visible_gpus
-from .protocol import Protocol
+from .protocol import RETRIEVAL, Protocol
 
 Failures = dict[str, str]  # for each failed cell its error
 
@@ -45,8 +46,10 @@ def run_protocol(
         The cells that failed, each with its error; the others are computed and shown nevertheless.
 
     Raises:
-        ValueError: if another process works in `output`, or `processes` is less than 1.
+        ValueError: if another process works in `output`, `processes` is less than 1, or the task is retrieval.
     """
+    if protocol.task == RETRIEVAL:
+        raise ValueError(f"`task: {RETRIEVAL}` is measured by `hf-mmcoa compare`: one data set, methods by seeds.")
     output = Path(output)
     with locked(output):
         failures = run_cells(protocol, output, processes, report)
@@ -184,8 +187,13 @@ def _work(protocol: Protocol, output: Path, make_base: bool, cells: Sequence[Cel
 
 
 def _in_short(result: dict[str, Any]) -> str:
-    measured = [kind for kind in THREATS if f"{kind}_accuracy" in result]
-    return ", ".join(f"{kind} {100 * result[f'{kind}_accuracy']:.1f}" for kind in measured)
+    ends = {"_accuracy": "", f"_{DIRECTIONS[0]}_recall_at_{DEPTHS[0]}": f" R@{DEPTHS[0]}"}
+    return ", ".join(
+        f"{kind}{label} {100 * result[f'{kind}{end}']:.1f}"
+        for kind in THREATS
+        for end, label in ends.items()
+        if f"{kind}{end}" in result
+    )
 
 
 def _each(

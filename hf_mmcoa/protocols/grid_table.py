@@ -9,11 +9,12 @@ from typing import Any
 
 from ..evaluation.sanity import failed
 from ..evaluation.uncertainty import Repetition
-from ..report.conditions import attacks_texts, describe, interval_sentence, measured_kinds
+from ..report.conditions import attacks_texts, describe, interval_sentence, measured_kinds, recall_sentence
 from ..report.markdown import Verbatim, escape_markdown, markdown_lines
 from ..report.table import accuracies, accuracy_parts, adversary_notes, estimate, main_columns
 from .cell import UNSEEN, WHOLE, Cell, shots_name
-from .protocol import Protocol
+from .columns import first_columns, of_recalls
+from .protocol import RETRIEVAL, Protocol
 
 CHART_FILE = "comparison.png"
 _NONE = Verbatim("-")
@@ -45,16 +46,17 @@ def comparison_table(
     if protocol.description:
         lines += [escape_markdown(protocol.description.strip()), ""]
     if numbers["methods"]:
-        main = main_columns(numbers["columns"])
+        main, recalls = first_columns(numbers["columns"]), of_recalls(numbers["columns"])
         lines += accuracy_table(numbers, list(main.values())).splitlines()
-        lines += ["", f"![accuracy of each method]({CHART_FILE})", ""]
+        lines += ["", f"![{'recall' if recalls else 'accuracy'} of each method]({CHART_FILE})", ""]
         lines += [
             "Bold: best of its column, if the difference from the runner-up is significant: p < 0.05 and an interval "
             "above 0.",
             "",
         ]
         if further := [label for name, label in numbers["columns"].items() if name not in main]:
-            lines += ["## By adversary of the texts", "", accuracy_table(numbers, further), ""]
+            title = "Deeper recalls" if recalls else "By adversary of the texts"
+            lines += [f"## {title}", "", accuracy_table(numbers, further), ""]
     if numbers["tests"]:
         lines += [*_tests(numbers), ""]
     if finished:
@@ -99,6 +101,8 @@ def difference_table(numbers: Mapping[str, Any], columns: Sequence[str] = (), me
 def _shown(numbers: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
     """Return the chosen columns with their labels, in the given order."""
     named = {label: column for column, label in numbers["columns"].items()}
+    if unknown := [label for label in labels if label not in named]:
+        raise ValueError(f"`columns`: there is no {', '.join(map(repr, unknown))}; there are {', '.join(named)}.")
     return {named[label]: label for label in labels or named}
 
 
@@ -112,16 +116,19 @@ def _tests(numbers: Mapping[str, Any]) -> list[str]:
         " Where words decide and there are several word splits, these are drawn again too, in the interval and, with "
         "the seeds, in the test: both speak of the methods."
     )
+    drawn = "over images for clean and image accuracies, over classes for all others"
+    together = "an image under all seeds (exact McNemar for one seed), or all images of a class,"
+    if of_recalls(numbers["columns"]):
+        drawn = "over images, each drawn with its captions and with the images that share them"
+        together = "all queries of such a group"
     return [
         f"## Against {escape_markdown(numbers['reference'])}",
         "",
-        difference_table(numbers, list(main_columns(numbers["columns"]).values())),
+        difference_table(numbers, list(first_columns(numbers["columns"]).values())),
         "",
-        "Difference in points, method minus reference, with its 95% interval: over images for clean and image "
-        "accuracies, over classes for all others, and over the seeds that both have if these are several. The p is of "
-        "a paired test on the samples of these seeds "
-        f"({pairs} pairs), in which an image under all seeds (exact McNemar for one seed), or all images of a class, "
-        "change sides together: it speaks of these trained models, the interval of the methods."
+        f"Difference in points, method minus reference, with its 95% interval: {drawn}, and over the seeds that both "
+        f"have if these are several. The p is of a paired test on the samples of these seeds ({pairs} pairs), in which "
+        f"{together} change sides together: it speaks of these trained models, the interval of the methods."
         f"{words if split else ''} The p are not corrected for the number of tests: {len(tests)} a column.",
     ]
 
@@ -212,11 +219,12 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
     """State the conditions under which the numbers were measured."""
     seeds, splits = ({getattr(cell, name) for cell, _ in finished} for name in ("seed", "word_split"))
     texts = attacks_texts(result for _, result in finished)
-    lines = [
-        f"Accuracy in percent. {interval_sentence(len(seeds) > 1, len(splits) > 1, texts)} Image, text and multimodal "
-        "are the worst case per sample over that kind's attacks.",
-        "",
-    ]
+    first = (
+        f"Recall in percent. {recall_sentence(len(seeds) > 1)}"
+        if protocol.task == RETRIEVAL
+        else f"Accuracy in percent. {interval_sentence(len(seeds) > 1, len(splits) > 1, texts)}"
+    )
+    lines = [f"{first} Image, text and multimodal are the worst case per sample over that kind's attacks.", ""]
     seen: dict[str, Mapping[str, Any]] = {}
     for cell, result in finished:
         seen.setdefault(cell.data.name, result)
@@ -225,9 +233,14 @@ def _specification(protocol: Protocol, finished: Finished) -> list[str]:
         lines.append(
             f"- {name}: {result['num_samples']} test images of {escape_markdown(str(result['dataset']))}; "
             f"{escape_markdown(describe(spec, measured=measured_kinds(result)))}; budget at {spec['perturb_at']} size; "
-            f'prompt "{escape_markdown(str(spec["template"]))}".'
+            + (
+                f"{result['num_captions']} captions."
+                if protocol.task == RETRIEVAL
+                else f'prompt "{escape_markdown(str(spec["template"]))}".'
+            )
         )
-    lines += [f"- adversary {note}." for note in adversary_notes(list(seen.values()))]
+    if protocol.task != RETRIEVAL:
+        lines += [f"- adversary {note}." for note in adversary_notes(list(seen.values()))]
     lines += _words(protocol, finished)
     if any(cell.train_on is not None for cell, _ in finished):
         settings = ", ".join(f"{key} {value}" for key, value in protocol.training.items())

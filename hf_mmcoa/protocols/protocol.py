@@ -46,6 +46,11 @@ TINY = {"digits": (8, 2, None), "fashion-mnist": (28, 7, 20000)}
 # The text tower of a tiny CLIP: trained on captions alone, or the shipped one that knows English.
 CAPTIONS, ENGLISH = TEXT_TOWERS = ("captions", "english")
 
+IID, OOD, RETRIEVAL = TASKS = ("iid", "ood", "retrieval")
+
+# Fields of a threat model that speak of classes and their prompts.
+OF_CLASSES = ("template", "templates", "attacker_template", "text_adversaries", "families", "beyond")
+
 QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 
 
@@ -56,8 +61,9 @@ class Protocol:
     Args:
         name: title of the report.
         description: text above the table.
-        task: "iid": train and evaluate on each of `datasets`; "ood": train on `train_on`, evaluate on `evaluate_on`.
-        datasets: data sets of the task "iid".
+        task: "iid": train and evaluate on each of `datasets`; "ood": train on `train_on`, evaluate on `evaluate_on`;
+            "retrieval": as "iid", on pairs of images and captions, with labels left out, and recalls are measured.
+        datasets: data sets of the tasks "iid" and "retrieval".
         train_on: training data of the task "ood".
         evaluate_on: evaluation data of the task "ood".
         shots: numbers of training images per class; None for all.
@@ -119,9 +125,9 @@ class Protocol:
     data_dir: str | None = None
 
     def __post_init__(self) -> None:
-        if self.task not in ("iid", "ood"):
-            raise ValueError(f"`task` must be iid or ood, got {self.task!r}.")
-        wanted = ("datasets",) if self.task == "iid" else ("train_on", "evaluate_on")
+        if self.task not in TASKS:
+            raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {self.task!r}.")
+        wanted = ("train_on", "evaluate_on") if self.task == OOD else ("datasets",)
         for name in ("datasets", "train_on", "evaluate_on"):
             if bool(getattr(self, name)) != (name in wanted):
                 state = "needs" if name in wanted else "does not take"
@@ -149,7 +155,36 @@ class Protocol:
             raise ValueError(f"`substitutes`: unknown {', '.join(unknown)}; choose from {KNOWN}, {UNSEEN} and {WHOLE}.")
         for method in self.objectives:
             self._check_method(method)
+        if self.task == RETRIEVAL:
+            self._check_retrieval()
         self.attack_spec(0)
+
+    def _check_retrieval(self) -> None:
+        """Raise ValueError for what needs labels: captions have no classes, shots or prompts."""
+        if self.tiny is not None:
+            raise ValueError(
+                "`tiny` is pretrained on captions of classes, and `task: retrieval` has none: name a `model`, a "
+                "folder, a Hub id or pictograms."
+            )
+        if self.shots != (None,):
+            raise ValueError("`shots` are images a class, and `task: retrieval` has no classes: leave it out.")
+        if labelled := [data.name for data in self.datasets if data.label_column is not None]:
+            raise ValueError(
+                f"`datasets`: {', '.join(labelled)} names a `label_column`, which `task: retrieval` does not read: "
+                "leave it out, and name the `text_column`."
+            )
+        if ours := [name for name in OF_CLASSES if name in self.threat_model]:
+            raise ValueError(
+                f"`threat_model`: {', '.join(ours)} speaks of classes, and captions have none: leave it out, or leave "
+                "`task: retrieval` out, to compare on labels."
+            )
+        for method in self.objectives:
+            args = self.arguments("unused", method, 0)
+            if method.trains and named_objective(args).needs_labels:
+                raise ValueError(
+                    f"`objectives`: {method.name!r} needs labels, and `task: retrieval` trains on pairs of images and "
+                    "captions. Take an objective that reads captions or images alone, such as mmcoa, mat or fare."
+                )
 
     def _check_method(self, method: Method) -> None:
         steps = [name for name in STEPS if name in method.settings]
@@ -230,7 +265,8 @@ class Protocol:
         preset = given.pop("preset", "standard")
         if unknown := sorted(set(given) - {each.name for each in dataclasses.fields(ThreatModel)}):
             raise ValueError(f"`threat_model` has no field {', '.join(unknown)} (and `preset`: {', '.join(PRESETS)}).")
-        shared = {name: getattr(args, name) for name in AttackSettings.threat_names() if name in self.training}
+        names = set(AttackSettings.threat_names()) - set(OF_CLASSES if self.task == RETRIEVAL else ())
+        shared = {name: getattr(args, name) for name in self.training if name in names}
         return ThreatModel.preset(preset, **(shared | given))
 
     @property
@@ -245,7 +281,7 @@ class Protocol:
 
     def pretrained_on(self, data: Data) -> tuple[Data, ...]:
         """Return the data sets whose captions a tiny CLIP is pretrained on: `data` alone, or all for the task "ood"."""
-        return (data,) if self.task == "iid" else self.all_data
+        return self.all_data if self.task == OOD else (data,)
 
     def described_candidates(self, data: Data, method: Method | None = None) -> str:
         """Return the name of a data set's substitutes; for a file, its name and a fingerprint of its content.
@@ -301,7 +337,7 @@ class Protocol:
         }
         if method.name != method.objective:  # results from before methods had names keep their settings
             settings["method"] = method.name
-        if trained is not None and (self.task == "ood" or method.candidates):
+        if trained is not None and (self.task == OOD or method.candidates):
             settings["train_candidates"] = self.described_candidates(trained, method)
         if self.substitutes != (KNOWN, UNSEEN):
             settings["substitutes"] = list(self.substitutes)
@@ -316,6 +352,8 @@ class Protocol:
             settings["unseen_words"] = self.unseen_words
         if self.measure != THREATS:
             settings["measure"] = list(self.measure)
+        if self.task == RETRIEVAL:
+            settings["task"] = self.task
         return Cell(
             data=data,
             train_on=trained,

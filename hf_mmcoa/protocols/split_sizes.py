@@ -63,6 +63,8 @@ def split_size(data: Data, split: str) -> Size:
         dataset = data.load(split)
     except (OSError, ValueError):  # the cells will report it
         return Size(rows=None, classes=0)
+    if "label" not in dataset.column_names:  # captions
+        return Size(rows=len(dataset), classes=0)
     classes = len(describe(dataset).class_names)
     counted = np.bincount(read_labels(dataset, "label"), minlength=classes)
     smallest_class = int(counted.min()) if classes else None

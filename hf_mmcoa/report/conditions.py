@@ -13,7 +13,8 @@ BEYOND_LABEL = "beyond balls"
 
 def measured_kinds(result: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the kinds of attack that a result holds, of "image", "text" and "multimodal"."""
-    return tuple(kind for kind in THREATS if kind != "clean" and f"{kind}_accuracy" in result)
+    held = result["attacks"] if result.get("task") == "retrieval" else [k for k in THREATS if f"{k}_accuracy" in result]
+    return tuple(kind for kind in THREATS if kind != "clean" and kind in held)
 
 
 def attacks_texts(results: Iterable[Mapping[str, Any]]) -> bool:
@@ -75,6 +76,19 @@ def fraction(value: float) -> str:
     """Write a length in pixels of [0, 1] as people do: 4/255, or 0.15."""
     steps = value * 255
     return f"{round(steps)}/255" if 0 < steps < 33 and abs(steps - round(steps)) < 1e-6 else f"{value:.4g}"
+
+
+def recall_sentence(averaged: bool) -> str:
+    """Say what recalls are, and what their intervals generalise over.
+
+    Args:
+        averaged: whether a number is the mean over several seeds.
+    """
+    return (
+        "A query counts at depth k if one of its own is among the first k under every attack of the column. 95% "
+        f"intervals, over {'seeds and ' if averaged else ''}images, each drawn with its captions and with the images "
+        "that share them."
+    )
 
 
 def interval_sentence(averaged: bool, split_words: bool = False, texts: bool = True) -> str:

@@ -16,7 +16,7 @@ from ..attacks.settings import TEXT_ADVERSARIES
 from ..evaluation.attack_names import BEYOND, AttackName, worst_cases, worst_outcome
 from ..evaluation.clusters import cluster_interval
 from ..evaluation.nonsense import NUM_WORDS
-from ..evaluation.uncertainty import Repetition, accuracy_interval, in_words
+from ..evaluation.uncertainty import Drawn, Repetition, accuracy_interval, in_words, unit
 from ..io import differences, fingerprint, printable
 from .conditions import BEYOND_LABEL
 from .markdown import Verbatim, escape_markdown, markdown_lines
@@ -79,17 +79,35 @@ def estimate(
         attacks = worst_cases(first).get(name)
     if attacks is not None:
         outcomes = [worst_outcome(one, list(attacks)) for one in results]
-        found = accuracy_interval(outcomes, first["labels"], attacks, repetitions)
-        low, high, over = found.low, found.high, in_words(found.generalises_over)
-        if repetitions is not None and len({each.word_split for each in repetitions}) > 1:
-            count = len(values) if "word splits" in found.generalises_over else len({each.seed for each in repetitions})
-            return Estimate(value=found.estimate, low=low, high=high, count=count, over=over)
-    elif len(results) == 1:
+        return estimate_of_outcomes(outcomes, first["labels"], unit(attacks), repetitions, values)
+    if len(results) == 1:
         (low, high), over = first[f"{name}_interval"], first.get(f"{name}_interval_over", "images")
     else:
         found = cluster_interval(values, {"seeds": range(len(values))})
         low, high, over = found.low, found.high, "seeds"
     return Estimate(value=statistics.fmean(values), low=low, high=high, count=len(values), over=over)
+
+
+def estimate_of_outcomes(
+    outcomes: Sequence[str],
+    labels: Sequence[int],
+    over: Drawn,
+    repetitions: Sequence[Repetition] | None = None,
+    values: Sequence[float] | None = None,
+) -> Estimate:
+    """Return the mean of several results, with the interval of `accuracy_interval`.
+
+    Args:
+        outcomes, labels, over, repetitions: as of `accuracy_interval`.
+        values: the accuracy of each result; the share of its outcomes that are "1" when None.
+    """
+    found = accuracy_interval(outcomes, labels, (), repetitions, over)
+    low, high, drawn = found.low, found.high, in_words(found.generalises_over)
+    if repetitions is not None and len({each.word_split for each in repetitions}) > 1:
+        count = len(outcomes) if "word splits" in found.generalises_over else len({each.seed for each in repetitions})
+        return Estimate(value=found.estimate, low=low, high=high, count=count, over=drawn)
+    values = values or [outcome.count("1") / len(outcome) for outcome in outcomes]
+    return Estimate(value=statistics.fmean(values), low=low, high=high, count=len(outcomes), over=drawn)
 
 
 def accuracies(results: Sequence[Result]) -> dict[str, str]:

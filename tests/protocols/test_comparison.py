@@ -18,7 +18,8 @@ from hf_mmcoa.evaluation.results import save_result
 from hf_mmcoa.evaluation.uncertainty import Repetition
 from hf_mmcoa.protocols import read_protocol
 from hf_mmcoa.protocols.cell import Method
-from hf_mmcoa.protocols.comparison import Row, compare_rows, read_rows, run_comparison, with_text_attacks
+from hf_mmcoa.protocols.columns import with_text_attacks
+from hf_mmcoa.protocols.comparison import Row, compare_rows, read_rows, run_comparison
 from hf_mmcoa.protocols.grid_table import _training, comparison_table
 from hf_mmcoa.report.charts import dot_chart
 from hf_mmcoa.report.table import Estimate
