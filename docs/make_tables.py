@@ -117,6 +117,27 @@ def was_and_is(name: str, methods: Sequence[str]) -> str:
     return "\n".join(markdown_lines(["number", "was (blind)", "shared", "own", "all"], rows))
 
 
+BEDS = {"digits-words": "digits", "fashion-mnist": "Fashion-MNIST", "pictograms": "pictograms"}
+
+
+def beds() -> str:
+    """Whether words that no training saw mean anything on each bed: the undefended model, the mean over its results."""
+    rows = []
+    for name, bed in BEDS.items():
+        files = sorted((RESULTS / "comparisons" / name).glob("cells/*_none_*/result.json"))
+        runs = [load_result(file) for file in files]
+        numbers = (
+            [1 / len(run["class_names"]) for run in runs],
+            [run["clean_accuracy"] for run in runs],
+            [run["average_case"]["text/words:unseen"] for run in runs],
+            [run["text_own_unseen_accuracy"] for run in runs],
+            [run["text_all_unseen_accuracy"] for run in runs],
+        )
+        rows.append([bed, str(len(runs)), *(f"{100 * statistics.mean(each):.1f}" for each in numbers)])
+    heads = ["bed", "results", "chance", "clean", "an unseen word at random", "the worst, own", "the worst, all"]
+    return "\n".join(markdown_lines(heads, rows))
+
+
 NO_TRAINING = {
     "clean": "attacks/clean",
     "words (known), all": "attacks/text/words/all",
@@ -315,6 +336,17 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
     ),
     "objectives-digits-differences": (DEFENCES, partial(differences, "digits", DIFFERENT)),
     "objectives-captions": (DEFENCES, partial(compared, "digits-captions", SHORT)),
+    "beds": (ROOT / "docs" / "comparison.md", beds),
+    "objectives-fashion-mnist": (
+        DEFENCES,
+        partial(compared, "fashion-mnist", (*SHORT[:-1], "text embedding", "worst case")),
+    ),
+    "objectives-fashion-mnist-differences": (DEFENCES, partial(differences, "fashion-mnist", DIFFERENT)),
+    "objectives-pictograms": (
+        DEFENCES,
+        partial(compared, "pictograms", (*SHORT[:-1], "text embedding", "worst case")),
+    ),
+    "objectives-pictograms-differences": (DEFENCES, partial(differences, "pictograms", DIFFERENT)),
     "objectives-fashion-mnist-captions": (DEFENCES, partial(compared, "fashion-mnist-captions")),
     "objectives-retrieval": (DEFENCES, partial(compared, "pictograms-captions", RECALLS)),
     "objectives-retrieval-differences": (DEFENCES, partial(differences, "pictograms-captions", RECALLS)),

@@ -53,6 +53,17 @@ def comparison(name: str, file: str, tables: tuple[str, ...], options: str = "--
     )
 
 
+def rates(bed: str) -> Step:
+    """Return the step that chose the learning rates of `<bed>.yaml`, on validation data; its table is kept alone."""
+    name = f"{bed}-rates"
+    return Step(
+        name=name,
+        tables=(),
+        commands=(("", f"hf-mmcoa compare examples/comparisons/{name}.yaml --output {WORK}/{name} --choose"),),
+        kept=((f"{name}/choice/comparison.*", name),),
+    )
+
+
 STEPS = (
     Step(
         name="digits",
@@ -66,16 +77,16 @@ STEPS = (
         ),
         kept=tuple((f"digits-{seed}/robustness.json", f"digits/seed-{seed}.json") for seed in SEEDS),
     ),
-    Step(
-        name="rates",  # chose the learning rates of the next one
-        tables=("digits-rates",),
-        commands=(
-            ("", f"hf-mmcoa compare examples/comparisons/digits-rates.yaml --output {WORK}/digits-rates --choose"),
-        ),
-        kept=(("digits-rates/choice/comparison.*", "digits-rates"),),
-    ),
+    rates("digits"),  # chose the learning rates of the next one
     comparison("objectives", "digits", ("objectives", "objectives-digits", "objectives-digits-differences")),
     comparison("words", "digits-words", ("words-digits", "words-digits-differences")),
+    rates("fashion-mnist"),  # these want `apt-get install dataset-fashion-mnist`
+    comparison("fashion-mnist", "fashion-mnist", ("objectives-fashion-mnist", "objectives-fashion-mnist-differences")),
+    comparison(
+        "fashion-mnist-words", "fashion-mnist-words", ("words-fashion-mnist", "words-fashion-mnist-differences")
+    ),
+    rates("pictograms"),
+    comparison("pictograms-defended", "pictograms", ("objectives-pictograms", "objectives-pictograms-differences")),
     Step(
         name="pictograms",  # the shipped CLIP, without training
         tables=("pictograms",),

@@ -65,7 +65,7 @@ def write(tmp_path):
         ({"datasets": [{"name": "digits", "split": "test"}]}, "data set 'digits' has no field split"),
         ({"datasets": ["digits", "digits"]}, "data sets named twice: digits"),
         ({"datasets": "digits"}, "`datasets` must be a list"),
-        ({"task": "iidd"}, "`task` must be iid or ood, got 'iidd'"),
+        ({"task": "iidd"}, "`task` must be one of iid, ood, retrieval, got 'iidd'"),
         ({"task": "ood"}, "`task: ood` does not take `datasets`"),
         ({"datasets": None, "task": "ood", "train_on": "digits"}, "`task: ood` needs `evaluate_on`"),
         ({"model": "some/clip"}, "give one of `model`"),
