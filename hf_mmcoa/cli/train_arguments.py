@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from ..file_names import WHAT_RAN
 from ..io import printable, read_yaml
 from ..protocols.run_arguments import GENERAL, SHIPPED_FOR, RunArguments, default_settings, digits_settings
-from .early_options import check_attack_settings, mistyped, no_number, unknown_options
+from .early_options import check_attack_settings, mistyped, no_number, option_names, unknown_options
 
 if TYPE_CHECKING:
     from ..config import MMCoAConfig
@@ -44,9 +44,10 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
         ValueError: if a value is out of range, or two options contradict each other.
     """
     if (problem := mistyped(argv) or no_number(argv)) is not None:
-        print(f"hf-mmcoa train: error: {problem}", file=sys.stderr)
-        raise SystemExit(2)
+        _refuse(problem)
     given, asked = _asked_for(argv)
+    if (known := option_names()) and (unknown := sorted(set(given) - set(known))):
+        _refuse(f"--config {asked.config}: {unknown_options(unknown, known)}")
     check_attack_settings(argv, given)
     from transformers import HfArgumentParser  # here: what is wrong so far is reported without seconds of imports
     from transformers.hf_argparser import string_to_bool
@@ -88,6 +89,12 @@ def parse(argv: Sequence[str]) -> tuple[RunArguments, MMCoAConfig]:
     run, args = parser.parse_dict(values, allow_extra_keys=True)  # the extra one is --config
     run.synonyms, run.targets_are_free = table, targets_are_free
     return run, args
+
+
+def _refuse(problem: str) -> NoReturn:
+    """Exit as argparse does."""
+    print(f"hf-mmcoa train: error: {printable(problem)}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _asked_for(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:

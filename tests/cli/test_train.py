@@ -80,6 +80,8 @@ def test_a_wrong_value_is_reported_before_torch_is_imported(tmp_path):
     )
     euclidean = tmp_path / "run.yaml"
     euclidean.write_text("norm: l2\n")
+    mistyped_file = tmp_path / "mistyped.yaml"
+    mistyped_file.write_text("epsilonn: 1/255\n")
     for words, said in (
         (["--max_steps", "five"], "argument --max_steps: invalid int value: 'five'"),
         (["--learning-rate=fast"], "argument --learning_rate: invalid float value: 'fast'"),
