@@ -87,6 +87,8 @@ STEPS = (
     ),
     rates("pictograms"),
     comparison("pictograms-defended", "pictograms", ("objectives-pictograms", "objectives-pictograms-differences")),
+    rates("pictograms-captions"),
+    comparison("captions", "pictograms-captions", ("objectives-retrieval", "objectives-retrieval-differences")),
     Step(
         name="pictograms",  # the shipped CLIP, without training
         tables=("pictograms",),

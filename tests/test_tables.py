@@ -36,6 +36,24 @@ def test_tables_are_made_from_the_result_files(monkeypatch, capsys):
     assert runpy.run_path(str(script))["main"]() == 0, capsys.readouterr().out
 
 
+def test_every_objective_on_captions_trains_with_the_rate_that_was_best_on_validation_data():
+    chosen = json.loads((ROOT / "docs/results/pictograms-captions-rates/choice/comparison.json").read_text())
+    assert chosen["specification"]["unseen_words"] == "validation"
+    threats, directions = ("clean", "image", "text", "text_unseen"), ("image_to_text", "text_to_image")
+    names = [f"{threat}_{direction}_recall_at_1" for threat in threats for direction in directions]
+    tried = {}
+    for method in chosen["methods"].values():
+        score = mean(method["accuracies"][name]["value"] for name in names)
+        tried.setdefault(method["objective"], {})[method["settings"]["learning_rate"]] = score
+    protocol = read_protocol(ROOT / "examples/comparisons/pictograms-captions.yaml")
+    rows = [method for method in protocol.objectives if method.trains]
+    assert len(rows) == 7 and {len(rates) for rates in tried.values()} == {3}
+    for method in rows:
+        rates = tried[method.objective]
+        assert rates[protocol.arguments("unused", method, 0).learning_rate] == max(rates.values()), method.name
+    assert protocol.unseen_words == "test"
+
+
 @pytest.mark.parametrize(("bed", "least"), [("digits", 13), ("fashion-mnist", 13), ("pictograms", 5)])
 def test_every_objective_trains_with_the_learning_rate_that_was_best_on_validation_data(bed, least):
     """Best by the mean of four accuracies, `docs/comparison.md`; a row without a rate has that of the test bed."""
