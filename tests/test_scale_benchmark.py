@@ -61,7 +61,7 @@ def check(found: dict[str, Any], processes: int, alike: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4, 8])
+@pytest.mark.parametrize("processes", [2, 4])  # eight, which take two cores half a minute, are the benchmark's
 def test_processes_send_what_is_computed_and_train_as_one(trained: Any, processes: int) -> None:
     check(trained(processes), processes, 1e-4)
 
