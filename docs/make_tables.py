@@ -19,12 +19,12 @@ from hf_mmcoa.convert.robust_clips import robust_clips
 from hf_mmcoa.evaluation.clusters import cluster_interval
 from hf_mmcoa.evaluation.defended_results import LABELS, load_defended
 from hf_mmcoa.evaluation.results import load_result, upgraded
-from hf_mmcoa.evaluation.uncertainty import accuracy_interval
+from hf_mmcoa.evaluation.uncertainty import accuracy_interval, unit
 from hf_mmcoa.protocols.cells import read_result
 from hf_mmcoa.protocols.columns import of_recalls
 from hf_mmcoa.protocols.grid_table import accuracy_table, difference_table
 from hf_mmcoa.report.conditions import attacks_texts, describe, interval_sentence, measured_kinds, recall_sentence
-from hf_mmcoa.report.defence_tables import describe_defended
+from hf_mmcoa.report.defence_table import describe_defended
 from hf_mmcoa.report.markdown import Verbatim, markdown_lines
 from hf_mmcoa.report.table import accuracy_estimate, markdown_table
 from hf_mmcoa.report.task_table import percent_cell
@@ -186,7 +186,7 @@ def no_training_cell(results: Sequence[dict[str, Any]], field: str) -> str:
         found = accuracy_estimate(results, field)
         mean = found.value
     elif kind == "certified":
-        found = accuracy_interval([result[kind][name] for result in results], labels, [name])
+        found = accuracy_interval([result[kind][name] for result in results], labels, unit([name]))
         mean = found.estimate
     else:
         seeds = [result["training_seed"] for result in results for _ in labels]

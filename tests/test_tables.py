@@ -26,6 +26,10 @@ def numbers_of(name):
     return json.loads((COMPARISONS / name / "comparison.json").read_text())
 
 
+def json_of(file):
+    return json.loads(file.read_text())
+
+
 def by_seed(name, method, accuracy):
     return list(numbers_of(name)["methods"][method]["accuracies"][accuracy]["by_seed"].values())
 
@@ -154,6 +158,40 @@ def test_image_defences_stand_under_images_and_mmcoa_under_both():
             by_seed("digits", defence, "multimodal_accuracy")
         )
         assert gain >= 0.5
+
+
+def test_the_numbers_in_the_readme_s_sentences_are_those_of_the_results():
+    text = " ".join((ROOT / "README.md").read_text().split())
+
+    def value(bed, method, name):
+        return f"{100 * numbers_of(bed)['methods'][method]['accuracies'][name]['value']:.1f}%"
+
+    own, everything = "text_own_unseen_accuracy", "text_unseen_accuracy"  # the second is under `all`, the strongest
+    words = [value("digits-words", method, own) for method in ("mmcoa", "mmcoa-own")]
+    words += [value("digits-words", method, everything) for method in ("mmcoa", "mmcoa-all")]
+    assert "{} became {} under `own`, and {} became {} under `all`".format(*words) in text
+    low, high = numbers_of("digits-words")["tests"]["mmcoa-all"][everything]["difference_interval"]
+    assert low < 0 < high
+    gains = [numbers_of(bed)["tests"]["mmcoa-own"][own] for bed in ("fashion-mnist", "pictograms")]
+    points = " and ".join(f"{100 * gain['difference']:.0f}" for gain in gains)
+    assert (
+        f"`mmcoa-own` is {points} points ahead of the paper's form (p = {gains[0]['p_value']:.3f} and p < 0.001" in text
+    )
+    assert gains[1]["p_value"] < 0.001
+    for bed in ("fashion-mnist", "pictograms"):
+        assert {max(by_seed(bed, name, "embedding_accuracy")) for name in numbers_of(bed)["methods"]} == {0}
+    before, after = (
+        mean(json_of(ROOT / f"docs/results/digits/seed-{seed}.json")[when]["nonsense_images"] for seed in range(3))
+        for when in ("before", "after")
+    )
+    assert f"on {after:.1%} of the images ({before:.1%} before)" in text
+
+
+def test_no_result_names_a_folder_of_the_machine_that_measured_it():
+    files = [*(ROOT / "docs/results").rglob("*.json"), *(ROOT / "benchmarks/results").glob("*.json")]
+    assert len(files) > 500
+    home = re.compile(r'"/|[" ]/(tmp|work|home|root|Users|mnt)/')
+    assert [file.name for file in files if home.search(file.read_text())] == []
 
 
 def test_what_the_page_says_of_the_forms():

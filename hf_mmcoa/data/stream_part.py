@@ -16,7 +16,7 @@ from .rows import ImageStream
 
 
 class StreamPart(IterableDataset[dict[str, Any]]):
-    """The rows of a stream that one process of several trains on, again and again; a shuffled stream in a new order.
+    """Read the rows of a stream that one process of several trains on, again and again; a shuffled one in a new order.
 
     Every row of the process comes once in each pass. Where shards can be divided among the processes, a process opens
     its own alone; otherwise each reads all rows and decodes its own.
@@ -50,7 +50,7 @@ class StreamPart(IterableDataset[dict[str, Any]]):
 
     @property
     def num_shards(self) -> int:
-        """How many shards this process reads; more workers of a loader than that have nothing to do."""
+        """Return how many shards this process reads; more workers of a loader than that have nothing to do."""
         return int(self._rows.num_shards)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from .attack_names import AttackName, worst_cases, worst_outcome
 from .by_class import Confusion, check_by_class
 from .calibration import Calibration
 from .threat_model import ThreatModel
-from .uncertainty import Unit, paired_test
+from .uncertainty import Unit, paired_test, unit
 
 FORMAT = 2
 BLIND = 1
@@ -213,7 +213,7 @@ def compare(
         if name not in worst_cases(second):
             continue
         a, b = (worst_outcome(result, worst_cases(result)[name]) for result in (first, second))
-        test = asdict(paired_test([a], [b], first["labels"], worst_cases(first)[name]))
+        test = asdict(paired_test([a], [b], first["labels"], unit(worst_cases(first)[name])))
         del test["pairs"]  # all samples
         paired[name] = {
             "first": first[name],

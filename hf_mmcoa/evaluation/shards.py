@@ -20,7 +20,7 @@ MERGE = "merge"
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of an evaluation, or the merging of all parts.
+    """Stand for a part of an evaluation, or for the merging of all parts.
 
     Args:
         number: from 1 to `count`; None merges.

@@ -93,9 +93,8 @@ def in_words(levels: Sequence[str]) -> str:
 def accuracy_interval(
     outcomes: Sequence[str],
     labels: Sequence[int],
-    attacks: Iterable[str],
+    over: Drawn,
     repetitions: Sequence[Repetition] | None = None,
-    over: Drawn | None = None,
 ) -> ClusterInterval:
     """Return the 95% interval of an accuracy of one result, or of its mean over several results.
 
@@ -108,20 +107,18 @@ def accuracy_interval(
 
     Args:
         outcomes: for each result one sign a sample, "1" if it is classified correctly; the same samples in each.
-        labels: the class of each sample.
-        attacks: names of the attacks that the outcomes are the worst case over.
+        labels: the class of each sample, or the number of the images and captions that belong together.
+        over: what would be drawn anew: `unit` of the attacks, or "captioned images" in retrieval.
         repetitions: the seed and the word split of each result; of several seeds and one word split when None.
-        over: what is drawn anew, of which `labels` are the numbers; by `attacks` when None.
 
     Returns:
-        The interval; its `generalises_over` holds "images" or "classes", "seeds" and "word splits".
+        The interval; its `generalises_over` holds `over`, "seeds" and "word splits".
 
     Example:
-        >>> found = accuracy_interval(["0" * 360], [row % 10 for row in range(360)], ["clean", "text/words"])
+        >>> found = accuracy_interval(["0" * 360], [row % 10 for row in range(360)], "classes")
         >>> round(found.high, 3), found.generalises_over  # no prompt of ten stands: not none of 360
         (0.308, ('classes',))
     """
-    over = over or unit(attacks)
     (values,), repetitions = _independent([outcomes], repetitions, over)
     if len(values) == 1 and over == "images" and not (values % 1).any():
         stands, total = int(values.sum()), values.size
@@ -145,7 +142,8 @@ def interval_fields(name: str, outcome: str, labels: Sequence[int], attacks: Ite
         `<name>_interval`, `<name>_interval_over` and, over classes, `<name>_effective_samples`: as how many independent
         samples the clustered ones count.
     """
-    over, found = unit(attacks), accuracy_interval([outcome], labels, attacks)
+    over = unit(attacks)
+    found = accuracy_interval([outcome], labels, over)
     fields: dict[str, Any] = {f"{name}_interval": [found.low, found.high], f"{name}_interval_over": over}
     if over == "classes":
         fields[f"{name}_effective_samples"] = effective_sample_size(_signs([outcome]).ravel(), labels)
@@ -156,9 +154,8 @@ def paired_test(
     first: Sequence[str],
     second: Sequence[str],
     labels: Sequence[int],
-    attacks: Iterable[str],
+    over: Drawn,
     repetitions: Sequence[Repetition] | None = None,
-    over: Drawn | None = None,
 ) -> PairedTest:
     """Test whether two models have the same accuracy, on the same samples, seeds and word splits.
 
@@ -169,11 +166,8 @@ def paired_test(
     Args:
         first: for each result one sign a sample.
         second: the same of the other model.
-        labels: the class of each sample.
-        attacks: names of the attacks that the outcomes are the worst case over.
-        repetitions, over: as of `accuracy_interval`, which also says what is averaged over word splits first.
+        labels, over, repetitions: as of `accuracy_interval`, which also says what is averaged over word splits first.
     """
-    over = over or unit(attacks)
     (one, other), repetitions = _independent([first, second], repetitions, over)
     only_first, only_second = int((one > other).sum()), int((one < other).sum())
     drawn: str = over
@@ -195,12 +189,10 @@ def difference_interval(
     first: Sequence[str],
     second: Sequence[str],
     labels: Sequence[int],
-    attacks: Iterable[str],
+    over: Drawn,
     repetitions: Sequence[Repetition] | None = None,
-    over: Drawn | None = None,
 ) -> ClusterInterval:
     """Return the 95% interval of a difference in accuracy, second minus first; arguments as of `paired_test`."""
-    over = over or unit(attacks)
     (one, other), repetitions = _independent([first, second], repetitions, over)
     levels = _levels(other - one, repetitions, labels, over)
     return paired_cluster_interval(one.ravel(), other.ravel(), levels)

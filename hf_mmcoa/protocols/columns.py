@@ -24,7 +24,7 @@ FIRST = DEPTHS[0]  # the depth of the first table and of the plot
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What an accuracy or a recall is computed from.
+    """Hold what an accuracy or a recall is computed from.
 
     Args:
         outcome: one sign a sample, "1" if it is classified or found correctly under every attack of the column.

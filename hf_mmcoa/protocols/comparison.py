@@ -337,8 +337,8 @@ def compare_with(row: Row, reference: Row, column: str) -> dict[str, Any] | None
     measured = [[samples_of(pair[side], column) for pair in shared] for side in (0, 1)]
     ours, theirs = ([each.outcome for each in side] for side in measured)
     labels, over = measured[0][0].clusters, measured[0][0].over
-    found = paired_test(ours, theirs, labels, (), both, over)
-    interval = difference_interval(theirs, ours, labels, (), both, over)
+    found = paired_test(ours, theirs, labels, over, both)
+    interval = difference_interval(theirs, ours, labels, over, both)
     return {
         "seeds": _seeds(both),
         "word_splits": _word_splits(both),

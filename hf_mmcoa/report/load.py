@@ -63,7 +63,7 @@ def load_results(given: Sequence[str | Path]) -> tuple[list[LoadedResult], dict[
         name, path = named_path(one)
         for file in result_files(path):
             try:
-                if is_retrieval(file) or is_defended(file):  # `recall_tables` and `defence_tables` read them
+                if is_retrieval(file) or is_defended(file):  # `task_tables` reads them
                     continue
                 found = read_results(file)
             except (ValueError, OSError) as error:

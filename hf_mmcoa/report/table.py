@@ -101,7 +101,7 @@ def estimate_of_outcomes(
         outcomes, labels, over, repetitions: as of `accuracy_interval`.
         values: the accuracy of each result; the share of its outcomes that are "1" when None.
     """
-    found = accuracy_interval(outcomes, labels, (), repetitions, over)
+    found = accuracy_interval(outcomes, labels, over, repetitions)
     low, high, drawn = found.low, found.high, in_words(found.generalises_over)
     if repetitions is not None and len({each.word_split for each in repetitions}) > 1:
         count = len(outcomes) if "word splits" in found.generalises_over else len({each.seed for each in repetitions})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from .load import named_path, result_files
 from .markdown import Verbatim, markdown_lines
 
 
@@ -40,29 +38,3 @@ def percent_cell(result: Mapping[str, Any], name: str) -> str:
     """Return a number of a result and its interval in percent: "90.0 [85.1, 93.4]"."""
     low, high = result[f"{name}_interval"]
     return f"{100 * result[name]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def read_tables(
-    given: Sequence[str | Path],
-    belongs: Callable[[Path], bool],
-    table_of: Callable[[Path, str | None], TaskTable],
-) -> tuple[list[TaskTable], list[str]]:
-    """Read the results of one kind among files and folders.
-
-    Args:
-        given: as of `load_results`.
-        belongs: whether a file is of that kind.
-        table_of: reads a file; the name, if there is one, replaces the model's own.
-
-    Returns:
-        Their tables, and a message for each that is damaged.
-    """
-    tables, left_out = [], []
-    for one in given:
-        name, path = named_path(one)
-        for file in filter(belongs, result_files(path)):
-            try:
-                tables.append(table_of(file, name))
-            except (ValueError, KeyError, TypeError) as error:
-                left_out.append(f"{file}: {error}")
-    return tables, left_out

@@ -7,20 +7,31 @@ from pathlib import Path
 
 from ..evaluation.defended_results import load_defended
 from ..evaluation.retrieval import load_retrieval
-from .defence_tables import defence_table, defence_tables
-from .load import is_defended, is_retrieval
-from .recall_tables import recall_table, recall_tables
+from .defence_table import defence_table
+from .load import is_defended, is_retrieval, named_path, result_files
+from .recall_table import recall_table
 from .task_table import TaskTable
 
 
 def task_tables(given: Sequence[str | Path]) -> tuple[list[TaskTable], list[str]]:
-    """Return the tables of `recall_tables` and of `defence_tables`, and the messages of both.
+    """Read the results of retrieval and of test-time defences among files and folders.
 
     Args:
         given: as of `load_results`.
+
+    Returns:
+        Their tables, in the order of the files, and a message for each that is damaged.
     """
-    (recalls, damaged), (defences, left_out) = recall_tables(given), defence_tables(given)
-    return [*recalls, *defences], [*damaged, *left_out]
+    tables, left_out = [], []
+    for one in given:
+        name, path = named_path(one)
+        for file in result_files(path):
+            try:
+                if (found := task_table(file, name)) is not None:
+                    tables.append(found[1])
+            except (ValueError, KeyError, TypeError) as error:
+                left_out.append(f"{file}: {error}")
+    return tables, left_out
 
 
 def task_table(file: Path, name: str | None = None) -> tuple[str, TaskTable] | None:

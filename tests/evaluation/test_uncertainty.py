@@ -77,24 +77,24 @@ def test_one_prompt_is_no_difference() -> None:
     found = compare(result_of(first), result_of(second))["text_accuracy"]
     assert (found["only_first"], found["only_second"]) == (0, SIZE)
     assert (found["p_value"], found["test"], found["over"]) == (1.0, "sign flips", "classes")
-    interval = difference_interval([first], [second], LABELS, TEXT)
+    interval = difference_interval([first], [second], LABELS, "classes")
     assert interval.estimate == pytest.approx(0.1) and interval.low < 0 < 0.1 < interval.high
-    assert paired_test([first], [second], LABELS, ["clean", "image/pgd-ce"]).p_value < 1e-9
+    assert paired_test([first], [second], LABELS, "images").p_value < 1e-9
 
 
 def test_an_image_is_one_image_under_all_seeds() -> None:
     """Seven images of ten that change in each of three seeds are seven, not 21."""
     first, second = "0000000111", "1111111111"
-    found = paired_test([first] * 3, [second] * 3, [0] * 10, ["clean"])
+    found = paired_test([first] * 3, [second] * 3, [0] * 10, "images")
     assert (found.only_first, found.only_second, found.test) == (0, 21, "sign flips")
     assert found.p_value == pytest.approx(2 / 2**7)
-    one = paired_test([first], [second], [0] * 10, ["clean"])
+    one = paired_test([first], [second], [0] * 10, "images")
     assert one.test == "McNemar" and one.p_value == pytest.approx(found.p_value)
 
 
 def test_models_that_agree_have_a_difference_of_some_width() -> None:
     for outcome in ("0" * 360, "1" * 360):
-        found = difference_interval([outcome] * 3, [outcome] * 3, LABELS, TEXT)
+        found = difference_interval([outcome] * 3, [outcome] * 3, LABELS, "classes")
         assert (found.low, found.estimate, found.high) == pytest.approx((-0.3085, 0, 0.3085), abs=1e-4)
 
 
@@ -103,10 +103,10 @@ def test_no_end_leaves_the_possible() -> None:
     for seeds in (1, 2, 3):
         for mean in (0.01, 0.5, 0.99):
             one, other = ([simulated(generator, mean) for _ in range(seeds)] for _ in range(2))
-            for attacks in (TEXT, ["clean"]):
-                found = accuracy_interval(one, LABELS, attacks)
+            for over in ("classes", "images"):
+                found = accuracy_interval(one, LABELS, over)
                 assert 0 <= found.low <= found.estimate <= found.high <= 1 and found.low < found.high
-                found = difference_interval(one, other, LABELS, attacks)
+                found = difference_interval(one, other, LABELS, over)
                 assert -1 <= found.low <= found.estimate <= found.high <= 1 and found.low < found.high
 
 
@@ -126,7 +126,7 @@ def test_each_number_says_what_it_generalises_over() -> None:
 
 def test_samples_of_one_class_are_one_cluster_of_classes():
     """A few rows drawn from a folder may all be of one class; tables and cards name what an interval is over."""
-    found = accuracy_interval(["1101111111"], [3] * 10, ["clean", "text/words"])
+    found = accuracy_interval(["1101111111"], [3] * 10, "classes")
     assert found.generalises_over == ("classes",) and found.low < 0.2 and found.high > 0.99
     fields = interval_fields("text_accuracy", "1101111111", [3] * 10, ["clean", "text/words"])
     assert fields["text_accuracy_interval_over"] == "classes"

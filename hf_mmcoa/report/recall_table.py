@@ -1,28 +1,20 @@
-"""Retrieval results as tables of a report: recall in both directions, each with its interval over images."""
+"""A retrieval result as a table of a report: recall in both directions, each with its interval over images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from ..evaluation.recalls import DEPTHS, DIRECTIONS
-from ..evaluation.retrieval import load_retrieval
 from ..io import printable
 from .conditions import describe
-from .load import is_retrieval
-from .task_table import TaskTable, percent_cell, read_tables
+from .task_table import TaskTable, percent_cell
 
 HEADER = ["recall under", *(f"{d.replace('_', ' ')} R@{k}" for d in DIRECTIONS for k in DEPTHS)]
 NOTE = (
     "Percent with the 95% interval over images, of which each brings its captions; "
     "worst case per query over the attacks."
 )
-
-
-def recall_tables(given: Sequence[str | Path]) -> tuple[list[TaskTable], list[str]]:
-    """Read the retrieval results among files and folders, as `read_tables` does."""
-    return read_tables(given, is_retrieval, lambda file, name: recall_table(load_retrieval(file), name))
 
 
 def recall_table(result: Mapping[str, Any], name: str | None = None) -> TaskTable:

@@ -1,28 +1,21 @@
-"""Results of test-time defences as tables of a report: static and adaptive attacks side by side, always both."""
+"""A result of a test-time defence as a table of a report: static and adaptive attacks side by side, always both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from ..evaluation.defended_results import LABELS, load_defended
+from ..evaluation.defended_results import LABELS
 from ..evaluation.sanity import failed
 from ..io import printable
 from .conditions import count, describe
-from .load import is_defended
-from .task_table import TaskTable, percent_cell, read_tables
+from .task_table import TaskTable, percent_cell
 
 HEADER = ["defence", *LABELS.values()]
 NOTE = (
     "Percent with the 95% interval over images. Static attacks are made without the defence, adaptive ones through it; "
     "worst: the worse of both for each sample."
 )
-
-
-def defence_tables(given: Sequence[str | Path]) -> tuple[list[TaskTable], list[str]]:
-    """Read the results of `evaluate_defence` among files and folders, as `read_tables` does."""
-    return read_tables(given, is_defended, lambda file, name: defence_table(load_defended(file), name))
 
 
 def defence_table(result: Mapping[str, Any], name: str | None = None) -> TaskTable:
