@@ -36,7 +36,8 @@ def evaluate(folder: Path, name: str) -> None:
         export=folder / Path(name).stem,
     )
     process, processes = os.environ.get("RANK", 0), os.environ.get("WORLD_SIZE", 1)
-    print(f"process {process} of {processes}, batches {', '.join(map(str, computed))}", flush=True)
+    # One write: torch's launcher starts Python unbuffered, and `print` writes the line's end apart from the line.
+    sys.stdout.write(f"process {process} of {processes}, batches {', '.join(map(str, computed))}\n")
     if torch.distributed.is_initialized():  # else the first process to exit may pull the rug from under the other
         torch.distributed.destroy_process_group()
 
