@@ -33,6 +33,7 @@ TRAINED: list[tuple[str, int, str, dict[str, Any]]] = [  # shape, batch, attenti
     ("vit-b-32", 256, "eager", {}),
     ("vit-b-32", 256, "sdpa", {"bf16": False}),
     ("vit-b-32", 256, "sdpa", {"attack_schedule": "fast"}),
+    ("vit-b-32", 256, "sdpa", {"attack_schedule": "shared"}),
 ]
 ATTACKED: list[tuple[str, int, str, dict[str, Any]]] = [
     ("vit-b-32", 64, "sdpa", {}),

@@ -37,6 +37,7 @@ from hf_mmcoa.substitutes.words import STOP_WORDS
 
 TARGETS = {"overhead": 1.10, "published": {(16, 100): 7.0, (16, 300): 20.0}}  # issue 7
 PARTS = ("image_attack", "text_attack", "loss")
+SCHEDULES = ("fast", "shared")
 FITS = 130  # class prompts of one published attack step that fit into memory; an image counts for one and a half
 
 
@@ -112,7 +113,7 @@ class Sides:
             disable_tqdm=True,
             attack_batch_size=pieces,
             encode_batch_size=pieces,
-            **({} if settings.get("attack_schedule") == "fast" else {"num_steps": steps}),
+            **({} if "attack_schedule" in settings else {"num_steps": steps}),
             **settings,
         )
         self.args = args
@@ -277,7 +278,10 @@ def compare(classes: int, options: Any) -> dict[str, Any]:
     while 1.5 * options.batch_size + classes > FITS * part:
         part *= 2
     if whole := options.steps_timed == options.steps:
-        fast = Sides(subject(options.quick, classes), options.batch_size, options.steps, attack_schedule="fast")
+        fast, shared = (
+            Sides(subject(options.quick, classes), options.batch_size, options.steps, attack_schedule=schedule)
+            for schedule in SCHEDULES
+        )
         if options.runs:
             sides.ours(), sides.own_arithmetic()  # first calls are slower
     same_pixels, same_texts = [], []
@@ -290,6 +294,7 @@ def compare(classes: int, options: Any) -> dict[str, Any]:
                 if not torch.allclose(ours[name], own[name], atol=1e-3):
                     raise RuntimeError(f"{name} of the two sides differ: {ours[name]} and {own[name]}.")
             run["fast"] = measure.timed(fast.ours)[1]
+            run["shared"] = measure.timed(shared.ours)[1]
         else:
             _, attacking = measure.timed(lambda: sides.our_attack(options.steps_timed))
             more = (options.steps - options.steps_timed) / options.steps_timed
@@ -304,7 +309,7 @@ def compare(classes: int, options: Any) -> dict[str, Any]:
     result["runs"], met = runs, result["met"]
     if runs and whole:
         result["overhead"] = measure.ratio(runs, "ours", "own_arithmetic")
-        result["fast_speedup"] = measure.ratio(runs, "ours", "fast")
+        result |= {f"{schedule}_speedup": measure.ratio(runs, "ours", schedule) for schedule in SCHEDULES}
         met["overhead"] = result["overhead"]["cpu"]["median"] <= TARGETS["overhead"]  # type: ignore[operator]
     if runs and options.published_steps:
         result["speedup"] = speedup = measure.ratio(runs, "published", "ours")
@@ -357,9 +362,9 @@ def show(result: dict[str, Any]) -> str:
             if side in one["counted"]:
                 parts = ", ".join(f"{name} {count / 1e9:,.1f}" for name, count in one["counted"][side].items())
                 lines.append(f"{case} {side} {one['counted'][f'{side}_total'] / 1e9:,.1f} G multiplications ({parts})")
-        if "fast_speedup" in one:
-            wall, cpu = (one["fast_speedup"][clock]["median"] for clock in ("wall", "cpu"))
-            lines.append(f"{case} attack_schedule=fast is {wall:.2f} times as fast, by CPU s {cpu:.2f}")
+        for schedule in (each for each in SCHEDULES if f"{each}_speedup" in one):
+            wall, cpu = (one[f"{schedule}_speedup"][clock]["median"] for clock in ("wall", "cpu"))
+            lines.append(f"{case} attack_schedule={schedule} is {wall:.2f} times as fast, by CPU s {cpu:.2f}")
         if "same_texts" in one:
             pixels = "-" if one["same_pixels"] is None else f"{one['same_pixels']:.2%}"
             same = f"texts the same in {one['same_texts']} of {len(one['runs'])} runs"

@@ -17,7 +17,7 @@ from .families.names import chosen_families
 from .models.lora import check_adapters
 from .objectives import Objective
 from .objectives.named import named_objective
-from .objectives.unread import OWNERS, unread_settings
+from .objectives.unread import OWNERS, unfit_to_share, unread_settings
 from .substitutes.masked_lm import MASKED_LM
 
 logger = logging.getLogger(__name__)
@@ -125,10 +125,11 @@ class MMCoAConfig(TrainingArguments):
     )
 
     # image attack
-    attack_schedule: Literal["pgd", "fast"] = field(
+    attack_schedule: Literal["pgd", "fast", "shared"] = field(
         default="pgd",
         metadata={
-            "help": "`fast`: 3 steps of 2.5 epsilon / 3, without `num_steps` and `step_size` (docs/defences.md)."
+            "help": "`fast`: 3 steps of 2.5 epsilon / 3. `shared`: one step from the clean images that the loss encodes"
+            " anyway, with noise on them. Both without `num_steps` and `step_size` (docs/defences.md)."
         },
     )
     attack_check_every: int = field(
@@ -343,6 +344,8 @@ class MMCoAConfig(TrainingArguments):
                 f"`{idle[0]}` has no effect under {what}: {unread[idle[0]]}, or leave `{idle[0]}` out{out}."
             )
         trained = unread_settings(self, objective)
+        if self.attack_schedule == "shared" and (unfit := unfit_to_share(objective)):
+            raise ValueError(f"`attack_schedule=shared` does not go with {what}, {unfit}: take `attack_schedule=fast`.")
         if only := [name for name in trained if name in self._given - self.measured]:
             logger.warning(
                 "%s is read by the evaluation alone: under %s %s.", f"`{only[0]}`", what, trained[only[0]].split(":")[0]
@@ -391,8 +394,8 @@ class MMCoAConfig(TrainingArguments):
     @property
     def attack_steps(self) -> tuple[int, float]:
         """Number and length of the image attack's steps."""
-        if self.attack_schedule == "fast":  # the length: Madry et al., arXiv:1706.06083
-            return FAST_STEPS, 2.5 * pixels("epsilon", self.epsilon) / FAST_STEPS
+        if (num_steps := SCHEDULED_STEPS.get(self.attack_schedule)) is not None:
+            return num_steps, 2.5 * pixels("epsilon", self.epsilon) / num_steps  # Madry et al., arXiv:1706.06083
         return self.num_steps, pixels("step_size", self.step_size)
 
     def _check_families(self) -> None:
@@ -473,7 +476,8 @@ def resolved_text_attack(values: Any) -> str:
     return "characters" if "leaf" in values.objective else "words"
 
 
-FAST_STEPS = 3
+SCHEDULED_STEPS = {"fast": 3, "shared": 1}
+"""Attack steps of the schedules that have a number of their own."""
 
 
 def _default(each: Field[Any]) -> Any:

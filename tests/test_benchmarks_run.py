@@ -28,7 +28,7 @@ OPTIONS = {
 SIDES = {
     "text_attack_speed": {"ours", "per_text", "per_variant"},
     "evaluation_speed": {"own_arithmetic", "evaluator", "early_stopping"},
-    "training_step": {"ours", "own_arithmetic", "fast", "published"},
+    "training_step": {"ours", "own_arithmetic", "fast", "shared", "published"},
     "exhaustive_speed": {"ours", "bare"},
 }
 Run = Callable[..., dict[str, Any]]

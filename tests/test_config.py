@@ -118,10 +118,12 @@ def test_an_l2_radius_may_exceed_one():
     assert MMCoAConfig(output_dir="out", norm="l2", epsilon=2).epsilon == 2.0
 
 
-def test_the_fast_schedule_takes_three_long_steps(tmp_path):
+def test_a_schedule_has_steps_of_its_own(tmp_path):
     args = MMCoAConfig(output_dir=str(tmp_path), epsilon="8/255", step_size="1/255", num_steps=10)
     assert args.attack_steps == (10, 1 / 255)
     args = MMCoAConfig(output_dir=str(tmp_path), epsilon="8/255", num_steps=10, attack_schedule="fast")
     assert args.attack_steps == (3, pytest.approx(20 / 3 / 255))
-    with pytest.raises(ValueError, match="`attack_schedule` must be one of pgd, fast, got 'quick'"):
+    args = MMCoAConfig(output_dir=str(tmp_path), epsilon="8/255", num_steps=10, attack_schedule="shared")
+    assert args.attack_steps == (1, pytest.approx(20 / 255))
+    with pytest.raises(ValueError, match="`attack_schedule` must be one of pgd, fast, shared, got 'quick'"):
         MMCoAConfig(output_dir=str(tmp_path), attack_schedule="quick")

@@ -74,6 +74,9 @@ class Towers(Protocol):
             last_hidden_state: last hidden state of the image encoder, (images, tokens, width).
         """
 
+    def project_images(self, pooled: Tensor) -> Tensor:
+        """Map the image encoder's pooled output, (images, width), into the joint space, (images, dim)."""
+
     def project_texts(self, hidden: Tensor) -> Tensor:
         """Map the last hidden states of the pooled tokens, (texts, width), into the joint space, (texts, dim)."""
 
@@ -116,6 +119,9 @@ class CLIPTowers:
         """Apply the class token's final norm and projection to the patch tokens (arXiv:2410.21802)."""
         tokens = self.model.vision_model.post_layernorm(last_hidden_state[:, 1:])
         return self.model.visual_projection(tokens).float()
+
+    def project_images(self, pooled: Tensor) -> Tensor:
+        return self.model.visual_projection(pooled)
 
     def project_texts(self, hidden: Tensor) -> Tensor:
         return self.model.text_projection(hidden)
@@ -200,6 +206,9 @@ class SiglipTowers:
         images, patches, width = last_hidden_state.shape
         alone = last_hidden_state.reshape(images * patches, 1, width)
         return self.model.vision_model.head(alone).view(images, patches, -1).float()
+
+    def project_images(self, pooled: Tensor) -> Tensor:
+        return pooled
 
     def project_texts(self, hidden: Tensor) -> Tensor:
         return self.model.text_model.head(hidden)

@@ -330,6 +330,7 @@ def joint_forward(
     token_shift: Tensor | None = None,
     patches: bool = False,
     batch_size: int = 0,
+    attack: Callable[[Tensor], Tensor] | None = None,
 ) -> JointOutput:
     """Run both encoders in one forward of the (possibly wrapped) model, as DDP, FSDP and DeepSpeed need it.
 
@@ -343,12 +344,18 @@ def joint_forward(
         batch_size: images or texts that an encoder processes at a time; their activations are recomputed in the
             backward, chunk by chunk. The gradient is that of the whole batch (GradCache, arXiv:2101.06983) and the
             memory that of one chunk, at the price of a second forward. 0 processes all at once.
+        attack: maps the features of all images, (images, dim), to further pixel values, which are encoded within the
+            same forward: the output has their rows after those of the images.
 
     Returns:
         The embeddings and features of both encoders, with the temperature.
     """
     kind = towers_of(model)
-    with _towers_in_pieces(model, batch_size, token_shift), _temperature_in_forward(kind) as temperature:
+    with (
+        _towers_in_pieces(model, batch_size, token_shift),
+        _attacked_images(kind, attack),
+        _temperature_in_forward(kind) as temperature,
+    ):
         output = model(pixel_values=pixel_values, input_ids=input_ids)
     scale, bias = temperature or [logit_scale(kind), logit_bias(kind)]
     return JointOutput(
@@ -407,6 +414,28 @@ def _put_back(tower: nn.Module, forward: Any) -> None:
     del tower.forward
     if forward is not None:  # another wrapper had replaced it before
         tower.forward = forward
+
+
+@contextlib.contextmanager
+def _attacked_images(kind: Towers, attack: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
+    """Make the model encode its images, then what the attack makes of their features, while the block runs."""
+    if attack is None:
+        yield
+        return
+    tower = kind.model.vision_model
+    encode, before = tower.forward, vars(tower).get("forward")
+
+    def forward(pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        clean = encode(pixel_values=pixel_values, **kwargs)
+        attacked = encode(pixel_values=attack(kind.project_images(clean.pooler_output)), **kwargs)
+        hidden, pooled = zip(*((each.last_hidden_state, each.pooler_output) for each in (clean, attacked)), strict=True)
+        return BaseModelOutputWithPooling(last_hidden_state=torch.cat(hidden), pooler_output=torch.cat(pooled))
+
+    tower.forward = forward
+    try:
+        yield
+    finally:
+        _put_back(tower, before)
 
 
 @contextlib.contextmanager

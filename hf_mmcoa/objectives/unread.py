@@ -70,7 +70,12 @@ def unread_settings(args: Any, objective: Objective, evaluates: bool = False) ->
     unless(
         args.attack_schedule == "pgd",
         ("num_steps", "step_size"),
-        "`attack_schedule=fast` has steps of its own: take `attack_schedule=pgd`",
+        f"`attack_schedule={args.attack_schedule}` has steps of its own: take `attack_schedule=pgd`",
+    )
+    unless(
+        args.attack_schedule != "shared" or evaluates,
+        (*CLASS_ATTACK[:2], "attack_batch_size", "restarts"),
+        "the one step of `attack_schedule=shared` lies within the forward of the loss: take `attack_schedule=fast`",
     )
     unless(on_classes, CLASS_ATTACK, "the image attack follows features and knows no class: take tecoa or mmcoa")
     unless(reads_words, WORDS, f"`text_attack={args.text_attack}` substitutes no words: add words to it")
@@ -100,3 +105,14 @@ def unread_settings(args: Any, objective: Objective, evaluates: bool = False) ->
     for name, part in PARTS.items():
         unless(part in objective.trains, (name,), f"that part is frozen under {type(objective).__name__} already")
     return found
+
+
+def unfit_to_share(objective: Objective) -> str | None:
+    """Return why an objective's image attack cannot take its gradient from the loss's own forward; None if it can."""
+    if not {"images", "patches"} & objective.views:
+        return "whose loss encodes no clean images"
+    if objective.image_attack_target != "class":
+        return "whose image attack is not on the image's class"
+    if "attack_iterates" in objective.views:
+        return "whose loss reads the points at which the image attack took its gradients"
+    return None

@@ -33,6 +33,7 @@ from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
 from .batch import Batch
 from .live_encoder import LiveEncoder
+from .shared_step import SharedStep
 from .teacher import Teacher
 from .victims import image_victim
 
@@ -61,6 +62,7 @@ class Adversarial:
 
     Args:
         images: adversarial images, (batch, 3, height, width); None where the objective reads none.
+        step: makes them within the forward of the loss, in the place of `images`; None under other schedules.
         iterates: the points at which the image attack took its gradients, where the objective reads them.
         texts: perturbed texts, one entry per kind of text attack that was drawn.
         text_ids: a sample's row among all perturbed texts, (batch,); None where the objective reads none.
@@ -69,6 +71,7 @@ class Adversarial:
     """
 
     images: Tensor | None = None
+    step: SharedStep | None = None
     iterates: list[Tensor] = field(default_factory=list)
     texts: Sequence[PerturbedTexts] = ()
     text_ids: Tensor | None = None
@@ -79,6 +82,10 @@ class Adversarial:
     def caption_sets(self) -> tuple[Adversarial, ...]:
         """Return the batch with the texts of each sample's first caption, then with its second, and so on."""
         return (self, *self.more_captions)
+
+    def finished(self) -> Adversarial:
+        """Return the batch with the images that `step` made, once the forward of the loss has run."""
+        return self if self.step is None else replace(self, images=self.step.images, step=None)
 
 
 class Attacker:
@@ -187,15 +194,20 @@ class Attacker:
         if self.encoder.dual.model is not self._model:  # `model_init` made another: its neighbours are other words
             self.start()
         views = self.objective.views
-        images, iterates = self.attack_images(batch, self.generator("images")) if "adv_images" in views else (None, [])
-        pools = self.worst_texts(batch) if "text_pools" in views else None
+        attacked = Adversarial()
+        if "adv_images" in views and self.shares_forward:
+            attacked = Adversarial(step=self.shared_step(batch))
+        elif "adv_images" in views:
+            images, iterates = self.attack_images(batch, self.generator("images"))
+            attacked = Adversarial(images=images, iterates=iterates)
+        if "text_pools" in views:
+            attacked = replace(attacked, pools=self.worst_texts(batch))
         if "adv_texts" not in views:
-            return Adversarial(images, iterates, pools=pools)
-        first, *others = (
-            Adversarial(None, [], *self.attack_drawn_texts(each, number))
-            for number, each in enumerate(batch.caption_sets)
-        )
-        return replace(first, images=images, iterates=iterates, pools=pools, more_captions=others)
+            return attacked
+        found = [self.attack_drawn_texts(each, number) for number, each in enumerate(batch.caption_sets)]
+        (texts, rows), *others = found
+        more = [Adversarial(texts=texts, text_ids=rows) for texts, rows in others]
+        return replace(attacked, texts=texts, text_ids=rows, more_captions=more)
 
     # Images
 
@@ -213,6 +225,17 @@ class Attacker:
             iterates=iterates if "attack_iterates" in self.objective.views else None,
         )
         return adv_images, iterates
+
+    @property
+    def shares_forward(self) -> bool:
+        """Return whether images are attacked within the forward of the loss; not once the attack was lengthened."""
+        return self.args.attack_schedule == "shared" and self.step_factor == 1
+
+    def shared_step(self, batch: Batch) -> SharedStep:
+        """Return the one step of `attack_schedule="shared"` on a batch, for `encode_views`."""
+        dual = self.encoder.dual
+        pgd = factory.pgd(self.image_settings)
+        return SharedStep(batch, pgd, self.attacked_scale, dual.pixel_values, self.generator("images"))
 
     def victim(self, batch: Batch) -> Victim:
         """Return what the image attack on a batch is run against."""

@@ -42,6 +42,7 @@ def encode_views(
     """
     views, encoder = reader.objective.views, reader.encoder.dual
     frozen_texts = not freezing.trains_text(encoder.model)
+    step = adversarial.step  # if there is one, it makes the adversarial images of the encoded clean ones
     images = {
         "adv_images": [adversarial.images] if adversarial.images is not None else [],
         "images": [batch.images] if views & {"images", "patches"} else [],
@@ -56,17 +57,27 @@ def encode_views(
     for number, attacked in enumerate(adversarial.caption_sets):  # last: see `_token_shift`
         texts[f"adv_texts {number}"] = [text for perturbed in attacked.texts for text in perturbed.texts]
     # The model's forward wants both: one picture or one text stands in for those that nobody reads.
-    pixels = encoder.pixel_values(
-        torch.cat([image for part in images.values() for image in part] or [batch.images[:1]])
+    pixels = (
+        encoder.pixel_values(torch.cat([image for part in images.values() for image in part] or [batch.images[:1]]))
+        if step is None
+        else step.clean_pixel_values()
     )
     tokens = encoder.tokenize([text for part in texts.values() for text in part] or ["a"], truncation=True)
     attacked_texts = [perturbed for attacked in adversarial.caption_sets for perturbed in attacked.texts]
     shift = _token_shift(encoder.model, tokens["input_ids"], attacked_texts)
     output = encoding.joint_forward(
-        model, pixels, tokens["input_ids"], shift, bool(views & {"patches", "adv_patches"}), args.encode_batch_size
+        model,
+        pixels,
+        tokens["input_ids"],
+        shift,
+        bool(views & {"patches", "adv_patches"}),
+        args.encode_batch_size,
+        step,
     )
 
     image_sizes = {name: len(part) * len(batch.images) for name, part in images.items()}
+    if step is not None:
+        image_sizes = {"images": len(batch.images), "adv_images": len(batch.images), "iterates": 0}
     text_sizes = {name: len(part) for name, part in texts.items()}
     image_parts = _split(output.image_embeds, image_sizes)
     image_features = _split(output.image_features, image_sizes)
@@ -113,7 +124,7 @@ def encode_views(
         patches=patches.get("images"),
         adv_patches=patches.get("adv_images"),
         more_captions=[Embeddings(**each) for each in others],
-        **({} if teacher is None else teacher.teach_attacked(adversarial.images)),
+        **({} if teacher is None else teacher.teach_attacked(adversarial.finished().images)),
     )
 
 

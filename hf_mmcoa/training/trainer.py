@@ -52,6 +52,7 @@ from .logged_sums import LoggedSums
 from .logit_scale import ClampLogitScale
 from .monitor import THREATS, Monitor
 from .publishing import PublishingTrainer
+from .shared_step import check_schedule
 from .streams import batches_before, stream_loader
 from .teacher import Teacher
 from .tracking import AttackedImages, attack_figures
@@ -148,7 +149,7 @@ class MMCoATrainer(PublishingTrainer):
             processing_class.image_processor,  # type: ignore[union-attr]
         )
         self._changes = ArgumentChanges(args)
-        self._given_objective = objective
+        self._given_objective, self._given_image_attack = objective, image_attack
         self._objective = objective if objective is not None else named_objective(args, encoder.image_size)
         num_captions = args.captions_per_image if self._objective.reads_captions else 1
         templates = caption_templates(args.template, num_captions)[1:] if self.class_names else []
@@ -179,6 +180,7 @@ class MMCoATrainer(PublishingTrainer):
         )
         if check_sharding(self.accelerator):  # a copy of the weights while they are not spread over processes
             self._whole = WholeCopy(self._unwrapped(), args.device)
+        check_schedule(args, self._objective, image_attack, sharded=self._whole is not None)
         self.model_accepts_loss_kwargs = False  # our loss is a batch mean: the Trainer divides it when it accumulates
         self.add_callback(ClampLogitScale())
         self._stop_on_signal = StopOnSignal(self)
@@ -244,8 +246,9 @@ class MMCoATrainer(PublishingTrainer):
         batch = self._read(inputs)
 
         adversarial = self.attacker.attack(batch)  # 1. I', t': constants for the loss
-        checked = self._attack_check(batch, adversarial.images)
         embeds = encode_views(model, batch, adversarial, self.reader, self.teacher, self.args)  # 2. one forward
+        adversarial = adversarial.finished()
+        checked = self._attack_check(batch, adversarial.images)
         loss, terms = self._objective(embeds)  # 3. the equation: `objectives.mmcoa` for the default
 
         if not torch.isfinite(loss):
@@ -457,6 +460,8 @@ class MMCoATrainer(PublishingTrainer):
                         "the objective now reads a frozen teacher, and the model has been trained since it was given: "
                         "pass the pretrained model as `teacher`, or set the argument before training."
                     )
+        if changed:
+            check_schedule(self.args, self._objective, self._given_image_attack, sharded=self._whole is not None)
         if (changed or anew) and self.model is not None:  # a search drops the model of the trial before
             self.attacker.start()
 

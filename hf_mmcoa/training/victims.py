@@ -28,13 +28,7 @@ def image_victim(objective: Objective, encoder: LiveEncoder, batch: Batch, scale
     """
 
     def of_class(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:  # raises mean_k CE(s f(x') P_k^T, y_k)
-        embeds = encoder.encode_images(images)
-        losses, right = [], []
-        for each in batch.caption_sets:
-            logits, own = zero_shot_logits(embeds, each.anchors, scale), each.anchor_ids[rows]
-            losses.append(log_odds_loss(logits, own))
-            right.append(correct(logits.detach(), own))
-        return torch.stack(losses).mean(0), torch.stack(right).any(0)
+        return class_loss(encoder.encode_images(images), batch, rows, scale)
 
     def of_teacher(images: Tensor, rows: Tensor) -> tuple[Tensor, None]:  # ||f(x') - f0(x)||^2, un-normalised
         features, _ = encoder.image_features(images)
@@ -60,3 +54,23 @@ def image_victim(objective: Objective, encoder: LiveEncoder, batch: Batch, scale
         "soft class": of_soft_class,
     }
     return victims[objective.image_attack_target]
+
+
+def class_loss(embeds: Tensor, batch: Batch, rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss of an image attack on the class, and which images are right under one caption at least.
+
+    Args:
+        embeds: unit embeddings of the attacked images, (images, dim).
+        batch: what is attacked.
+        rows: each image's sample, (images,).
+        scale: factor of the cosines, scalar.
+
+    Returns:
+        The log-odds of a wrong class, the mean over the captions, (images,); (images,).
+    """
+    losses, right = [], []
+    for each in batch.caption_sets:
+        logits, own = zero_shot_logits(embeds, each.anchors, scale), each.anchor_ids[rows]
+        losses.append(log_odds_loss(logits, own))
+        right.append(correct(logits.detach(), own))
+    return torch.stack(losses).mean(0), torch.stack(right).any(0)

@@ -447,11 +447,17 @@ def contents(output):
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
 
 
+@pytest.fixture(scope="module")
+def whole(smoke):
+    """The grid of one process that nobody stopped."""
+    finish(begin(smoke, smoke / "whole"))
+    assert len(list((smoke / "whole").glob("cells/*/result.json"))) == 9
+    return smoke / "whole"
+
+
 @pytest.mark.slow
-def test_killed_twice_the_grid_ends_in_the_same_table(smoke):
-    whole, killed = smoke / "whole", smoke / "killed"
-    finish(begin(smoke, whole))
-    assert len(list(whole.glob("cells/*/result.json"))) == 9
+def test_killed_twice_the_grid_ends_in_the_same_table(smoke, whole):
+    killed = smoke / "killed"
 
     def results():
         return len(list(killed.glob("cells/*/result.json")))
@@ -474,11 +480,9 @@ def test_killed_twice_the_grid_ends_in_the_same_table(smoke):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_table(smoke):
-    one, two = smoke / "one", smoke / "two"
-    finish(begin(smoke, one))
-    finish(begin(smoke, two, "--processes", "2"))
-    assert contents(one) == contents(two)
+def test_two_processes_make_the_same_table(smoke, whole):
+    finish(begin(smoke, smoke / "two", "--processes", "2"))
+    assert contents(smoke / "two") == contents(whole)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_the_number_of_candidates_belongs_to_the_bases_list(write):
     assert own.training["num_candidates"] == 7
 
 
-@pytest.mark.parametrize("name", ["digits-faults", "digits-lab", "digits-schedules", "fashion-mnist-captions"])
+@pytest.mark.parametrize("name", ["digits-faults", "digits-lab", "fashion-mnist-captions"])
 def test_the_finished_comparisons_keep_their_specification(name):
     """What `docs/results` were measured under, but for settings that are new since."""
     then = json.loads((ROOT / f"docs/results/comparisons/{name}/specification.json").read_text())

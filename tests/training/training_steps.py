@@ -52,7 +52,10 @@ CASES: dict[str, tuple[bool, dict[str, Any]]] = {
     "saft": (True, {"objective": "saft", "captions_per_image": 2}),
     "qt-aft": (True, {"objective": "qt-aft"}),
     "agft": (False, {"objective": "agft"}),
+    "shared step": (False, {"attack_schedule": "shared"}),
+    "shared step, captions": (True, {"attack_schedule": "shared", "encode_batch_size": 4}),
 }
+WITH_WHOLE_WEIGHTS = ("shared step", "shared step, captions")
 RESUMED: dict[str, dict[str, Any]] = {
     "resumed": {},
     "resumed lora": {"lora": "image", "lora_rank": 4},
@@ -141,6 +144,13 @@ def train_all(output_dir: str, wrapper: str) -> None:
     """Two steps of every case: its gradients, its losses, and the folder that `save_model` writes."""
     torch.set_num_threads(1)
     for name, (captions, settings) in CASES.items():
+        if name in WITH_WHOLE_WEIGHTS and wrapper != "ddp":
+            try:
+                trainer_of(f"{output_dir}/{wrapper}/refused", wrapper, captions, **settings)
+            except ValueError as refused:
+                assert "weights that are spread over processes" in str(refused)
+                continue
+            raise AssertionError(name)
         folder = f"{output_dir}/{wrapper}/{name}"
         trainer = trainer_of(folder, wrapper, captions, **settings)
         trainer.train()
