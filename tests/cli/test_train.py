@@ -315,7 +315,9 @@ def test_what_a_stream_cannot_do_is_said(small_clip, parquet, options, message):
 
 
 @pytest.mark.slow
-def test_a_streamed_training_runs(small_clip, parquet, tmp_path):
+def test_a_streamed_training_runs(small_clip, parquet, tmp_path, monkeypatch):
+    # datasets waits so many seconds after each pass over parquet files; 40 rows and batches of 128 are ten passes.
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)
     options = ["--model_name_or_path", small_clip, "--dataset", str(parquet), *COLUMNS, "--streaming", *SMALL[2:]]
     assert train_main([*options, "--num_steps", "1", "--targets", "class", "--output_dir", str(tmp_path)]) == 0
     assert "streaming: true" in (tmp_path / "training_args.yaml").read_text()

@@ -433,7 +433,7 @@ def smoke(tmp_path_factory):
     content |= {"data_dir": "data", "seeds": [0], "batch_size": 4}
     content["tiny"]["epochs"] = 2
     content["training"]["max_steps"] = 4
-    content["threat_model"] |= {"num_steps": 2, "num_text_steps": 2}
+    content["threat_model"] |= {"num_steps": 2, "num_text_steps": 2, "text_attacks": ["words", "embedding"]}
     (folder / "smoke.yaml").write_text(yaml.safe_dump(content))
     return folder
 
