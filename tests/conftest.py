@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ import pytest
 if TYPE_CHECKING:  # xdist's own process, which runs no test, starts without them: 4 s earlier
     from torch import Tensor
     from transformers import CLIPModel, CLIPProcessor, SiglipModel, SiglipProcessor
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as the commands do; processes that tests start inherit it
 
 TEXTS = [
     "This is a photo of a cat",
@@ -37,6 +40,31 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)
+
+
+LONGEST = (
+    "test_protocol.py",
+    "test_distributed.py",
+    "test_own_images.py",
+    "test_comparison.py",
+    "test_attack_libraries.py",
+    "test_resume_training.py",
+    "test_resume.py",
+    "test_launch.py",
+    "test_scale_benchmark.py",
+    "test_gpu_benchmark.py",
+    "test_notebooks.py",
+)
+"""Files whose slow tests take a minute and more, longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: one that begins last leaves the other processes idle for minutes.
+
+    It takes `--no-loadscope-reorder`, without which xdist begins with the files of most tests.
+    """
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")

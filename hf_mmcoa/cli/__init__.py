@@ -8,10 +8,14 @@ libraries when they run, so that help and argument errors take a fraction of a s
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from .._version import __version__
+
+# Attacks tokenize short lists of texts, thousands of times: handing them to other threads takes longer than doing them.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -192,7 +192,7 @@ def train_model(protocol: Protocol, cell: Cell, output: Path) -> Path:
         "steps": trainer.state.global_step,
         "arguments": {"template": args.template, **cell.settings["training"]},
         "text_attack": repr(trainer.attacker.text_attacks),
-        "image_attack": repr(trainer.attacker.image_attack),
+        "image_attack": trainer.attacker.image_attack_description,
     }
     _keep(trainer, folder, record)
     write_rate(cell, folder, trainer.state.global_step - done, seconds, str(args.device))

@@ -33,7 +33,7 @@ from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
 from .batch import Batch
 from .live_encoder import LiveEncoder
-from .shared_step import SharedStep
+from .shared_step import NOISE, SharedStep
 from .teacher import Teacher
 from .victims import image_victim
 
@@ -230,6 +230,15 @@ class Attacker:
     def shares_forward(self) -> bool:
         """Return whether images are attacked within the forward of the loss; not once the attack was lengthened."""
         return self.args.attack_schedule == "shared" and self.step_factor == 1
+
+    @property
+    def image_attack_description(self) -> str:
+        """Return what attacks the images of training, as an object's `repr`."""
+        if not self.shares_forward:
+            return repr(self.image_attack)
+        pgd = factory.pgd(self.image_settings)
+        noise = NOISE * pgd.epsilon if pgd.random_start else 0.0
+        return f"SharedStep(epsilon={pgd.epsilon}, norm={pgd.norm!r}, noise={noise})"
 
     def shared_step(self, batch: Batch) -> SharedStep:
         """Return the one step of `attack_schedule="shared"` on a batch, for `encode_views`."""

@@ -25,7 +25,7 @@ def what_ran(attacker: Attacker, dataset: Any) -> dict[str, Any]:
     views = attacker.objective.views
     ran: dict[str, Any] = {"objective": repr(attacker.objective)}
     if "adv_images" in views:
-        ran["image_attack"] = repr(attacker.image_attack)
+        ran["image_attack"] = attacker.image_attack_description
     if {"adv_texts", "text_pools"} & views:
         ran["text_attacks"] = {kind: repr(attack) for kind, attack in attacker.text_attacks.items()}
         if (source := getattr(attacker.word_attack, "candidates", None)) is not None:

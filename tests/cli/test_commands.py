@@ -59,6 +59,15 @@ def test_an_import_of_a_command_is_found(line):
 # Start-up
 
 
+@pytest.mark.parametrize(("given", "found"), [(None, "false"), ("true", "true")])
+def test_commands_tokenize_in_one_thread_unless_they_are_told_otherwise(given, found):
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    environment |= {"PYTHONPATH": str(ROOT)} | ({} if given is None else {"TOKENIZERS_PARALLELISM": given})
+    code = "import os, hf_mmcoa.cli.train; print(os.environ['TOKENIZERS_PARALLELISM'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == found
+
+
 def run(*arguments: str) -> tuple[int, str, list[str]]:
     """Exit status, stderr and heavy modules of `hf-mmcoa ARGUMENTS` in a process of its own."""
     code = (

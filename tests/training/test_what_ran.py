@@ -34,6 +34,9 @@ def test_the_steps_of_the_fast_schedule_and_the_radius_of_embeddings(tiny_clip, 
     assert "num_steps=3" in settings["ran"]["image_attack"]
     assert "rho=0.3" in settings["ran"]["text_attacks"]["embedding"]
     assert "rho: 0.3" in card and "\nnum_steps:" not in card and "num\\_steps=3" in card
+    settings, card = saved(tiny_clip, tiny_processor, tmp_path, attack_schedule="shared", epsilon="8/255")
+    assert settings["ran"]["image_attack"] == f"SharedStep(epsilon={8 / 255}, norm='linf', noise={4 / 255})"
+    assert "SharedStep" in card
 
 
 def test_what_is_not_read_is_not_claimed(tiny_clip, tiny_processor, tmp_path):
