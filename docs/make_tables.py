@@ -310,7 +310,10 @@ FAULTED = (
 )
 FORMS = ("mmcoa-mixed-distilled", "mmcoa-general")
 
-SCHEDULED = ("clean", "image", "text (known), blind", "multimodal (known), blind", "worst case")
+SCHEDULED = (
+    "clean", "image", "text (known), own", "text (known), all", "text (unseen), own", "multimodal (known), own",
+    "multimodal (known), all", "worst case",
+)  # fmt: skip
 UNSEEN = (
     "clean",
     "text (known), own",
@@ -366,8 +369,14 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {  # marker -> its page and 
         DEFENCES,
         partial(differences, "fashion-mnist-words", UNSEEN, ("none", "mmcoa-all", "mmcoa-own")),
     ),
-    "schedules-digits": (DEFENCES, partial(compared, "digits-schedules", SCHEDULED)),
-    "schedules-fashion-mnist": (DEFENCES, partial(compared, "fashion-mnist-schedules", SCHEDULED)),
+    **{
+        f"schedules-{bed}": (DEFENCES, partial(compared, f"{bed}-schedules", SCHEDULED))
+        for bed in ("digits", "fashion-mnist", "pictograms")
+    },
+    **{
+        f"schedules-{bed}-differences": (DEFENCES, partial(differences, f"{bed}-schedules", SCHEDULED))
+        for bed in ("digits", "fashion-mnist", "pictograms")
+    },
     "no-training": (DEFENCES, no_training),
     "faults-digits": (DEFENCES, partial(differences, "digits-faults", FAULTED, FAULTS)),
     "robust-clips": (ROOT / "docs" / "convert.md", known_robust_clips),

@@ -53,6 +53,12 @@ def comparison(name: str, file: str, tables: tuple[str, ...], options: str = "--
     )
 
 
+def schedules(bed: str) -> Step:
+    """Return the step that compares the schedules of the image attack on a bed."""
+    name, tables = f"{bed}-schedules", (f"schedules-{bed}", f"schedules-{bed}-differences")
+    return comparison(name, name, tables, "--reference pgd-10")
+
+
 def rates(bed: str) -> Step:
     """Return the step that chose the learning rates of `<bed>.yaml`, on validation data; its table is kept alone."""
     name = f"{bed}-rates"
@@ -84,6 +90,8 @@ STEPS = (
     comparison("pictograms-defended", "pictograms", ("objectives-pictograms", "objectives-pictograms-differences")),
     rates("pictograms-captions"),
     comparison("captions", "pictograms-captions", ("objectives-retrieval", "objectives-retrieval-differences")),
+    schedules("digits"),
+    schedules("pictograms"),
     Step(
         name="pictograms",  # the shipped CLIP, without training
         tables=("pictograms",),
@@ -122,6 +130,7 @@ STEPS = (
     comparison(
         "fashion-mnist-words", "fashion-mnist-words", ("words-fashion-mnist", "words-fashion-mnist-differences")
     ),
+    schedules("fashion-mnist"),
 )
 
 

@@ -464,7 +464,11 @@ def test_the_newer_defences_are_trained_and_measured(tmp_path):
 @pytest.mark.slow
 def test_killed_twice_or_in_two_processes_it_ends_in_the_same_files(tmp_path):
     file = write(
-        tmp_path, seeds=[0, 1], objectives=SMALL["objectives"][::2], training=SMALL["training"] | {"max_steps": 10}
+        tmp_path,
+        seeds=[0, 1],
+        objectives=SMALL["objectives"][::2],
+        training=SMALL["training"] | {"max_steps": 10},
+        threat_model=SMALL["threat_model"] | {"text_attacks": ["words", "embedding"]},
     )
     whole, killed, two = (tmp_path / name for name in ("whole", "killed", "two"))
 
