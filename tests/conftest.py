@@ -42,7 +42,7 @@ def pytest_collection() -> Iterator[None]:
             torch.set_num_threads(1)
 
 
-LONGEST = (
+LONGEST_FILES = (
     "test_protocol.py",
     "test_distributed.py",
     "test_own_images.py",
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     It takes `--no-loadscope-reorder`, without which xdist begins with the files of most tests.
     """
-    place = {name: number for number, name in enumerate(LONGEST)}
+    place = {name: number for number, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import shutil
 import subprocess
 import sys
@@ -124,3 +125,9 @@ def test_no_two_files_of_tests_have_one_name():
     """pytest imports them by name alone, so the second would not be collected."""
     names = [file.name for file in (ROOT / "tests").rglob("*.py") if file.name != "conftest.py"]
     assert sorted(names) == sorted(set(names))
+
+
+def test_the_longest_test_files_are_there_and_have_slow_tests():  # a name that is no file's would order nothing
+    for name in runpy.run_path(str(ROOT / "tests/conftest.py"))["LONGEST_FILES"]:
+        (file,) = ROOT.joinpath("tests").rglob(name)
+        assert "mark.slow" in file.read_text(encoding="utf-8"), name

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from .._version import __version__
 
-# Attacks tokenize short lists of texts, thousands of times: handing them to other threads takes longer than doing them.
+# Attacks tokenize short lists of texts, thousands of times. On busy cores most of that time would be waiting for other
+# threads; on idle ones nothing is gained by them: the main command takes as long.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -33,7 +33,7 @@ from ..substitutes.named import candidate_source
 from ..substitutes.source import CandidateSource
 from .batch import Batch
 from .live_encoder import LiveEncoder
-from .shared_step import NOISE, SharedStep
+from .shared_step import SharedStep, noise_radius
 from .teacher import Teacher
 from .victims import image_victim
 
@@ -237,8 +237,7 @@ class Attacker:
         if not self.shares_forward:
             return repr(self.image_attack)
         pgd = factory.pgd(self.image_settings)
-        noise = NOISE * pgd.epsilon if pgd.random_start else 0.0
-        return f"SharedStep(epsilon={pgd.epsilon}, norm={pgd.norm!r}, noise={noise})"
+        return f"SharedStep(epsilon={pgd.epsilon}, norm={pgd.norm!r}, noise={noise_radius(pgd)})"
 
     def shared_step(self, batch: Batch) -> SharedStep:
         """Return the one step of `attack_schedule="shared"` on a batch, for `encode_views`."""

@@ -42,7 +42,6 @@ def encode_views(
     """
     views, encoder = reader.objective.views, reader.encoder.dual
     frozen_texts = not freezing.trains_text(encoder.model)
-    step = adversarial.step  # if there is one, it makes the adversarial images of the encoded clean ones
     images = {
         "adv_images": [adversarial.images] if adversarial.images is not None else [],
         "images": [batch.images] if views & {"images", "patches"} else [],
@@ -57,11 +56,13 @@ def encode_views(
     for number, attacked in enumerate(adversarial.caption_sets):  # last: see `_token_shift`
         texts[f"adv_texts {number}"] = [text for perturbed in attacked.texts for text in perturbed.texts]
     # The model's forward wants both: one picture or one text stands in for those that nobody reads.
-    pixels = (
-        encoder.pixel_values(torch.cat([image for part in images.values() for image in part] or [batch.images[:1]]))
-        if step is None
-        else step.clean_pixel_values()
-    )
+    if (step := adversarial.step) is None:
+        listed = [image for part in images.values() for image in part] or [batch.images[:1]]
+        pixels = encoder.pixel_values(torch.cat(listed))
+        image_sizes = {name: len(part) * len(batch.images) for name, part in images.items()}
+    else:  # the forward encodes the clean images, then what the step makes of them
+        pixels = step.clean_pixel_values()
+        image_sizes = {"images": len(batch.images), "adv_images": len(batch.images), "iterates": 0}
     tokens = encoder.tokenize([text for part in texts.values() for text in part] or ["a"], truncation=True)
     attacked_texts = [perturbed for attacked in adversarial.caption_sets for perturbed in attacked.texts]
     shift = _token_shift(encoder.model, tokens["input_ids"], attacked_texts)
@@ -75,9 +76,6 @@ def encode_views(
         step,
     )
 
-    image_sizes = {name: len(part) * len(batch.images) for name, part in images.items()}
-    if step is not None:
-        image_sizes = {"images": len(batch.images), "adv_images": len(batch.images), "iterates": 0}
     text_sizes = {name: len(part) for name, part in texts.items()}
     image_parts = _split(output.image_embeds, image_sizes)
     image_features = _split(output.image_features, image_sizes)

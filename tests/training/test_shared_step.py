@@ -94,6 +94,16 @@ def test_the_noise_is_a_function_of_the_step_alone(make):  # noqa: F811
     assert (first - batch.images).abs().max() <= NOISE * EPSILON + 1e-6
 
 
+def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(make, tiny_clip, tmp_path):  # noqa: F811
+    start = copy.deepcopy(tiny_clip)
+    settings = {**SHARED, "max_steps": 3, "save_strategy": "steps", "save_steps": 2}
+    (whole := make(**settings)).train()
+    resumed = make(**settings, model=start)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    expected = snapshot(whole.model)
+    assert all(torch.equal(expected[name], weight) for name, weight in snapshot(resumed.model).items())
+
+
 def test_in_pieces_it_is_the_same_step(make):  # noqa: F811
     whole = make(**SHARED)
     pieces = make(**SHARED, model=copy.deepcopy(whole.model), encode_batch_size=4)
@@ -115,6 +125,8 @@ def test_in_pieces_it_is_the_same_step(make):  # noqa: F811
         {"bf16": True},
         {"objective": "tga-zsr"},
         {"objective": "pmg-aft"},
+        {"objective": "saft", "captions_per_image": 2},
+        {"objective": "advflyp"},
     ],
     ids=str,
 )
