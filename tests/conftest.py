@@ -7,6 +7,7 @@ import gc
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -58,11 +59,20 @@ LONGEST_FILES = (
 """Files whose slow tests take a minute and more, longest first."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files: one that begins last leaves the other processes idle for minutes.
+    """Mark as slow what comes after the first cases of a test marked `few`, and begin with the longest files.
 
-    It takes `--no-loadscope-reorder`, without which xdist begins with the files of most tests.
+    A file that begins last leaves the other processes idle for minutes. It takes `--no-loadscope-reorder`, without
+    which xdist begins with the files of most tests.
     """
+    cases: Counter[str] = Counter()
+    for item in items:
+        if few := item.get_closest_marker("few"):
+            test = item.nodeid.partition("[")[0]
+            cases[test] += 1
+            if cases[test] > few.args[0]:
+                item.add_marker(pytest.mark.slow)
     place = {name: number for number, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 

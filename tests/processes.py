@@ -1,34 +1,157 @@
-"""Commands of ours in processes of their own, to be killed at a chosen moment."""
+"""Commands and scripts in processes of their own, forked from one that has imported what they need.
+
+A fresh Python takes six CPU seconds to import torch, transformers and the package, and the tests want a hundred
+processes. Tests of the start itself, of launchers and of lazy imports, start Python.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
+import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+_forked = multiprocessing.get_context("forkserver")
+_forked.set_forkserver_preload(
+    ["hf_mmcoa.cli.train", "hf_mmcoa.cli.protocol", "hf_mmcoa.training.trainer", "hf_mmcoa.evaluation.evaluator"]
+)
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+class Started:
+    """A process at work, with what `subprocess.Popen` offers.
+
+    Args:
+        work: runs in the process.
+        *arguments: of `work`.
+        environment: all of its variables; None: this process's.
+        folder: where it works.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., None],
+        *arguments: object,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._said = tempfile.TemporaryDirectory()
+        files = [Path(self._said.name, name) for name in ("stdout", "stderr")]
+        variables = dict(os.environ if environment is None else environment) | {"OMP_NUM_THREADS": "1"}
+        self._process = _forked.Process(target=_enter, args=(files, variables, folder or Path.cwd(), work, arguments))
+        self._process.start()
+        self._files = files
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, f"still at work after {timeout} s: {self.said()[1][-3000:]}"
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def said(self) -> tuple[str, str]:
+        """Return what it wrote to stdout and stderr so far."""
+        out, error = (file.read_text() if file.exists() else "" for file in self._files)
+        return out, error
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        return self.said()
+
+
+def _enter(
+    files: list[Path],
+    variables: dict[str, str],
+    folder: Path,
+    work: Callable[..., None],
+    arguments: tuple[object, ...],
+) -> None:
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    import torch
+
+    torch.set_num_threads(1)
+    work(*arguments)
+
+
+def _command(*arguments: str) -> None:
+    from hf_mmcoa.cli import main
+
+    sys.argv = ["hf-mmcoa", *arguments]
+    sys.exit(main(list(arguments)))
+
+
+def _script(file: Path, *arguments: str) -> None:
+    sys.argv = [str(file), *arguments]
+    sys.path[:0] = [str(file.parent)]
+    runpy.run_path(str(file), run_name="__main__")
+
+
+def start(*arguments: object) -> Started:
     """`hf-mmcoa ARGUMENTS`, at work."""
-    code = "import sys; from hf_mmcoa.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    return Started(_command, *map(str, arguments))
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Started) -> str:
     """What it wrote to stderr once it has ended well."""
     _, error = process.communicate(timeout=900)
     assert process.returncode == 0, error[-3000:]
     return error
 
 
-def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+def run_script(file: Path, *arguments: object, processes: int = 1, timeout: float = 1500) -> tuple[int, str, str]:
+    """Run a script as `torchrun --nproc_per_node PROCESSES FILE ARGUMENTS` does.
+
+    Returns:
+        The first exit status that is not 0, or 0; stdout and stderr of all processes.
+    """
+    ranks = _ranks(processes) if processes > 1 else [{}]
+    started = [Started(_script, file, *map(str, arguments), environment={**os.environ, **rank}) for rank in ranks]
+    ends = time.monotonic() + timeout
+    while not any(one.poll() for one in started) and any(one.poll() is None for one in started):
+        assert time.monotonic() < ends, "".join(one.said()[1][-3000:] for one in started)
+        time.sleep(0.01)
+    status = next((one.returncode for one in started if one.returncode), 0)
+    for one in started:
+        if one.poll() is None:  # it waits for one that failed
+            one.send_signal(signal.SIGTERM)
+    out, error = ("".join(texts) for texts in zip(*(one.communicate(60) for one in started), strict=True))
+    return status, out, error
+
+
+def _ranks(processes: int) -> list[dict[str, str]]:
+    """What torchrun tells each of several processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    numbers = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(processes)]
+    return [{name: str(value) for name, value in each.items()} for each in numbers]
+
+
+def kill_when(process: Started, condition: Callable[[], bool]) -> None:
     """SIGKILL as soon as the condition holds; the process must still be at work then."""
     deadline = time.monotonic() + 600
     while not condition():

@@ -49,9 +49,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "exhaustive_speed")) for name in OPTIONS]
-)
+@pytest.mark.few(1)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_quick_mode_measures_every_side_and_judges_nothing(
     name: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ def multiplications(call: Any) -> float:
     return counter.get_total_flops() / 2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("pieces", [0, 3])
 def test_our_step_and_its_bare_loop_do_what_is_counted(modules: Any, pieces: int) -> None:
     subject, step, arithmetic = map(modules, ("subject", "training_step", "arithmetic"))

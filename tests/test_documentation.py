@@ -77,6 +77,7 @@ def first_column(table: str) -> list[str]:
 # Code
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_marked_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     """The blocks of one page, one after the other in one namespace, as a reader would type them."""

@@ -115,6 +115,7 @@ def test_three_seeds_fall_before_and_stand_after():
         assert spec["num_steps"] >= 25 and "apgd-targeted" in spec["image_attacks"]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("folder", sorted(COMPARISONS.iterdir()), ids=lambda folder: folder.name)
 def test_comparisons_are_what_their_result_files_say(folder):
     numbers = numbers_of(folder.name)

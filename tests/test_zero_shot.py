@@ -135,6 +135,7 @@ in_one_graph = pytest.mark.skipif(
 GRAPHS = [mapped, traced, *(pytest.param(one, marks=in_one_graph) for one in (compiled, exported, strictly_exported))]
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of sizes, which a trace keeps
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_graph_of_the_classifier_equals_it_and_refuses_the_same(classifier, graph):
@@ -156,6 +157,7 @@ def test_gradients_under_vmap_equal_those_of_a_batch(classifier, images):
     assert torch.allclose(each, batch, atol=1e-5)
 
 
+@pytest.mark.slow
 @in_one_graph
 def test_prompts_read_after_a_change_of_weights_reach_compiled_graphs_and_exports(classifier, images):
     run = compiled(classifier, images)

@@ -187,6 +187,7 @@ def needs_package(request: pytest.FixtureRequest) -> None:
         pytest.importorskip("pyautoattack")
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("attack", ON_IMAGES, ids=repr)
 def test_image_attack_stays_inside_and_leaves_everything_as_it_was(
     attack: Any, model: CLIPModel, tiny_processor: CLIPProcessor, images: Tensor
@@ -219,6 +220,7 @@ def test_image_attack_leaves_everything_as_it_was_after_an_error(
     assert outside_state(model) == before
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("attack", ON_IMAGES, ids=repr)
 def test_image_attack_repeats_itself_and_follows_its_seed(
     attack: Any, model: CLIPModel, tiny_processor: CLIPProcessor, images: Tensor
@@ -234,6 +236,7 @@ def test_image_attack_repeats_itself_and_follows_its_seed(
     assert torch.equal(first, other) == fixed_start  # FAB's first run starts at the image
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("attack", ON_IMAGES, ids=repr)
 def test_image_attack_works_without_grad_and_under_autocast(
     attack: Any, model: CLIPModel, tiny_processor: CLIPProcessor, images: Tensor

@@ -30,6 +30,7 @@ class Attack:
         return torch.cat([pgd(part, lambda images: images.square().sum((1, 2, 3))) for part in start.split(size)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(CPU)], ids=["cuda", "cpu"]
 )

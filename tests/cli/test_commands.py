@@ -82,11 +82,13 @@ def run(*arguments: str) -> tuple[int, str, list[str]]:
     return done.returncode, done.stderr, done.stdout.rpartition("HEAVY")[2].split()
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("command", ["", *COMMANDS[1:]])  # `train` lists every field of TrainingArguments
 def test_help_imports_nothing_heavy(command):
     assert run(*command.split(), "--help") == (0, "", [])
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -19,6 +19,7 @@ def folders(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_file_and_every_option_counts(folders, capsys):
     def shift(*more: str) -> dict:
         output = folders / "shift.json"

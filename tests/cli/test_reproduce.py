@@ -73,6 +73,7 @@ def numbers(output="out"):
         return json.load(file)["numbers"]
 
 
+@pytest.mark.slow
 def test_honest_numbers_hold_and_a_planted_one_is_flagged(place, capsys, monkeypatch):
     reproduce()
     clean, attacked, _ = numbers()

@@ -208,6 +208,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layout", WHOLE)
 def test_a_whole_model_becomes_a_clip_model(state_dict, tmp_path, layout, activation):
@@ -293,6 +294,7 @@ TOWERS = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("layout", TOWERS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_an_image_tower_gets_the_rest_of_its_base(base, tmp_path, layout, activation):
@@ -599,6 +601,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_the_weights_is_not_written(base, tmp_path, monkeypatch, mistake):
     folder, model = base
@@ -610,6 +613,7 @@ def test_a_mistake_in_the_weights_is_not_written(base, tmp_path, monkeypatch, mi
     assert not written(tmp_path)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("field", ["activation", "heads", "layer_norm_eps"])
 @pytest.mark.parametrize("tower", ["vision", "text"])
 def test_a_mistake_in_the_config_is_not_written(base, tmp_path, monkeypatch, tower, field):

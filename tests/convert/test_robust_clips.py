@@ -63,6 +63,7 @@ def difference(one, other, processor) -> float:
     return float(torch.stack([pixels_differ.abs().max(), words_differ.abs().max()]).max())
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("row", RUNNABLE, ids=lambda row: row.name)
 def test_the_published_form_of_each_row_gives_the_same_embeddings(row, clips, tiny_processor, tmp_path):
     base, robust = clips(row)
@@ -246,7 +247,7 @@ def address(monkeypatch, tmp_path):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -270,6 +271,7 @@ def test_a_file_outside_the_hub_is_downloaded_once(address, clips, tmp_path, mon
     load_model("robust:fare4-vit-b-32")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("obstacle", ["gone", "offline", "by hand"])
 def test_a_file_that_cannot_be_downloaded_may_be_saved_by_hand(obstacle, address, tmp_path, monkeypatch):
     change_row(monkeypatch, FARE, url=f"{address}/fare.pt", by_hand=obstacle == "by hand")

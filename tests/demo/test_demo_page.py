@@ -78,6 +78,7 @@ def test_a_page_that_does_not_answer_is_an_error_without_talk_of_sharing(served,
     assert "share" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_the_server_speaks_to_nobody_outside(served, monkeypatch):
     asked = []
     connect, look_up = socket.socket.connect, socket.getaddrinfo
@@ -102,6 +103,7 @@ def test_a_note_is_text(setup):
     assert any("A &lt;note&gt;." in value for value in values) and not any("<note>" in value for value in values)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("attack", "setting", "values"),
     [

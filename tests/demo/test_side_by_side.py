@@ -76,6 +76,7 @@ def test_the_multimodal_attack_knows_the_words_that_it_has_changed(one, model, p
     assert both.attacked[0] < min(words.attacked[0], independent[0])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_each_model_is_attacked_by_itself_and_the_same_seed_gives_the_same(
     attack, model, processor, tiny_clip, tiny_processor, dataset

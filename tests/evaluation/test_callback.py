@@ -37,6 +37,7 @@ def trainer(model, processor, dataset, tmp_path, **arguments):
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("every", "steps"), [(2, [0, 2, 4]), ("epoch", [0, 4])])
 def test_robustness_is_logged_every_so_often(model, processor, dataset, tmp_path, every, steps):
     training = trainer(model, processor, dataset, tmp_path, num_train_epochs=1)

@@ -58,6 +58,7 @@ def test_no_defence_gives_the_undefended_numbers(model, processor, dataset):
     assert result["attack_spec"]["text_attacks"] == [] and result["attack_spec"]["multimodal_attacks"] == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("control", [GaussianNoise(sigma=0.4), COARSE], ids=repr)
 def test_controls_fall_to_the_undefended_baseline_under_adaptive_attacks(model, processor, dataset, control):
     """tests/test_test_time_results.py says the same of digits, where the controls look robust to static attacks."""
@@ -109,6 +110,7 @@ def test_draws_and_steps_have_an_effect_and_are_recorded(model, processor, datas
         queries(eot_draws=0)
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_is_read_and_goes_on(model, processor, dataset, tmp_path):
     path = tmp_path / "defended.json"
     options = {"output": path, "eot_draws": 2, "draws": 3}
@@ -128,6 +130,7 @@ def test_the_same_evaluation_is_read_and_goes_on(model, processor, dataset, tmp_
         save_defended({**first, "adaptive_accuracy": 0.123}, path)
 
 
+@pytest.mark.slow
 def test_prompts_are_tuned_under_adaptive_attack(model, processor, dataset):
     defence = RTPT(num_views=4, selected=0.5, neighbours=2, smallest=0.5)
     result = measure(model, processor, dataset, defence, eot_draws=2, draws=3, max_samples=8)

@@ -184,6 +184,7 @@ def test_a_real_attack_breaks_the_model_and_a_larger_budget_breaks_it_more(model
     assert 1 >= accuracy[0.02] > accuracy[0.05] > accuracy[0.2] == 0
 
 
+@pytest.mark.slow
 def test_every_attack_of_the_strong_preset_runs(model, processor, dataset):
     spec = ThreatModel.preset("strong", epsilon=0.03, num_steps=3, restarts=2, num_text_steps=2)
     result = evaluate(
@@ -197,6 +198,7 @@ def test_every_attack_of_the_strong_preset_runs(model, processor, dataset):
     assert [finding for finding in result["sanity"] if finding["passed"] is False] == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["co-attack/blind", "sga/own", "joint/all"])
 def test_attacks_that_choose_texts_by_the_image_are_judged_with_their_own_texts(model, processor, dataset, name):
     spec = {"epsilon": 0.1, "multimodal_attacks": (name.partition("/")[0],), "skip_fallen": False}

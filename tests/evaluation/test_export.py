@@ -36,6 +36,7 @@ def exported(_trained, dataset, tmp_path_factory):
     return result, folder
 
 
+@pytest.mark.slow
 def test_the_exact_images_are_what_the_outcomes_were_measured_on(exported, model, processor, dataset):
     result, folder = exported
     parts = [load_file(path) for path in sorted((folder / "safetensors" / "images").glob("*.safetensors"))]
@@ -49,6 +50,7 @@ def test_the_exact_images_are_what_the_outcomes_were_measured_on(exported, model
     assert "".join("01"[right] for right in (predicted == batch["labels"]).tolist()) == outcome
 
 
+@pytest.mark.slow
 def test_pictures_are_the_images_in_8_bits_with_what_was_measured_on_them(exported, model, processor, dataset):
     result, folder = exported
     exact = torch.cat([load_file(path)["images"] for path in sorted((folder / "safetensors/images").glob("*"))])
@@ -134,6 +136,7 @@ def run(model, processor, dataset):
     return run
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("form", ["png", "safetensors"])
 def test_an_interrupted_export_ends_with_the_same_files(run, tmp_path, form):
     run(tmp_path / "whole", export_images=form)

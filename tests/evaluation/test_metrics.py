@@ -42,6 +42,7 @@ def test_attack_success_rate_counts_the_correct_ones_only():
     assert metric.compute(predictions=[1], adv_predictions=[0], references=[0]) == {"attack_success_rate": None}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", METRICS)
 def test_the_cards_example_gives_what_the_card_says(name):
     card = (Path(metric_path(name)) / "README.md").read_text()

@@ -37,7 +37,8 @@ def attacked(model, processor, dataset, name, epsilon=0.1, steps=6):
     return images, found
 
 
-@pytest.mark.parametrize("name", [*NAMES, pytest.param("square", marks=pytest.mark.slow)])
+@pytest.mark.few(4)
+@pytest.mark.parametrize("name", [*NAMES, "square"])
 def test_a_named_attack_stays_in_the_ball_and_misleads(model, processor, dataset, name):
     """DI shows the loss shrunk images: with `skip_fallen` one of these must not be taken for the attacked image."""
     images, found = attacked(model, processor, dataset, name)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from evaluate_script import content
+from processes import run_script
 from squares import KNOWN
 from test_evaluator import evaluate
 
@@ -57,6 +56,7 @@ def whole(run, tmp_path):
     return (tmp_path / "whole.json").read_bytes(), calls
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("stop", [1, 3, 5, 8])
 def test_an_interrupted_run_ends_with_the_same_file(run, tmp_path, whole, stop):
     output = tmp_path / "result.json"
@@ -87,6 +87,7 @@ def interrupted(run, output, at):
     Interrupted.calls, Interrupted.stop = 0, 0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("file", ["batch-00001.json", "texts.json", "header.json"])
 def test_a_file_cut_off_is_dropped_with_a_warning(run, tmp_path, whole, file):
     output = tmp_path / "result.json"
@@ -152,15 +153,9 @@ def test_batches_of_a_run_without_a_file_leave_nothing(model, processor, dataset
 
 
 def start(folder, *arguments, processes=1):
-    # accelerate's own launcher starts one process on a CPU without MPI, whatever it is asked for.
-    launcher = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    )
-    done = subprocess.run(
-        [sys.executable, *launcher, str(SCRIPT), str(folder), *arguments], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    status, out, error = run_script(SCRIPT, folder, *arguments, processes=processes)
+    assert status == 0, error[-3000:]
+    return out
 
 
 @pytest.fixture
@@ -187,4 +182,4 @@ def test_killed_twenty_times_the_file_is_the_same(saved):
     output = start(saved, "kill", "20")
     killed = [int(line.split()[1]) for line in output.splitlines() if line.startswith("killed")]
     assert len(killed) == 20
-    assert len(set(killed)) > 3  # at different places, counted in finished batches
+    assert len(set(killed)) > 3, killed  # at different places, counted in finished batches

@@ -122,6 +122,7 @@ def test_captions_of_an_image_and_images_of_a_caption_are_one_cluster():
 # On a trained model
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("candidates", [KNOWN, UNSEEN], ids=["known", "unseen"])
 def test_with_one_caption_a_class_it_is_zero_shot_classification(model, processor, dataset, candidates):
     """Two evaluators, one answer: captions that are the class prompts, as a gallery of three."""
@@ -266,6 +267,7 @@ def test_captions_beyond_the_budget_are_noticed(model, processor, monkeypatch):
     assert failed == {f"{name}: within its budget" for name in blind | {"multimodal/sga/own", "multimodal/joint/all"}}
 
 
+@pytest.mark.slow
 def test_every_attack_of_the_strong_preset_is_run(model, processor):
     spec = ThreatModel.preset("strong", epsilon=0.05, num_steps=2, restarts=2, num_text_steps=2)
     data = captioned(6)

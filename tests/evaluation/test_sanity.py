@@ -57,7 +57,8 @@ def test_a_sound_evaluation_passes_every_check(model, processor):
     assert len(found) == 20 and set(found.values()) == {True}
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
+@pytest.mark.few(1)
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("preset", ["quick", "standard", "strong"])
 def test_sound_presets_fail_no_check(model, processor, preset, seed):
     spec = ThreatModel.preset(preset, epsilon=0.05, seed=seed, num_steps=10, restarts=1, num_text_steps=5)
@@ -226,6 +227,7 @@ def test_a_broken_pgd_does_not_break_the_reference(model, processor, monkeypatch
     assert findings(model, processor)["comes near a reference attack"] is False
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore:sanity check failed")
 @pytest.mark.parametrize("temperature", ["logit_scale", 1e4])
 def test_a_saturated_model_is_found_out(model, processor, monkeypatch, temperature):
@@ -260,6 +262,7 @@ def test_a_gradient_masked_text_encoder_is_found_out(model, processor):
     assert found["text/embedding/blind: has gradients"] is False and found["text/embedding/own: has gradients"] is False
 
 
+@pytest.mark.slow
 def test_an_attack_that_only_returns_what_misleads_may_raise_no_loss(model, processor):
     pytest.importorskip("pyautoattack")
     spec = ThreatModel.preset("quick", epsilon=0.0001, num_steps=5, image_attacks=("autoattack-apgd-ce",))
@@ -280,6 +283,7 @@ def test_three_words_in_the_place_of_one_are_found_out_everywhere(model, process
     assert [found[f"{name}: within its budget"] for name in names] == [False] * 5
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore:sanity check failed")
 @pytest.mark.parametrize("adversary", ["blind", "shared", "own"])
 def test_an_attack_on_words_that_does_nothing_is_found_out(model, processor, monkeypatch, adversary):
@@ -342,6 +346,7 @@ def test_a_curve_that_rises_is_found_out():
 WRITING = {"co-attack/blind": co_attack.CoAttack, "sga/own": sga.SGA, "joint/all": joint.Joint}
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore:sanity check failed")
 @pytest.mark.parametrize("name", WRITING)
 def test_what_an_attack_on_both_writes_and_paints_is_measured(model, processor, monkeypatch, name):

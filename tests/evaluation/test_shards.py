@@ -75,6 +75,7 @@ def test_merging_attacks_nothing_and_a_part_goes_on_where_it_was(run, parts, mon
     assert loaded == [4]
 
 
+@pytest.mark.slow
 def test_more_parts_than_batches_are_merged_too(run, tmp_path):
     run(tmp_path / "whole.json")
     output = tmp_path / "result.json"
@@ -93,6 +94,7 @@ def with_other_texts(folder):
     (folder / "texts.json").write_text(json.dumps(texts))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -74,6 +74,7 @@ def pools(family, prompts) -> list[set[str]]:
     return [set(pool[1:]) for pool in listed]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("name", CHECKED)
 def test_parts_share_no_instance_and_no_text_and_cover_all(name, kind):
@@ -127,6 +128,7 @@ def test_no_text_is_in_two_families():
         assert pools(alone, [prompt])[0] & set.union(*listed[:-1])  # `without` makes it so
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("name", CHECKED)
 def test_no_text_is_or_names_another_class(name, kind):

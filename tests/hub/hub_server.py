@@ -147,6 +147,7 @@ class _Stop(Exception):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # which waits 40 ms before it sends the body after the headers
     protocol_version = "HTTP/1.1"
     hub: HubServer
 

@@ -101,6 +101,7 @@ def test_no_token(online, checkpoint, monkeypatch, capsys):
     assert "hf auth login" in error and "HF_TOKEN" in error and online.requests == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("token", ["hf_stranger", "hf_nobody"])
 def test_a_token_that_may_not_write_there(online, checkpoint, monkeypatch, token):
     push(checkpoint, "user/robust-clip")

@@ -250,6 +250,7 @@ def test_a_model_made_anew_is_adapted_too(make, tiny_clip, tiny_processor):  # n
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_resumed_lora_run_ends_bit_for_bit_where_an_uninterrupted_one_does(make, tiny_clip, tmp_path, dropout):  # noqa: F811
     settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "lora_dropout": dropout, **BOTH}

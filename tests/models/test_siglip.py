@@ -350,6 +350,7 @@ def test_training_leaves_a_scale_above_100_alone_but_clips(train, tiny_siglip, t
         assert (model.logit_scale.item() > 4.9) == kept
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "objective",
     [
@@ -395,6 +396,7 @@ def test_zero_shot_classifies_by_cosines_and_notices_training(tiny_siglip, tiny_
         assert torch.allclose(classifier(images), -first, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluate_robustness_end_to_end(train, tiny_siglip, tiny_siglip_processor):
     """A SigLIP that has learnt three grey levels is right about them, and each kind of attack brings it down."""
     settings = {"max_steps": 60, "learning_rate": 3e-3, "lr_scheduler_type": "constant"}

@@ -86,6 +86,7 @@ def test_a_plan_says_what_the_parts_of_a_benchmark_hold_and_reads_each_once(tmp_
     assert sorted(read) == ["train[held-out]", "train[kept]"]  # however many cells: 60,000 pictures each time
 
 
+@pytest.mark.slow
 def test_without_attacked_texts_short_lists_of_words_do_not_matter(fruit):
     (fruit.parent / "table.json").write_text('{"apple": ["pome"]}')  # no half of it can be halved
     content = yaml.safe_load(fruit.read_text()) | {"candidates": "table.json", "objectives": ["none"]}
@@ -95,6 +96,7 @@ def test_without_attacked_texts_short_lists_of_words_do_not_matter(fruit):
         assert main(["compare", str(file), "--output", str(fruit.parent / measure[1]), "--choose"]) == status
 
 
+@pytest.mark.slow
 def test_the_option_measures_held_out_rows(fruit, capsys):
     output = fruit.parent / "out"
     assert main(["compare", str(fruit), "--output", str(output), "--choose"]) == 0

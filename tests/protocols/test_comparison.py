@@ -228,7 +228,7 @@ def test_the_plots_legend_is_two_lines_high(monkeypatch):
 
 # The command
 
-TEXT_ATTACKS = ["words", "characters", "embedding"]
+TEXT_ATTACKS = ["words", "embedding"]
 SETTINGS = {"targets": "class", "template": "a photo of a {}", "candidates": "fashion-mnist"}
 SMALL = {
     "base": "digits",
@@ -287,23 +287,33 @@ def test_the_command_writes_numbers_table_and_plot(finished):
     result = load_result(finished / "out" / ours["files"]["0"])
     assert ours["accuracies"]["clean_accuracy"]["by_seed"]["0"] == result["clean_accuracy"]
     texts = [name for name in result["outcomes"] if name.startswith("text/")]
-    written = [f"{attack}/{each}" for attack in ("words", "characters") for each in ("shared", "own", "all")]
-    unseen = [f"{name}:unseen" for name in written if name.startswith("words")]
-    assert set(texts) == {f"text/{name}" for name in (*written, *unseen, "embedding/blind", "embedding/own")}
+    words = [f"words/{adversary}{part}" for adversary in ("shared", "own", "all") for part in ("", ":unseen")]
+    assert set(texts) == {f"text/{name}" for name in (*words, "embedding/blind", "embedding/own")}
     stands = [set(each) == {"1"} for each in zip(*(result["outcomes"][name] for name in texts), strict=True)]
     assert ours["accuracies"]["worst_text_accuracy"]["value"] == sum(stands) / 12
     assert numbers["specification"]["training"]["max_steps"] == 2 and "torch" in numbers["versions"]
     assert "seed" not in numbers["specification"]["threat_model"]
     text = (finished / "out/comparison.md").read_text()
     assert (
-        "| method | seeds | clean | image | words (known), all | words (unseen), all | characters, all |" in text
-        and "| text, worst |" in text
-        and "\n## By adversary of the texts\n\n| method | seeds | words (known), shared |" in text
+        "| method | seeds | clean | image | text (known), all | text (unseen), all | text embedding | text, wo" in text
+        and "\n## By adversary of the texts\n\n| method | seeds | text (known), shared |" in text
         and "\n- adversary own: only the true class's prompt changes" in text
     )
     assert "\n| ours | 1 | " in text and "\n## Against clean\n" in text and "(12 pairs)" in text
     assert "gradient steps: 2 for every method" in text and "- ours: mmcoa with candidates fashion-mnist, t" in text
     assert (finished / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_typing_errors_are_a_column(tmp_path):
+    threat_model = SMALL["threat_model"] | {"text_attacks": ["words", "characters", "embedding"]}
+    file = write(tmp_path, objectives=["none"], threat_model=threat_model, measure=["clean", "text"])
+    assert run(file, "--output", tmp_path / "out") == 0
+    row = json.loads((tmp_path / "out/comparison.json").read_text())["methods"]["none"]
+    outcomes = load_result(tmp_path / "out" / row["files"]["0"])["outcomes"]
+    assert {f"text/characters/{each}" for each in ("shared", "own", "all")} < set(outcomes)
+    columns = "| words (known), all | words (unseen), all | characters, all | text (known), all |"
+    assert columns in (tmp_path / "out/comparison.md").read_text()
 
 
 def test_a_method_trains_by_its_own_settings_and_is_evaluated_like_the_others(finished):

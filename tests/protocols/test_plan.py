@@ -51,6 +51,7 @@ def speed(monkeypatch):
 # Shots
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("data", "shots", "said"),
     [

@@ -225,6 +225,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_comparison_over_word_splits_ends_in_one_table(finished):
     output = finished / "out"
     assert len(list(output.glob("models/digits_full_tecoa_*"))) == 1
@@ -246,6 +247,7 @@ def test_a_comparison_over_word_splits_ends_in_one_table(finished):
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_one_split_of_it_is_that_split_alone(finished, capsys):
     output = finished / "out"
     page = (output / "comparison.md").read_text()

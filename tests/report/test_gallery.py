@@ -79,6 +79,7 @@ def test_models_are_left_as_they_were(model, processor, dataset):
     assert model.training and all(weight.requires_grad and weight.grad is None for weight in model.parameters())
 
 
+@pytest.mark.slow
 def test_characters_when_there_are_no_words(model, processor, dataset):
     spec = ThreatModel(epsilon=0.1, num_steps=1, text_attacks=("characters",))
     view = attack_gallery({"m": (model, processor)}, dataset, spec, num_samples=1).samples[0].views["m"]

@@ -219,6 +219,7 @@ def test_nothing_readable_is_an_error_and_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "changes",
     [

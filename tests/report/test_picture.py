@@ -45,6 +45,7 @@ def test_right_and_wrong_have_their_colours(tmp_path, right):
     assert (green > 10_000) == right and (red > 10_000) != right
 
 
+@pytest.mark.slow
 def test_width_grows_with_models_and_height_with_samples(tmp_path):
     gallery = make_gallery(models=1)
     sizes = []

@@ -95,6 +95,7 @@ def test_reports_show_names_as_text(tmp_path: Path) -> None:
     assert_markdown(report.markdown.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_picture_of_very_long_names_is_drawn_in_a_moment(tmp_path: Path) -> None:
     """Names are shortened letter by letter until they fit."""
     started = time.process_time()

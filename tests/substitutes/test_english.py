@@ -70,6 +70,7 @@ def test_clips_own_vocabulary_is_cut_to_its_words():
     assert {"dog", "puppy", "hound", "airplane", "trucks", "mice", "zucchini"} <= set(kept)
 
 
+@pytest.mark.slow
 def test_the_list_is_what_its_module_says():
     listed = gzip.decompress(files(english.__package__).joinpath("english.txt.gz").read_bytes()).decode().split()
     assert listed == sorted(set(listed)) and all(re.fullmatch("[a-z]{3,}", word) for word in listed)

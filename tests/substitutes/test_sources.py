@@ -244,6 +244,7 @@ def brute_force_gains(model, tokenizer, text: str, positions: list[int]) -> dict
     return gains
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("text", "word", "positions"), [("a photo of a cat", 4, [5]), ("a cdog of red", 1, None)])
 def test_hotflip_ranks_by_the_brute_force_first_order_gain(tiny_clip, tiny_processor, text, word, positions):
     tokenizer = tiny_processor.tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 
 from hf_mmcoa import swap_vision_tower
@@ -16,6 +17,7 @@ from hf_mmcoa.testbed.tiny_llava import EOS, SPECIAL, question, say, teach, tiny
 WORDS = ("dark", "bright", "it", "is")
 
 
+@pytest.mark.slow
 def test_it_is_taught_and_an_attack_on_the_tower_alone_changes_its_text():
     clip, processor = tiny_clip(["a cat"], image_size=8, patch_size=4, width=32)
     llava = tiny_llava(clip, WORDS, width=32, layers=1)

@@ -58,6 +58,7 @@ def test_the_gap_is_that_of_the_images_that_only_the_longer_attack_misleads(sure
     assert (more, images) == (right[0] - right[1], 6) and more > 0
 
 
+@pytest.mark.slow
 def test_a_working_attack_is_left_alone_and_the_weights_are_those_without_a_check(sure):
     weights = []
     for every in (0, 2):
@@ -71,6 +72,7 @@ def test_a_working_attack_is_left_alone_and_the_weights_are_those_without_a_chec
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_as_many_steps_bit_for_bit(sure, tmp_path):
     settings = WEAK | {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "logging_steps": 100}
     with pytest.warns(UserWarning, match=TOO_WEAK):
@@ -85,6 +87,7 @@ def test_a_resumed_run_goes_on_with_as_many_steps_bit_for_bit(sure, tmp_path):
     assert longer.attacker.image_attack.num_steps == 12
 
 
+@pytest.mark.slow
 def test_an_attack_of_the_users_own_and_one_as_long_as_the_check_are_only_reported(sure):
     own = PGD(epsilon=64 / 255, step_size=0, num_steps=1, random_start=False)
     for trainer, config in (({"image_attack": own}, {}), (None, {"num_steps": 10, "step_size": "0.01/255"})):
@@ -95,6 +98,7 @@ def test_an_attack_of_the_users_own_and_one_as_long_as_the_check_are_only_report
         assert checked.attacker.image_attack == before
 
 
+@pytest.mark.slow
 def test_all_processes_decide_by_the_images_of_all(sure, monkeypatch):
     trainer = sure(**WEAK)
     batch = trainer._read(batch_of(trainer))

@@ -51,6 +51,7 @@ def contents(folder):
 # Going on
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -78,6 +79,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(run, tmp
         assert resumed.lr_scheduler.state_dict() == whole.lr_scheduler.state_dict()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_a_resumed_run_on_a_stream_of_rows_ends_bit_for_bit(run, tmp_path, shuffled):
     """Checkpoint 2 lies in the first pass over six rows, and checkpoint 4 in the second."""
@@ -114,6 +116,7 @@ def broken_by(what, folder):
         (folder / what).unlink()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("what", "told"),
     [
@@ -222,6 +225,7 @@ def unlimited():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt"])
 def test_a_full_disk_is_told_and_leaves_the_last_checkpoint_alone(run, tmp_path, unlimited, file):
     settings = {"save_total_limit": 1}

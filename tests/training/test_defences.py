@@ -33,6 +33,7 @@ def train(make, **config):  # noqa: F811
     return trainer
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_parts_that_the_paper_trains_move(make, tiny_clip, name):  # noqa: F811
     before = snapshot(tiny_clip)
@@ -265,6 +266,7 @@ def test_a_users_own_objective_is_an_object_that_they_pass(make, tiny_clip):  # 
     assert "loss_repel" in trainer.state.log_history[0]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_defence_is_evaluated_under_its_training_attack(make, name):  # noqa: F811
     characters = LevenshteinAttack(num_samples=None, alphabet="x") if "leaf" in name else None

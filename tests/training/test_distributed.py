@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils import DistributedType
+from processes import run_script
 from safetensors.torch import load_file
 from test_trainer import make  # noqa: F401  # a fixture
 from training_steps import CASES, PLAIN, RESUMED, WITH_WHOLE_WEIGHTS, WRAPPERS, run
@@ -37,18 +36,8 @@ def folders(tmp_path_factory):
     """What one process saves of every case, and what two do."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     run(str(one), "ddp")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", SCRIPT, two],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(map(str, (*SCRIPT.parents[1:3], SCRIPT.parent))),
-        },
-        capture_output=True,
-        text=True,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    status, _, error = run_script(SCRIPT, two, processes=2)
+    assert status == 0, error[-3000:]
     return {"one": one / "ddp"} | {wrapper: two / wrapper for wrapper in WRAPPERS}
 
 

@@ -37,6 +37,7 @@ class Kill(TrainerCallback):
                 os.kill(os.getpid(), number)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("step", "settings"),

@@ -60,6 +60,7 @@ def whole_steps(tmp_path_factory):
     return functools.cache(lambda form: trained(tmp_path_factory.mktemp("whole"), **FORMS[form]))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("setting", [{"attack_batch_size": 4}, {"encode_batch_size": 4}])
 def test_a_step_in_pieces_is_the_step(tmp_path, whole_steps, form, setting):
@@ -107,6 +108,7 @@ def test_the_towers_are_left_as_they_were(encoder):
     assert "forward" not in vars(encoder.model.text_model)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("form", ["words", "iterates"])
 def test_an_attack_without_memory_is_halved_to_the_same_step(tmp_path, whole_steps, form, monkeypatch):
     whole = whole_steps(form)

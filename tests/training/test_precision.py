@@ -45,6 +45,7 @@ def test_32_bit_weights_are_left_alone(make, tiny_clip, caplog):  # noqa: F811
     assert tiny_clip.dtype == torch.float64 and not caplog.text
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "settings",
     [

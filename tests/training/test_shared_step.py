@@ -112,6 +112,7 @@ def test_in_pieces_it_is_the_same_step(make):  # noqa: F811
     close(one, other)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "settings",
     [

@@ -115,6 +115,7 @@ def test_a_step_has_no_other_weights_and_no_other_forward(make, tiny_clip, monke
     assert {"grad_norm", "learning_rate"} <= set(log[0])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("objective", "names"),
     [
@@ -188,6 +189,7 @@ def test_wandb_and_trackio_get_their_own_images(kind, attribute):
     assert package.logged == [{TAG: ("image", (7, 5)), "train/global_step": 3}]
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_pictures_back(make, tmp_path):  # noqa: F811
     """Every second step of three, and the scalars beside it."""
     pytest.importorskip("tensorboard")

@@ -420,6 +420,7 @@ def test_the_saved_folder_is_a_plain_clip_and_no_pickle(make, tmp_path):
     assert "num_steps: 2" in text and "token" not in text
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mid_epoch", [False, True])
 def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(make, tiny_clip, tmp_path, mid_epoch):
     settings = {
@@ -527,6 +528,7 @@ def test_a_temperature_above_100_is_brought_back(make, tiny_clip):
     assert tiny_clip.logit_scale.item() == pytest.approx(math.log(100))
 
 
+@pytest.mark.slow
 def test_evaluation_of_captions_places_each_attacked_text_at_its_own(make):
     rows = picture_rows(text=True).remove_columns("label")
     data = {"train_dataset": rows, "eval_dataset": rows, "text_attack": lambda texts, encode: list(texts)}
@@ -702,6 +704,7 @@ def test_an_attack_that_stops_early_is_wrong_where_it_stopped_and_computes_less(
 # Arguments that are changed after construction
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("name", "value", "read"),
     [

@@ -288,6 +288,7 @@ def test_a_plateau_scheduler_reads_our_metrics(make):  # noqa: F811
     assert trainer.lr_scheduler.get_last_lr()[0] < 1e-6
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved(make, tiny_clip, monkeypatch):  # noqa: F811
     sizes = []
     whole = MMCoATrainer.compute_loss
@@ -314,6 +315,7 @@ def test_a_run_resumes_with_another_batch_size(make, tiny_clip, tmp_path):  # no
     assert resumed.state.global_step == 3 and resumed._train_batch_size == 4
 
 
+@pytest.mark.slow
 def test_a_sharded_checkpoint_resumes(make, tiny_clip, tmp_path):  # noqa: F811
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "output_dir": str(tmp_path / "run")}
     whole = make(model=copy.deepcopy(tiny_clip), **settings)
@@ -359,6 +361,7 @@ def test_a_text_attack_object_is_the_only_one_of_auto(make):  # noqa: F811
     assert list(trainer.attacker.text_attacks) == ["embedding"]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "value", "term"),
     [
@@ -496,6 +499,7 @@ def search(monkeypatch):
     monkeypatch.setitem(backends, HPSearchBackend.OPTUNA, Backend)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("eval_strategy", ["no", "steps"])
 def test_a_search_over_the_budget(make, tiny_clip, search, eval_strategy):  # noqa: F811
     seen = []

@@ -30,6 +30,7 @@ def attacked(trainer):
     return found
 
 
+@pytest.mark.slow
 def test_training_draws_from_the_training_parts_alone(of_families):
     trainer = of_families(per_device_train_batch_size=12)
     trainer.model.train()

@@ -35,6 +35,7 @@ def on_captions(rows=None):
     return {"train_dataset": captioned() if rows is None else rows, "eval_dataset": None}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("data", ["labels", "captions"])
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_few_steps_lower_the_loss(make, tiny_clip, name, data):  # noqa: F811
@@ -82,6 +83,7 @@ ATTACKS = {
 ATTACKS |= {"advflyp": ATTACKS["mat"], "saft": ATTACKS["mat+"]}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("data", ["labels", "captions"])
 @pytest.mark.parametrize("name", RIVALS)
 def test_images_are_moved_away_from_what_the_defence_says(make, name, data):  # noqa: F811
