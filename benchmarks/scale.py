@@ -112,6 +112,11 @@ def train(folder: Path, processes: int) -> dict[str, Any]:
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{processes} processes failed: {done.stderr[-2000:]}")
+    return found_in(folder)
+
+
+def found_in(folder: Path) -> dict[str, Any]:
+    """Return what `communication` has written into a folder."""
     found = json.loads((folder / "communication.json").read_text(encoding="utf-8"))
     return {**found, "gradients": load_file(folder / "gradients.safetensors")}
 

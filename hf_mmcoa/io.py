@@ -7,6 +7,7 @@ nothing that controls a terminal. `docs/security.md` states the guarantees.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -182,8 +183,24 @@ def write_bytes(content: bytes, path: str | Path) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def remove_scratch(folder: Path, file: str = "*") -> None:
+    """Remove what `write_bytes` left half-written in a folder when its process was killed.
+
+    Args:
+        folder: need not exist.
+        file: the file that was to be written, or a pattern of `Path.glob`; "**/*" is every file below the folder.
+    """
+    import psutil
+
+    for scratch in folder.glob(f"{file}.*.tmp"):
+        process = scratch.name.split(".")[-2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            scratch.unlink(missing_ok=True)
+
+
 def write_text(text: str, path: str | Path) -> None:
-    """Write a UTF-8 text file in one step; see `write_bytes`."""
+    """Write a UTF-8 text file in one step, and remove what a killed writer of it left; see `write_bytes`."""
+    remove_scratch(Path(path).parent, glob.escape(Path(path).name))
     write_bytes(text.encode("utf-8"), path)
 
 

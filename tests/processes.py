@@ -6,6 +6,7 @@ processes. Tests of the start itself, of launchers and of lazy imports, start Py
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -93,6 +94,7 @@ def _enter(
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()  # each `Trainer.train` asks for a collection, of 0.3 s over all that is imported
     work(*arguments)
 
 

@@ -19,6 +19,7 @@ from hf_mmcoa.io import (
     read_json,
     read_text,
     read_yaml,
+    remove_scratch,
     write_bytes,
     write_json,
     write_text,
@@ -148,7 +149,25 @@ write_text("new" * 1000, sys.argv[1])
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code, str(file)], env=environment, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert file.read_text() == "old"
+    assert file.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
+    write_text("newer", file)
+    assert file.read_text() == "newer" and list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    dead = 2**22 + 1  # above the largest process id
+    below = tmp_path / "below"
+    kept = [f"a.json.{os.getpid()}.tmp", "a.json.tmp", f"a.json.{dead}", "notes.old.tmp"]
+    for folder in (tmp_path, below):
+        folder.mkdir(exist_ok=True)
+        for name in (*kept, f"a.json.{dead}.tmp", f"b.png.{dead}.tmp"):
+            (folder / name).touch()
+    remove_scratch(tmp_path, "a.json")
+    assert {file.name for file in tmp_path.iterdir()} == {*kept, f"b.png.{dead}.tmp", "below"}
+    remove_scratch(tmp_path, "**/*")
+    assert {file.name for file in tmp_path.iterdir()} == {*kept, "below"}
+    assert {file.name for file in below.iterdir()} == {*kept}
+    remove_scratch(tmp_path / "missing")
 
 
 def test_a_text_is_written_byte_by_byte_as_it_is(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import run_script
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -30,21 +31,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @functools.cache
-def alone(scale: Any, folder: Path) -> dict[str, Any]:
-    """Train in one process, once."""
-    return scale.train(folder / "1", 1)
+def train(folder: Path, processes: int) -> None:
+    """Train with so many processes, once, as the benchmark does."""
+    folder.mkdir()
+    status, _, error = run_script(BENCHMARKS / "communication.py", folder, processes=processes)
+    assert status == 0, error[-3000:]
 
 
 @pytest.fixture
-def trained(modules: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def trained(modules: Any, folder: Path) -> Any:
     """Train with so many processes, and compare with one process and with the formula."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     scale = modules("scale")
 
-    def train(processes: int) -> dict[str, Any]:
-        return scale.compared(alone(scale, folder), scale.train(folder / str(processes), processes))
+    def compared(processes: int) -> dict[str, Any]:
+        numbers = (1, processes)
+        for number in numbers:
+            train(folder / str(number), number)
+        return scale.compared(*(scale.found_in(folder / str(number)) for number in numbers))
 
-    return train
+    return compared
 
 
 def check(found: dict[str, Any], processes: int, alike: float) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..attacks.class_prompts import correct
-from ..io import differences, read_json, write_bytes, write_json, write_text
+from ..io import differences, read_json, remove_scratch, write_bytes, write_json, write_text
 from .attack_names import AttackName
 from .misled import Misled, record
 from .partial import header_differences
@@ -72,6 +72,7 @@ class Export:
                 )
             for name in FOLDERS.values():
                 shutil.rmtree(self.folder / name, ignore_errors=True)
+        remove_scratch(self.folder, "**/*")
         write_json(self._header(header) | {"complete": False}, self.folder / STATE)
 
     def holds(self, kept: Mapping[str, Any]) -> bool:

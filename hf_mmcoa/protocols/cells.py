@@ -15,7 +15,7 @@ from ..evaluation.partial import header_differences
 from ..evaluation.results import load_result, save_result
 from ..evaluation.retrieval import evaluate_retrieval, load_retrieval
 from ..evaluation.threat_model import ThreatModel
-from ..io import read_json, write_json
+from ..io import read_json, remove_scratch, write_json
 from ..report.load import is_retrieval
 from .cell import Cell
 from .cell_models import TRAINING_FILE, load_model, load_rows, start_model, substitutes, train_model
@@ -71,8 +71,7 @@ def run_cell(protocol: Protocol, cell: Cell, output: Path) -> dict[str, Any]:
     finished = result_path(cell, output)
     if finished.exists():
         return read_result(finished)
-    for scratch in finished.parent.glob("*.tmp"):  # left by a run that was killed while writing
-        scratch.unlink()
+    remove_scratch(finished.parent)
     write_json(cell.settings, finished.with_name(SETTINGS_FILE))
 
     test = load_rows(protocol, cell.data, cell.data.test_split)

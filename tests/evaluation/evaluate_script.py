@@ -74,14 +74,20 @@ def content(folder: Path) -> dict[str, bytes]:
 def _fork(folder: Path, name: str, kill_after: float | None) -> None:
     child = os.fork()
     if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        evaluate(folder, name)
-        os._exit(0)
+        os.dup2(os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        status = 1
+        try:
+            evaluate(folder, name)
+            status = 0
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    assert kill_after is not None or status == 0, status
+    assert kill_after is not None or status == 0, (folder / f"{name}.log").read_text()[-3000:]
 
 
 if __name__ == "__main__":

@@ -143,6 +143,8 @@ def test_an_interrupted_export_ends_with_the_same_files(run, tmp_path, form):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed", stop=3, export_images=form)
     assert not json.loads((tmp_path / "killed/export/export.json").read_text())["complete"]
+    written = next(file for file in (tmp_path / "killed/export/images").rglob("*") if file.is_file())
+    written.with_name(f"{written.name}.{2**22 + 1}.tmp").write_bytes(b"half")  # of a process that was killed
     run(tmp_path / "killed", export_images=form)
     assert Interrupted.calls == 3  # two of five batches were done
     assert content(tmp_path / "killed") == content(tmp_path / "whole")

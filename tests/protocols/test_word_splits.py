@@ -259,6 +259,7 @@ def test_one_split_of_it_is_that_split_alone(finished, capsys):
     assert main(["compare", *options]) == 0 and (output / "comparison.md").read_text() == page
 
 
+@pytest.mark.slow
 def test_a_protocols_table_averages_over_splits_too(finished):
     protocol, output = read_protocol(finished / "comparison.yaml"), finished / "out"
     done = [(cell, load_result(output / "cells" / cell.name / "result.json")) for cell in protocol.cells()]

@@ -221,12 +221,14 @@ def test_an_objective_of_the_users_own_reads_what_it_declares(tiny_clip, tiny_pr
 def test_what_is_refused_would_change_nothing_and_what_is_accepted_does(
     objective, tiny_clip, tiny_processor, tmp_path, monkeypatch
 ):
+    steps = 2 if objective in ("fare", "agft") else 1  # in the first, the model is still its own teacher
+
     def trained(**changed):
         args = MMCoAConfig(
             str(tmp_path),
             objective=objective,
             **{"epsilon": "8/255", "step_size": "4/255", "num_steps": 2, "max_changes": 1} | changed,
-            max_steps=2,
+            max_steps=steps,
             per_device_train_batch_size=6,
             learning_rate=1e-3,
             save_strategy="no",
