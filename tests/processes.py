@@ -123,15 +123,32 @@ def finish(process: Started) -> str:
     return error
 
 
-def run_script(file: Path, *arguments: object, processes: int = 1, timeout: float = 1500) -> tuple[int, str, str]:
+def run_script(file: Path, *arguments: object, processes: int = 1) -> tuple[int, str, str]:
     """Run a script as `torchrun --nproc_per_node PROCESSES FILE ARGUMENTS` does.
 
     Returns:
         The first exit status that is not 0, or 0; stdout and stderr of all processes.
     """
+    return _together(processes, None, _script, file, *map(str, arguments))
+
+
+def run_command(*arguments: object, processes: int, folder: Path) -> str:
+    """Run `hf-mmcoa ARGUMENTS` in a folder, in several processes that know of each other.
+
+    Returns:
+        What they wrote to stdout.
+    """
+    status, out, error = _together(processes, folder, _command, *map(str, arguments))
+    assert status == 0, error[-3000:]
+    return out
+
+
+def _together(
+    processes: int, folder: Path | None, work: Callable[..., None], *arguments: object
+) -> tuple[int, str, str]:
     ranks = _ranks(processes) if processes > 1 else [{}]
-    started = [Started(_script, file, *map(str, arguments), environment={**os.environ, **rank}) for rank in ranks]
-    ends = time.monotonic() + timeout
+    started = [Started(work, *arguments, environment={**os.environ, **rank}, folder=folder) for rank in ranks]
+    ends = time.monotonic() + 1500
     while not any(one.poll() for one in started) and any(one.poll() is None for one in started):
         assert time.monotonic() < ends, "".join(one.said()[1][-3000:] for one in started)
         time.sleep(0.01)

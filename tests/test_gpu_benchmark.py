@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import run_script
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NEED_CUDA = {"steps": "peak memory", "attack": "CUDA graph"}
@@ -29,11 +30,17 @@ def options(gpu: Any, **settings: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_every_section_runs_on_a_cpu_and_says_what_needs_cuda(tmp_path: Path) -> None:
+def test_every_section_runs_on_a_cpu_and_says_what_needs_cuda(
+    modules: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def forked(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, *run_script(Path(command[1]), *command[2:]))
+
     output = tmp_path / "gpu.json"
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--device", "cpu", "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    monkeypatch.setattr(subprocess, "run", forked)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "cpu", "--output", str(output)])
+    modules("gpu").main()
+    shown = capsys.readouterr().out
     result = json.loads(output.read_text())
     assert result["failed"] == [] and result["met"] is None and result["device"] == {"name": "cpu"}
     sections = result["sections"]
@@ -42,7 +49,7 @@ def test_every_section_runs_on_a_cpu_and_says_what_needs_cuda(tmp_path: Path) ->
         assert section["ended"] == "whole" and section["found"], name
         waiting = [each["what"] for each in section["found"] if each["value"] == "needs CUDA"]
         assert all(NEED_CUDA[name] in what for what in waiting) and bool(waiting) == (name in NEED_CUDA), name
-        assert f"{name}: whole" in done.stdout
+        assert f"{name}: whole" in shown
     assert sum(each["passed"] for each in sections["correctness"]["found"] if "passed" in each) > 15
     shares = [each["value"] for each in sections["parts"]["found"] if "share of" in each["what"]]
     assert sum(shares) == pytest.approx(1)
