@@ -6,6 +6,7 @@ processes. Tests of the start itself, of launchers and of lazy imports, start Py
 
 from __future__ import annotations
 
+import functools
 import gc
 import multiprocessing
 import os
@@ -17,12 +18,19 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).parents[1]
-_forked = multiprocessing.get_context("forkserver")
-_forked.set_forkserver_preload(
-    ["hf_mmcoa.cli.train", "hf_mmcoa.cli.protocol", "hf_mmcoa.training.trainer", "hf_mmcoa.evaluation.evaluator"]
-)
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
+IMPORTED = ["hf_mmcoa.cli.train", "hf_mmcoa.cli.protocol", "hf_mmcoa.training.trainer", "hf_mmcoa.evaluation.evaluator"]
+
+
+@functools.cache
+def _fork_server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
 
 
 class Started:
@@ -45,7 +53,8 @@ class Started:
         self._said = tempfile.TemporaryDirectory()
         files = [Path(self._said.name, name) for name in ("stdout", "stderr")]
         variables = dict(os.environ if environment is None else environment) | {"OMP_NUM_THREADS": "1"}
-        self._process = _forked.Process(target=_enter, args=(files, variables, folder or Path.cwd(), work, arguments))
+        given = (files, variables, folder or Path.cwd(), work, arguments)
+        self._process = _fork_server().Process(target=_enter, args=given)
         self._process.start()
         self._files = files
 
