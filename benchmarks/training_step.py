@@ -228,11 +228,14 @@ class Sides:
         loss.backward()
         return {"loss": loss.detach(), "adv_image_embeds": adv_image.detach()}
 
-    def published_parts(self, steps: int, texts: int, seed: int, part: int) -> tuple[dict[str, float], Tensor, bool]:
+    def published_parts(
+        self, all_steps: int, steps: int, texts: int, seed: int, part: int
+    ) -> tuple[dict[str, float], Tensor, bool]:
         """Time a sample of the published step.
 
         Args:
-            steps: attack steps that are timed.
+            all_steps: attack steps that it has.
+            steps: of them timed.
             texts: texts that are attacked.
             seed: of the choice of texts.
             part: every so-manieth image and prompt is attacked and encoded; 1: all.
@@ -261,7 +264,7 @@ class Sides:
         )
         scale = len(self.images) / len(images)
         seconds = {
-            clock: scale * (attacking[clock] * self.args.num_steps / steps + learning[clock])
+            clock: scale * (attacking[clock] * all_steps / steps + learning[clock])
             + replacing[clock] * len(self.texts) / texts
             for clock in ("wall", "cpu")
         }
@@ -300,7 +303,8 @@ def compare(classes: int, options: Any) -> dict[str, Any]:
             more = (options.steps - options.steps_timed) / options.steps_timed
             run["ours"] = {clock: seconds[clock] + more * attacking[clock] for clock in seconds}
         if steps := options.published_steps:
-            run["published"], delta, same = sides.published_parts(steps, options.published_texts, number, part)
+            sample = (steps, options.published_texts, number, part)
+            run["published"], delta, same = sides.published_parts(options.steps, *sample)
             if part == 1:
                 same_pixels.append(float(((delta - sides.our_attack(steps)).abs() < 1e-6).float().mean()))
             same_texts.append(same)
