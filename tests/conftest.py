@@ -44,19 +44,21 @@ def pytest_collection() -> Iterator[None]:
 
 
 LONGEST_FILES = (
-    "test_protocol.py",
-    "test_distributed.py",
-    "test_own_images.py",
-    "test_comparison.py",
     "test_attack_libraries.py",
-    "test_resume_training.py",
-    "test_resume.py",
+    "test_own_images.py",
+    "test_protocol.py",
     "test_launch.py",
-    "test_scale_benchmark.py",
-    "test_gpu_benchmark.py",
+    "test_distributed.py",
     "test_notebooks.py",
+    "test_comparison.py",
+    "test_resume.py",
+    "test_unread_settings.py",
+    "test_resume_training.py",
+    "test_jobs.py",
+    "test_gpu_benchmark.py",
+    "test_scale_benchmark.py",
 )
-"""Files whose slow tests take a minute and more, longest first."""
+"""Files whose slow tests take half a minute and more, longest first."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied

@@ -67,7 +67,8 @@ def trained(model: Any, processor: Any, folder: Any, settings: dict[str, Any]) -
     return losses | {name: metrics[name] for name in metrics if "accuracy" in name or "loss" in name}
 
 
-@pytest.mark.parametrize("form", [pytest.param(form, marks=[pytest.mark.slow] * (form != "mmcoa")) for form in FORMS])
+@pytest.mark.few(1)
+@pytest.mark.parametrize("form", FORMS)
 def test_a_training_mixes_no_devices(form: str, tiny_clip: Any, tiny_processor: Any, tmp_path: Any) -> None:
     expected = trained(copy.deepcopy(tiny_clip), tiny_processor, tmp_path, FORMS[form])
     with on_the_gpu():
@@ -77,9 +78,8 @@ def test_a_training_mixes_no_devices(form: str, tiny_clip: Any, tiny_processor: 
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "preset", ["quick", *(pytest.param(name, marks=pytest.mark.slow) for name in ("standard", "strong"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["quick", "standard", "strong"])
 def test_an_evaluation_mixes_no_devices(preset: str, tiny_clip: Any, tiny_processor: Any) -> None:
     spec = ThreatModel.preset(preset, restarts=1, **BUDGET)
     given = (tiny_processor, picture_rows(6))

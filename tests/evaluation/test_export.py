@@ -69,6 +69,7 @@ def test_pictures_are_the_images_in_8_bits_with_what_was_measured_on_them(export
     assert measured["correct_after"] - measured["correct_before"] == measured["undone"] - measured["completed"]
 
 
+@pytest.mark.slow
 def test_the_pictures_are_a_data_set_of_their_own(exported, model, processor):
     """What another model is measured on: a folder a class."""
     _, folder = exported

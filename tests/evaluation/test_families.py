@@ -39,6 +39,7 @@ def families(part=None):
     return text_families(class_names=NAMES, characters=LevenshteinAttack(alphabet="ab "), part=part)
 
 
+@pytest.mark.slow
 def test_mean_and_worst_case_are_those_of_a_brute_force(problem):
     images, labels = problem
     found = measure_families(families(), PROMPTS, encode, images, labels)

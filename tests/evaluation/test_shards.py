@@ -39,6 +39,7 @@ def folders(output):
     return sorted(path.name for path in output.parent.glob("result.json.*"))
 
 
+@pytest.mark.slow
 def test_merged_parts_are_the_file_of_one_run(run, tmp_path, parts):
     whole = run(tmp_path / "whole.json", sanity=True)
     assert not parts.exists() and folders(parts) == [f"result.json.shard-{number}-of-3" for number in (1, 2, 3)]

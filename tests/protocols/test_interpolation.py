@@ -222,6 +222,7 @@ def test_the_whole_program(command, tmp_path, capsys):
     CLIPProcessor.from_pretrained(tmp_path / "half")
 
 
+@pytest.mark.slow
 def test_the_program_scales_an_adapter(command, tiny_clip, tmp_path):
     adapted = add_lora(copy.deepcopy(tiny_clip), train_logit_scale=True)
     with torch.no_grad():

@@ -46,6 +46,7 @@ def test_an_attack_that_became_too_weak_gets_more_steps_of_the_same_length_in_al
         trainer.train()
 
 
+@pytest.mark.slow
 def test_the_gap_is_that_of_the_images_that_only_the_longer_attack_misleads(sure):
     trainer = sure(**WEAK)
     batch = trainer._read(batch_of(trainer))

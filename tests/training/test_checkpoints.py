@@ -178,6 +178,7 @@ def test_an_older_checkpoint_goes_only_when_the_new_one_is_in_place(run, tmp_pat
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["checkpoint-6"]
 
 
+@pytest.mark.slow
 def test_broken_checkpoints_go_before_complete_ones_and_the_best_stays(run, tmp_path):
     class Spoil(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):

@@ -553,6 +553,7 @@ def test_the_iterates_of_captions_are_scored_against_their_own_anchors(make, lab
     assert torch.allclose(embeds.prompt_embeds[embeds.labels], batch.anchors[batch.anchor_ids], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluate_reports_a_text_attack_that_works(make):
     swap: dict[str, str] = {}
     trainer = make(
