@@ -194,7 +194,10 @@ def remove_scratch(folder: Path, file: str = "*") -> None:
 
     for scratch in folder.glob(f"{file}.*.tmp"):
         process = scratch.name.split(".")[-2]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
+        if not process.isdecimal() or not scratch.is_file():
+            continue
+        # In a container the process before often had the number that this one has, which is not writing now.
+        if int(process) == os.getpid() or not psutil.pid_exists(int(process)):
             scratch.unlink(missing_ok=True)
 
 

@@ -157,15 +157,17 @@ write_text("new" * 1000, sys.argv[1])
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     dead = 2**22 + 1  # above the largest process id
     below = tmp_path / "below"
-    kept = [f"a.json.{os.getpid()}.tmp", "a.json.tmp", f"a.json.{dead}", "notes.old.tmp"]
+    kept = [f"a.json.{os.getppid()}.tmp", "a.json.tmp", f"a.json.{dead}", "notes.old.tmp"]
     for folder in (tmp_path, below):
         folder.mkdir(exist_ok=True)
-        for name in (*kept, f"a.json.{dead}.tmp", f"b.png.{dead}.tmp"):
+        for name in (*kept, f"a.json.{dead}.tmp", f"a.json.{os.getpid()}.tmp", f"b.png.{dead}.tmp"):
             (folder / name).touch()
+    (tmp_path / f"a.json.{dead + 1}.tmp").mkdir()
+    kept_here = {*kept, "below", f"a.json.{dead + 1}.tmp"}
     remove_scratch(tmp_path, "a.json")
-    assert {file.name for file in tmp_path.iterdir()} == {*kept, f"b.png.{dead}.tmp", "below"}
+    assert {file.name for file in tmp_path.iterdir()} == {*kept_here, f"b.png.{dead}.tmp"}
     remove_scratch(tmp_path, "**/*")
-    assert {file.name for file in tmp_path.iterdir()} == {*kept, "below"}
+    assert {file.name for file in tmp_path.iterdir()} == kept_here
     assert {file.name for file in below.iterdir()} == {*kept}
     remove_scratch(tmp_path / "missing")
 
